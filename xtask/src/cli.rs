@@ -1,0 +1,88 @@
+//! The command line. Only the shape of the words lives here; meaning is in [`crate::phase`].
+
+use clap::{Parser, Subcommand};
+
+use crate::model::platform::Platform;
+use crate::model::reference::Repository;
+use crate::model::version::ReleaseTag;
+use crate::phase;
+
+/// Builds, tests and publishes the opencode-devbox images.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite is missing (the message says how to get it).
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
+pub struct Cli {
+    /// Print the command lines that would change something, and change nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Print the result as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Image repository to work on, such as docker.io/you/opencode-devbox [default: the registry on this machine]
+    #[arg(long, global = true, env = "DEVBOX_REPOSITORY", value_name = "REPOSITORY")]
+    pub repository: Option<Repository>,
+    /// Platform to work on; repeat for several [default: all of images/devbox.toml]
+    #[arg(long, global = true, value_name = "OS/ARCH")]
+    pub platform: Vec<Platform>,
+    /// Release tag, such as v1.18.18 or v1.18.18b [default: the pushed git tag, else the next free one]
+    #[arg(long, global = true, env = "DEVBOX_RELEASE_TAG", value_name = "TAG")]
+    pub release_tag: Option<ReleaseTag>,
+    /// Less output: results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// More output: also the commands that only read
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Report what this machine lacks for a release, and mend it with --install
+    #[command(after_help = "Example:\n  cargo xtask doctor --install")]
+    Doctor(phase::doctor::Args),
+    /// Compute the base key and say whether that base has to be built
+    #[command(after_help = "Example:\n  cargo xtask base-decide --json")]
+    BaseDecide,
+    /// Build and push the base image, if its key is not in the registry
+    #[command(after_help = "Example:\n  cargo xtask build-base --platform linux/amd64")]
+    BuildBase,
+    /// Build the variants that are not staged yet and push them under their content keys
+    #[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build omos with-pi --print")]
+    Build(phase::build::Args),
+    /// Test the staged image of a variant on every platform and record the verdict
+    #[command(after_help = "Example:\n  cargo xtask smoke omos --platform linux/arm64")]
+    Smoke(phase::smoke::Args),
+    /// Give the tested images of all variants their version tags
+    #[command(after_help = "Example:\n  cargo xtask publish --promote-latest")]
+    Publish(phase::publish::Args),
+    /// Point base-latest at the base that the published variants are built upon
+    #[command(after_help = "Example:\n  cargo xtask promote-base-latest")]
+    PromoteBaseLatest,
+    /// Send DOCKER_HUB.md to Docker Hub as the description
+    #[command(after_help = "Example:\n  DOCKERHUB_USERNAME=you DOCKERHUB_TOKEN_FILE=/run/secrets/hub cargo xtask update-description --repository docker.io/you/opencode-devbox")]
+    UpdateDescription,
+    /// Write the generated documentation
+    #[command(after_help = "Example:\n  cargo xtask docs --check")]
+    Docs(phase::docs::Args),
+    /// Change the pinned opencode version and start its changelog entry
+    #[command(after_help = "Example:\n  cargo xtask bump-opencode 1.14.44")]
+    BumpOpencode(phase::bump_opencode::Args),
+    /// Check the tree without building: configuration, generated files, scripts, Dockerfiles
+    #[command(after_help = "Example:\n  cargo xtask validate")]
+    Validate,
+    /// Do everything: set up, build, smoke, publish, promote, describe
+    #[command(after_help = "Examples:\n  cargo xtask release --local\n  cargo xtask release --release-tag v1.18.18")]
+    Release(phase::release::Args),
+    /// Show or stop the registry (and engine) that this project started on this machine
+    #[command(after_help = "Examples:\n  cargo xtask local status\n  cargo xtask local down --purge")]
+    Local(phase::local::Args),
+    /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
+    #[command(after_help = "Example:\n  cargo xtask test --fast")]
+    Test(phase::test::Args),
+    /// Print a completion script for your shell
+    #[command(after_help = "Example:\n  cargo xtask completions bash > ~/.local/share/bash-completion/completions/cargo-xtask")]
+    Completions(phase::completions::Args),
+}

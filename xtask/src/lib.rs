@@ -1,0 +1,72 @@
+//! Release pipeline of opencode-devbox.
+//!
+//! Invariants that every module keeps:
+//! 1. `images/devbox.toml` and the `ARG` defaults of the Dockerfiles are the only definition.
+//! 2. Images are addressed by content keys ([`model::key`]), never by time or ancestry.
+//! 3. What the registry already holds, complete on every platform, is not built again.
+//! 4. The registry is the only state: stages, verdicts and tags live there.
+//! 5. The digest that passed the smoke suite is the digest that gets the tag.
+//! 6. Every target is checked before the first tag moves; version tags first, floating tags last.
+//! 7. A probe answers present, absent or "cannot tell"; only a clear 404 is absent.
+//! 8. Secrets come from the environment and travel by header or standard input.
+//!
+//! `model` is pure; `tools` reach one outside system each; `phase` holds one file per subcommand and reads like
+//! the release checklist. `state` asks the registry what exists for this tree.
+
+pub mod cli;
+pub mod ctx;
+pub mod model;
+pub mod phase;
+pub mod state;
+pub mod tools;
+
+use std::process::ExitCode;
+
+/// Something that has to be there first (a tool, a stage, a verdict, a credential) is missing.
+/// Its message ends with the command that mends it; it makes the exit code 3.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Shorthand for a [`Missing`] error.
+pub fn missing(message: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Missing(message.into()))
+}
+
+/// Exit codes: 0 done, 1 failed, 2 wrong usage (clap), 3 a prerequisite is missing.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Missing>() {
+        Some(_) => ExitCode::from(3),
+        None => ExitCode::from(1),
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
+    use cli::Command;
+    let ctx = ctx::Ctx::new(&cli)?;
+    match cli.command {
+        Command::Doctor(args) => phase::doctor::run(&ctx, &args),
+        Command::BaseDecide => phase::base_decide::run(&ctx).map(drop),
+        Command::BuildBase => phase::build_base::run(&ctx),
+        Command::Build(args) => phase::build::run(&ctx, &args),
+        Command::Smoke(args) => phase::smoke::run(&ctx, &args),
+        Command::Publish(args) => phase::publish::run(&ctx, &args),
+        Command::PromoteBaseLatest => phase::promote_base_latest::run(&ctx),
+        Command::UpdateDescription => phase::update_description::run(&ctx),
+        Command::Docs(args) => phase::docs::run(&ctx, &args),
+        Command::BumpOpencode(args) => phase::bump_opencode::run(&ctx, &args),
+        Command::Validate => phase::validate::run(&ctx),
+        Command::Release(args) => phase::release::run(&ctx, &args),
+        Command::Local(args) => phase::local::run(&ctx, &args),
+        Command::Test(args) => phase::test::run(&ctx, &args),
+        Command::Completions(args) => phase::completions::run(&args),
+    }
+}

@@ -1,0 +1,44 @@
+//! The definition that `docker buildx bake` gets: one target per image, all platforms at once.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::platform::Platform;
+
+/// One image to build and push.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub name: String,
+    pub dockerfile: String,
+    pub context: String,
+    pub args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub tag: String,
+}
+
+/// Bake's JSON for a group of targets. `ca` is the host's certificate bundle, passed as a secret: it is in no layer
+/// and no cache key. Attestations are off, since they would put times into the index and so change its digest.
+pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) -> Value {
+    let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    let secrets: Vec<String> = ca.iter().map(|path| format!("type=file,id=ca,src={path}")).collect();
+    let mut map = serde_json::Map::new();
+    for target in targets {
+        map.insert(
+            target.name.clone(),
+            json!({
+                "context": target.context,
+                "dockerfile": target.dockerfile,
+                "args": target.args,
+                "labels": target.labels,
+                "tags": [target.tag],
+                "platforms": platforms,
+                "secret": secrets,
+                "attest": ["type=provenance,disabled=true", "type=sbom,disabled=true"],
+                "output": ["type=image,push=true,compression=zstd,oci-mediatypes=true"],
+            }),
+        );
+    }
+    let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    json!({ "group": { "default": { "targets": names } }, "target": map })
+}

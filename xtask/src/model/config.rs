@@ -1,0 +1,103 @@
+//! `images/devbox.toml`, the one definition of the family.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::platform::Platform;
+use super::reference::Repository;
+use super::version::ReleaseTag;
+
+/// Docker Hub's limits on descriptions, in bytes.
+pub const HUB_DESCRIPTION_BYTES: usize = 25_000;
+pub const HUB_SHORT_DESCRIPTION_BYTES: usize = 100;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    repository: String,
+    pub platforms: Vec<Platform>,
+    /// Address of the project, for the OCI label `org.opencontainers.image.source`.
+    pub source: String,
+    pub short_description: String,
+    pub debian: Debian,
+    pub base: Image,
+    pub variants: Image,
+    pub variant: Vec<Variant>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Debian {
+    /// Repository of the official image.
+    pub image: String,
+    pub suite: String,
+    /// `YYYYMMDD`, stamped on an image that is bootstrapped from Debian's archive.
+    pub date: String,
+}
+
+/// What one kind of image is built from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    pub dockerfile: String,
+    pub inputs: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    pub name: String,
+    /// Empty, or `-name`: what follows the version and `latest` in a tag.
+    pub suffix: String,
+    pub components: Vec<String>,
+    /// Compressed bytes of one platform, in units of 10^6.
+    pub budget_mb: u64,
+}
+
+impl Variant {
+    pub fn version_tag(&self, release: ReleaseTag) -> String {
+        format!("{release}{}", self.suffix)
+    }
+
+    pub fn latest_tag(&self) -> String {
+        format!("latest{}", self.suffix)
+    }
+
+    pub fn has(&self, component: &str) -> bool {
+        self.components.iter().any(|name| name == component)
+    }
+}
+
+impl Config {
+    /// Parses and checks the file's text.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text).context("images/devbox.toml")?;
+        config.repository()?;
+        for (index, variant) in config.variant.iter().enumerate() {
+            let twin = config.variant[..index].iter().find(|v| v.name == variant.name || v.suffix == variant.suffix);
+            if let Some(twin) = twin {
+                bail!("images/devbox.toml: variants {} and {} share a name or suffix", twin.name, variant.name);
+            }
+            if !variant.has("opencode") {
+                bail!("images/devbox.toml: variant {} has no opencode, which every variant ships", variant.name);
+            }
+        }
+        if config.short_description.len() > HUB_SHORT_DESCRIPTION_BYTES {
+            bail!("images/devbox.toml: short_description has {} bytes, at most 100 fit", config.short_description.len());
+        }
+        Ok(config)
+    }
+
+    /// Where the family is published.
+    pub fn repository(&self) -> Result<Repository> {
+        self.repository.parse().map_err(|why| anyhow::anyhow!("images/devbox.toml: repository: {why}"))
+    }
+
+    /// The variant of that name, or an error that lists the valid names.
+    pub fn variant(&self, name: &str) -> Result<&Variant> {
+        self.variant.iter().find(|variant| variant.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.variant.iter().map(|v| v.name.as_str()).collect();
+            anyhow::anyhow!("no variant {name:?}; choose from: {}", names.join(", "))
+        })
+    }
+}
