@@ -1,0 +1,152 @@
+//! What every phase gets: the tree, the settings, the runner. The only reader of the environment.
+
+use std::env;
+use std::fs;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::cli::{Cli, Command};
+use crate::model::config::Config;
+use crate::model::dockerfile;
+use crate::model::platform::Platform;
+use crate::model::reference::Repository;
+use crate::model::version::{ReleaseTag, Version};
+use crate::tools::ci_output::CiOutput;
+use crate::tools::registry::Registry;
+use crate::tools::runner::Runner;
+
+/// Where images go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The registry that this project runs on loopback.
+    Local,
+    Remote(Repository),
+}
+
+pub struct Ctx {
+    pub root: Utf8PathBuf,
+    pub config: Config,
+    pub platforms: Vec<Platform>,
+    pub destination: Destination,
+    pub release_tag: Option<ReleaseTag>,
+    pub json: bool,
+    pub runner: Runner,
+    pub registry: Registry,
+    pub ci: CiOutput,
+    pub settings: Settings,
+}
+
+/// What the environment says, read once.
+pub struct Settings {
+    /// True in CI: nothing may be asked, live tests may not be skipped.
+    pub ci: bool,
+    /// The certificate bundle of this host, where there is one.
+    pub ca_bundle: Option<String>,
+    pub hub_username: Option<String>,
+    pub hub_token: Option<String>,
+    /// Base address of Docker Hub's API.
+    pub hub_url: String,
+}
+
+impl Ctx {
+    pub fn new(cli: &Cli) -> Result<Self> {
+        let root = root()?;
+        let text = read(&root, "images/devbox.toml")?;
+        let config = Config::parse(&text)?;
+        let platforms = if cli.platform.is_empty() { config.platforms.clone() } else { cli.platform.clone() };
+        let destination = match (&cli.repository, &cli.command) {
+            (Some(repository), _) => Destination::Remote(repository.clone()),
+            (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),
+            (None, _) => Destination::Local,
+        };
+        Ok(Self {
+            settings: Settings::read()?,
+            release_tag: cli.release_tag.or_else(pushed_tag),
+            json: cli.json,
+            runner: Runner { root: root.clone(), dry_run: cli.dry_run, quiet: cli.quiet, verbose: cli.verbose },
+            registry: Registry::new(),
+            ci: CiOutput::new(env::var("GITHUB_OUTPUT").ok().map(Into::into)),
+            root,
+            config,
+            platforms,
+            destination,
+        })
+    }
+
+    /// The folder that git ignores and that holds the state of local runs.
+    pub fn state_dir(&self) -> Utf8PathBuf {
+        self.root.join(".devbox")
+    }
+
+    /// A line of progress on standard error.
+    pub fn say(&self, line: impl std::fmt::Display) {
+        if !self.runner.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    /// The text of a file of the tree.
+    pub fn read(&self, path: &str) -> Result<String> {
+        read(&self.root, path)
+    }
+
+    /// Versions pinned in both Dockerfiles.
+    pub fn versions(&self) -> Result<Vec<(String, String)>> {
+        let mut versions = dockerfile::versions(&self.read(&self.config.base.dockerfile)?);
+        versions.extend(dockerfile::versions(&self.read(&self.config.variants.dockerfile)?));
+        Ok(versions)
+    }
+
+    /// The pinned version of opencode, after which releases are named.
+    pub fn opencode_version(&self) -> Result<Version> {
+        let file = &self.config.variants.dockerfile;
+        let text = self.read(file)?;
+        let version = dockerfile::arg_default(&text, "OPENCODE_VERSION")
+            .with_context(|| format!("{file} has no `ARG OPENCODE_VERSION=…`"))?;
+        version.parse().map_err(|why| anyhow::anyhow!("{file}: OPENCODE_VERSION={version}: {why}"))
+    }
+}
+
+impl Settings {
+    fn read() -> Result<Self> {
+        let bundles = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+        let ca_bundle = env::var("SSL_CERT_FILE").ok().into_iter().chain(bundles.map(String::from));
+        Ok(Self {
+            ci: env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false")),
+            ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
+            hub_username: secret("DOCKERHUB_USERNAME")?,
+            hub_token: secret("DOCKERHUB_TOKEN")?,
+            hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
+        })
+    }
+}
+
+/// `NAME`, or the content of the file that `NAME_FILE` names.
+fn secret(name: &str) -> Result<Option<String>> {
+    if let Ok(value) = env::var(name) {
+        return Ok((!value.is_empty()).then_some(value));
+    }
+    let Ok(path) = env::var(format!("{name}_FILE")) else { return Ok(None) };
+    let text = fs::read_to_string(&path).with_context(|| format!("{name}_FILE: cannot read {path}"))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+/// The git tag that started this CI run. Decided here and not in a workflow, where `env` in `if:` is empty on Gitea.
+fn pushed_tag() -> Option<ReleaseTag> {
+    let is_tag = env::var("GITHUB_REF_TYPE").is_ok_and(|kind| kind == "tag");
+    is_tag.then(|| env::var("GITHUB_REF_NAME").ok()?.parse().ok()).flatten()
+}
+
+/// The repository that holds the running xtask; a test may name another tree.
+fn root() -> Result<Utf8PathBuf> {
+    if let Ok(root) = env::var("DEVBOX_ROOT") {
+        return Ok(root.into());
+    }
+    let crate_dir = Utf8Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(crate_dir.parent().context("xtask lies in no workspace")?.to_owned())
+}
+
+fn read(root: &Utf8Path, path: &str) -> Result<String> {
+    fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
+}

@@ -1,0 +1,14 @@
+//! Command lines of crane, which moves and copies images without pulling them.
+
+use crate::model::command::Cmd;
+
+/// Copies an image, all platforms, by digest; blobs are mounted where source and target share a registry.
+pub fn copy(from: &str, to: &str) -> Cmd {
+    Cmd::new("crane", ["copy", from, to])
+}
+
+/// The credentials for a registry as JSON, from Docker's own configuration.
+pub fn credentials(host: &str) -> Cmd {
+    let host = if host == "docker.io" { "index.docker.io" } else { host };
+    Cmd::new("crane", ["auth", "get", host])
+}

@@ -1,0 +1,131 @@
+//! The engine and the registry that this project starts on this machine. State lies in the ignored `.devbox` folder.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+
+use crate::model::command::Cmd;
+use crate::model::reference::Repository;
+
+use super::docker;
+use super::runner::Runner;
+
+/// The first port that is tried.
+const PORT: u16 = 5000;
+
+/// A process that was started here. The start time tells it from a later process with the same id.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Daemon {
+    pub pid: u32,
+    started: String,
+    /// Zero for the engine.
+    pub port: u16,
+}
+
+impl Daemon {
+    fn file(state: &Utf8Path, name: &str) -> Utf8PathBuf {
+        state.join(format!("{name}.json"))
+    }
+
+    /// The daemon of that name, if it still runs.
+    pub fn running(state: &Utf8Path, name: &str) -> Option<Self> {
+        let daemon: Self = serde_json::from_str(&fs::read_to_string(Self::file(state, name)).ok()?).ok()?;
+        (start_time(daemon.pid)? == daemon.started).then_some(daemon)
+    }
+
+    fn record(state: &Utf8Path, name: &str, pid: u32, port: u16) -> Result<Self> {
+        let started = start_time(pid).with_context(|| format!("{name} ended at once; see {state}/{name}.log"))?;
+        let daemon = Self { pid, started, port };
+        fs::write(Self::file(state, name), serde_json::to_string(&daemon)?)?;
+        Ok(daemon)
+    }
+
+    /// Ends it and waits until it is gone.
+    pub fn stop(self, runner: &Runner, state: &Utf8Path, name: &str) -> Result<()> {
+        runner.run(&Cmd::new("kill", ["-TERM", &self.pid.to_string()]))?;
+        if runner.dry_run {
+            return Ok(());
+        }
+        wait(Duration::from_secs(30), || (start_time(self.pid).as_ref() != Some(&self.started)).then_some(()))
+            .with_context(|| format!("{name} (process {}) does not end", self.pid))?;
+        fs::remove_file(Self::file(state, name)).context("cannot remove the record of a stopped process")
+    }
+}
+
+/// Start time in clock ticks since boot (proc(5), field 22 of stat); `None` if there is no such live process.
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?
+}
+
+fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = ready() {
+            return Some(value);
+        }
+        if Instant::now() > end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The local repository, its registry started where it does not run.
+pub fn repository(runner: &Runner, state: &Utf8Path) -> Result<Repository> {
+    let port = match Daemon::running(state, "registry") {
+        Some(daemon) => daemon.port,
+        None => start_registry(runner, state)?,
+    };
+    format!("localhost:{port}/opencode-devbox").parse().map_err(|why| anyhow::anyhow!("{why}"))
+}
+
+fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
+    let data = state.join("registry");
+    fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;
+    // The port of last time first, so that references from earlier runs stay valid.
+    let last = fs::read_to_string(state.join("registry.port")).ok().and_then(|text| text.trim().parse().ok());
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = last.into_iter().chain(PORT..PORT + 50).find(free).context("no free port for the local registry")?;
+    let config = state.join("registry.yml");
+    let text = format!(
+        "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
+         storage: {{filesystem: {{rootdirectory: {data:?}}}, delete: {{enabled: true}}}}\n\
+         http: {{addr: \"127.0.0.1:{port}\"}}\n"
+    );
+    fs::write(&config, text)?;
+    let pid = runner.start(&Cmd::new("docker-registry", ["serve", config.as_str()]), &state.join("registry.log"))?;
+    if runner.dry_run {
+        return Ok(port);
+    }
+    let up = wait(Duration::from_secs(10), || TcpStream::connect(("127.0.0.1", port)).ok());
+    if up.is_none() {
+        bail!("the local registry does not answer on port {port}; see {state}/registry.log");
+    }
+    fs::write(state.join("registry.port"), port.to_string())?;
+    Daemon::record(state, "registry", pid, port)?;
+    Ok(port)
+}
+
+/// Starts a Docker engine: by systemd where it runs, else directly.
+pub fn start_engine(runner: &Runner, state: &Utf8Path) -> Result<()> {
+    fs::create_dir_all(state).with_context(|| format!("cannot create {state}"))?;
+    if Utf8Path::new("/run/systemd/system").exists() {
+        runner.run(&Cmd::new("systemctl", ["enable", "--now", "docker"]))?;
+    } else {
+        let pid = runner.start(&Cmd::new("dockerd", [] as [&str; 0]), &state.join("engine.log"))?;
+        if !runner.dry_run {
+            Daemon::record(state, "engine", pid, 0)?;
+        }
+    }
+    if !runner.dry_run && wait(Duration::from_secs(60), || docker::engine(runner)).is_none() {
+        bail!("the Docker engine does not answer after a minute; see {state}/engine.log");
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! Effects: one file per outside system, no decisions.
+
+pub mod ci_output;
+pub mod crane;
+pub mod docker;
+pub mod git;
+pub mod hub;
+pub mod local;
+pub mod registry;
+pub mod runner;
+pub mod tree;
