@@ -8,14 +8,21 @@ pub fn arg_default<'a>(dockerfile: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn default_on<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let value = line.strip_prefix("ARG ")?.trim_start().strip_prefix(name)?.strip_prefix('=')?;
+    let value = line
+        .strip_prefix("ARG ")?
+        .trim_start()
+        .strip_prefix(name)?
+        .strip_prefix('=')?;
     Some(value.trim().trim_matches('"'))
 }
 
 /// The Dockerfile with another default for `name`. The default has to stand exactly once, so that no second copy
 /// is left behind with the old value.
 pub fn with_arg_default(dockerfile: &str, name: &str, value: &str) -> Result<String> {
-    let found = dockerfile.lines().filter(|line| default_on(line, name).is_some()).count();
+    let found = dockerfile
+        .lines()
+        .filter(|line| default_on(line, name).is_some())
+        .count();
     if found != 1 {
         bail!("expected one `ARG {name}=…` line, found {found}");
     }
@@ -32,9 +39,17 @@ pub fn with_arg_default(dockerfile: &str, name: &str, value: &str) -> Result<Str
 pub fn versions(dockerfile: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for line in dockerfile.lines() {
-        let Some((name, value)) = line.strip_prefix("ARG ").and_then(|rest| rest.split_once('=')) else { continue };
+        let Some((name, value)) = line
+            .strip_prefix("ARG ")
+            .and_then(|rest| rest.split_once('='))
+        else {
+            continue;
+        };
         if let Some(component) = name.trim().strip_suffix("_VERSION") {
-            let entry = (component.to_lowercase().replace('_', "-"), value.trim().trim_matches('"').to_owned());
+            let entry = (
+                component.to_lowercase().replace('_', "-"),
+                value.trim().trim_matches('"').to_owned(),
+            );
             if !found.contains(&entry) {
                 found.push(entry);
             }
@@ -47,7 +62,8 @@ pub fn versions(dockerfile: &str) -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "FROM x\nARG OPENCODE_VERSION=1.18.18\nARG BUN_VERSION=\"1.4.5\"\nARG OPENCODE_VERSION\n";
+    const TEXT: &str =
+        "FROM x\nARG OPENCODE_VERSION=1.18.18\nARG BUN_VERSION=\"1.4.5\"\nARG OPENCODE_VERSION\n";
 
     #[test]
     fn defaults_are_read_and_replaced_once() {

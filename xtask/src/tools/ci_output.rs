@@ -17,9 +17,14 @@ impl CiOutput {
 
     /// Appends `name=value` to `$GITHUB_OUTPUT`, where there is one.
     pub fn set(&self, name: &str, value: impl std::fmt::Display) -> Result<()> {
-        let Some(path) = &self.file else { return Ok(()) };
+        let Some(path) = &self.file else {
+            return Ok(());
+        };
         let file = OpenOptions::new().append(true).create(true).open(path);
-        writeln!(file.with_context(|| format!("cannot write {path}"))?, "{name}={value}")?;
+        writeln!(
+            file.with_context(|| format!("cannot write {path}"))?,
+            "{name}={value}"
+        )?;
         Ok(())
     }
 }

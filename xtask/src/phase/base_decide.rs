@@ -1,0 +1,32 @@
+//! Says which base this tree implies and whether it has to be built. Writes nothing but CI outputs.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::ctx::Ctx;
+use crate::state;
+
+/// Returns `need_build`.
+pub fn run(ctx: &Ctx) -> Result<bool> {
+    let base = state::base(ctx)?;
+    let need_build = base.present.is_none();
+    ctx.ci.set("base_tag", &base.tag)?;
+    ctx.ci.set("need_build", need_build)?;
+    let reference = base.repository.tag(&base.tag);
+    if ctx.json {
+        println!(
+            "{}",
+            json!({ "base": reference, "key": base.key, "need_build": need_build, "debian": base.debian })
+        );
+    } else {
+        println!(
+            "{reference}: {}",
+            if need_build {
+                "has to be built"
+            } else {
+                "is there"
+            }
+        );
+    }
+    Ok(need_build)
+}

@@ -1,0 +1,22 @@
+//! Prints a completion script.
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::cli::Cli;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Shell to complete in
+    pub shell: clap_complete::Shell,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    clap_complete::generate(
+        args.shell,
+        &mut Cli::command(),
+        "cargo-xtask",
+        &mut std::io::stdout(),
+    );
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Writes DOCKER_HUB.md from its template and the definition; `--check` compares instead.
+
+use anyhow::{Context, Result, bail};
+use similar::TextDiff;
+use std::fmt::Write as _;
+
+use crate::ctx::Ctx;
+use crate::model::config::HUB_DESCRIPTION_BYTES;
+
+const TEMPLATE: &str = "docs/DOCKER_HUB.template.md";
+const PAGE: &str = "DOCKER_HUB.md";
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Fail with a diff if a generated file is not up to date
+    #[arg(long)]
+    pub check: bool,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let page = render(ctx)?;
+    let there = std::fs::read_to_string(ctx.root.join(PAGE)).unwrap_or_default();
+    if there == page {
+        return Ok(());
+    }
+    if args.check {
+        let diff = TextDiff::from_lines(&there, &page);
+        bail!(
+            "{PAGE} is out of date: run `cargo xtask docs`\n{}",
+            diff.unified_diff().header(PAGE, "generated")
+        );
+    }
+    if ctx.runner.dry_run {
+        println!("# write {PAGE}");
+        return Ok(());
+    }
+    std::fs::write(ctx.root.join(PAGE), page).with_context(|| format!("cannot write {PAGE}"))
+}
+
+fn render(ctx: &Ctx) -> Result<String> {
+    let versions = ctx.versions()?;
+    let mut table = String::from("| Tag | Contents |\n|---|---|\n");
+    for variant in &ctx.config.variant {
+        let mut contents = Vec::new();
+        for component in &variant.components {
+            let version = versions.iter().find(|(name, _)| name == component);
+            let (_, version) =
+                version.with_context(|| format!("no ARG pins the version of {component}"))?;
+            contents.push(format!("{component} {version}"));
+        }
+        writeln!(
+            table,
+            "| `{}` | {} |",
+            variant.latest_tag(),
+            contents.join(", ")
+        )?;
+    }
+    let repository = ctx.config.repository()?;
+    let page = ctx
+        .read(TEMPLATE)?
+        .replace("{{variants}}", table.trim_end());
+    let page = page
+        .replace("{{repository}}", repository.path())
+        .replace("{{source}}", &ctx.config.source);
+    if page.len() > HUB_DESCRIPTION_BYTES {
+        bail!(
+            "{PAGE} would have {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten {TEMPLATE}",
+            page.len()
+        );
+    }
+    Ok(page)
+}

@@ -1,0 +1,362 @@
+//! Reports what this machine lacks, all of it at once, and mends it on Debian and Ubuntu.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use camino::Utf8Path;
+use serde_json::json;
+
+use crate::ctx::{Ctx, Destination};
+use crate::missing;
+use crate::model::command::Cmd;
+use crate::model::platform::Platform;
+use crate::tools::{docker, local};
+
+/// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
+const DISK: u64 = 15_000_000_000;
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Install and start what is missing (Debian and Ubuntu, as root)
+    #[arg(long)]
+    pub install: bool,
+}
+
+/// One line of the report.
+struct Finding {
+    what: String,
+    /// How to mend it; `None` if all is well.
+    mend: Option<String>,
+    /// A warning does not stop a release.
+    fatal: bool,
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            mend: None,
+            fatal: false,
+        }
+    }
+
+    fn bad(what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            mend: Some(mend.into()),
+            fatal: true,
+        }
+    }
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    if args.install {
+        install(ctx)?;
+    }
+    let findings = examine(ctx);
+    if ctx.json {
+        let lines: Vec<_> = findings
+            .iter()
+            .map(|f| json!({ "what": f.what, "mend": f.mend, "fatal": f.fatal }))
+            .collect();
+        println!("{}", json!(lines));
+    }
+    let mut broken = 0;
+    for finding in &findings {
+        match &finding.mend {
+            None => ctx.say(format!("ok    {}", finding.what)),
+            Some(mend) if finding.fatal => ctx.say(format!("FAIL  {}: {mend}", finding.what)),
+            Some(mend) => ctx.say(format!("warn  {}: {mend}", finding.what)),
+        }
+        broken += usize::from(finding.fatal && finding.mend.is_some());
+    }
+    // A dry run has installed nothing, so it reports and goes on.
+    if broken > 0 && !ctx.runner.dry_run {
+        return Err(missing(format!(
+            "{broken} things are missing on this machine: run `cargo xtask doctor --install`"
+        )));
+    }
+    Ok(())
+}
+
+fn examine(ctx: &Ctx) -> Vec<Finding> {
+    let install = "run `cargo xtask doctor --install`";
+    let mut findings = Vec::new();
+    match docker::engine(&ctx.runner) {
+        Some(engine) if engine.containerd_store => findings.push(Finding::ok(format!("engine {}", engine.version))),
+        Some(_) => findings.push(Finding::bad(
+            "the engine's image store",
+            "set {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine",
+        )),
+        None => findings.push(Finding::bad("no Docker engine answers", install)),
+    }
+    for (name, probe) in tools(ctx) {
+        match ctx.runner.probe(&probe) {
+            Some(_) => findings.push(Finding::ok(name)),
+            None => findings.push(Finding::bad(format!("{name} is not installed"), install)),
+        }
+    }
+    for platform in ctx
+        .platforms
+        .iter()
+        .filter(|platform| **platform != Platform::host())
+    {
+        match emulated(*platform) {
+            true => findings.push(Finding::ok(format!(
+                "emulation of {platform}, for the base and the smoke test"
+            ))),
+            false => findings.push(Finding::bad(
+                format!("{platform} cannot be run here"),
+                install,
+            )),
+        }
+    }
+    findings.push(match free_bytes(ctx) {
+        Some(free) if free < DISK => {
+            let what = format!("{} GB of disk are free", free / 1_000_000_000);
+            Finding {
+                what,
+                mend: Some(
+                    "a cold release wants 15 GB: `cargo xtask local down --purge` frees some"
+                        .into(),
+                ),
+                fatal: false,
+            }
+        }
+        Some(free) => Finding::ok(format!("{} GB of disk are free", free / 1_000_000_000)),
+        None => Finding {
+            what: "free disk space".into(),
+            mend: Some("cannot tell".into()),
+            fatal: false,
+        },
+    });
+    if let Destination::Remote(repository) = &ctx.destination
+        && repository.is_docker_hub()
+        && (ctx.settings.hub_username.is_none() || ctx.settings.hub_token.is_none())
+    {
+        findings.push(Finding::bad(
+            "no Docker Hub credentials",
+            "set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, and run `docker login`",
+        ));
+    }
+    findings
+}
+
+fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
+    let mut tools = vec![
+        ("buildx", Cmd::new("docker", ["buildx", "version"])),
+        ("crane", Cmd::new("crane", ["version"])),
+        ("shellcheck", Cmd::new("shellcheck", ["--version"])),
+    ];
+    if ctx.destination == Destination::Local {
+        tools.push((
+            "docker-registry",
+            Cmd::new("docker-registry", ["--version"]),
+        ));
+        tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"])));
+    }
+    tools
+}
+
+fn emulated(platform: Platform) -> bool {
+    let name = if platform == Platform::LinuxArm64 {
+        "qemu-aarch64"
+    } else {
+        "qemu-x86_64"
+    };
+    let entry = fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/{name}"));
+    entry.is_ok_and(|text| text.starts_with("enabled"))
+}
+
+fn free_bytes(ctx: &Ctx) -> Option<u64> {
+    let text = ctx.runner.probe(&Cmd::new(
+        "df",
+        ["--output=avail", "-B1", ctx.root.as_str()],
+    ))?;
+    text.lines().nth(1)?.trim().parse().ok()
+}
+
+/// Installs packages, turns on emulation and starts the engine; each step only where it is needed.
+fn install(ctx: &Ctx) -> Result<()> {
+    let lacking = packages(ctx);
+    let engine_runs = docker::engine(&ctx.runner).is_some();
+    let foreign = ctx
+        .platforms
+        .iter()
+        .any(|p| *p != Platform::host() && !emulated(*p));
+    if lacking.is_empty() && engine_runs && !foreign {
+        return Ok(());
+    }
+    let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !os
+        .lines()
+        .any(|line| line == "ID=debian" || line == "ID=ubuntu")
+    {
+        bail!(
+            "only Debian and Ubuntu can be set up: install a Docker engine with buildx, crane, docker-registry and qemu"
+        );
+    }
+    if ctx.runner.read(&Cmd::new("id", ["-u"]))?.trim() != "0" {
+        return Err(missing(
+            "setting this machine up needs root: run the same command as root, or with sudo",
+        ));
+    }
+    if !lacking.is_empty() {
+        apt(ctx, &lacking, os.lines().any(|line| line == "ID=debian"))?;
+    }
+    if foreign {
+        emulate(ctx)?;
+    }
+    if !engine_runs {
+        containerd_store(ctx)?;
+        local::start_engine(&ctx.runner, &ctx.state_dir())?;
+    }
+    Ok(())
+}
+
+/// The Debian packages whose programs are not there.
+fn packages(ctx: &Ctx) -> Vec<&'static str> {
+    let there = |cmd: &Cmd| ctx.runner.probe(cmd).is_some();
+    let mut lacking = Vec::new();
+    // Somebody else's engine is used as it is; only without any is Debian's installed.
+    if docker::engine(&ctx.runner).is_none() && !there(&Cmd::new("dockerd", ["--version"])) {
+        lacking.extend(["docker.io", "docker-cli", "containerd"]);
+    }
+    let buildx = tools(ctx).into_iter().filter(|(_, probe)| !there(probe));
+    lacking.extend(buildx.map(|(name, _)| {
+        if name == "buildx" {
+            "docker-buildx"
+        } else {
+            name
+        }
+    }));
+    if ctx
+        .platforms
+        .iter()
+        .any(|p| *p != Platform::host() && !emulated(*p))
+    {
+        lacking.extend(["binfmt-support", "qemu-user-static"]);
+    }
+    if lacking.contains(&"mmdebstrap") {
+        lacking.push("arch-test");
+    }
+    lacking
+}
+
+/// Packages that Debian's stable release has too old, or not at all: taken from the named suite and only these.
+const NEWER_SUITE: &str = "forky";
+const NEWER: [&str; 5] = [
+    "docker.io",
+    "docker-cli",
+    "docker-buildx",
+    "containerd",
+    "crane",
+];
+
+fn apt(ctx: &Ctx, packages: &[&str], debian: bool) -> Result<()> {
+    ctx.say(format!(
+        "installing Debian packages: {}",
+        packages.join(" ")
+    ));
+    let apt = |args: &[&str]| {
+        let cmd = Cmd::new("apt-get", ["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args.iter().copied());
+        ctx.runner
+            .run(&cmd.env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    if debian && packages.iter().any(|name| NEWER.contains(name)) {
+        newer_suite(ctx)?;
+    }
+    apt(&["update"])?;
+    let names: Vec<String> = packages
+        .iter()
+        .map(|name| match debian && NEWER.contains(name) {
+            true => format!("{name}/{NEWER_SUITE}"),
+            false => (*name).to_owned(),
+        })
+        .collect();
+    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    args.extend(names.iter().map(String::as_str));
+    apt(&args)
+}
+
+/// Adds the newer suite at a priority at which nothing is ever taken from it unasked.
+fn newer_suite(ctx: &Ctx) -> Result<()> {
+    let format = [
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(COMPONENT) $(SIGNED_BY)",
+        "Created-By: Packages",
+        "Label: Debian",
+    ];
+    let targets = ctx.runner.read(&Cmd::new("apt-get", format))?;
+    let line = targets
+        .lines()
+        .find(|line| line.contains(" main "))
+        .unwrap_or_default();
+    let mut words = line.split_whitespace();
+    let uri = words
+        .next()
+        .context("apt knows no Debian archive: run `apt-get update`")?;
+    let keyring = words
+        .nth(1)
+        .unwrap_or("/usr/share/keyrings/debian-archive-keyring.gpg");
+    write(
+        ctx,
+        "/etc/apt/sources.list.d/opencode-devbox.sources",
+        &format!(
+            "Types: deb\nURIs: {uri}\nSuites: {NEWER_SUITE}\nComponents: main\nSigned-By: {keyring}\n"
+        ),
+    )?;
+    write(
+        ctx,
+        "/etc/apt/preferences.d/opencode-devbox",
+        &format!("Package: *\nPin: release n={NEWER_SUITE}\nPin-Priority: 50\n"),
+    )
+}
+
+fn emulate(ctx: &Ctx) -> Result<()> {
+    if !Utf8Path::new("/proc/sys/fs/binfmt_misc/register").exists() {
+        ctx.runner.run(&Cmd::new(
+            "mount",
+            [
+                "-t",
+                "binfmt_misc",
+                "binfmt_misc",
+                "/proc/sys/fs/binfmt_misc",
+            ],
+        ))?;
+    }
+    let name = if Platform::host() == Platform::LinuxAmd64 {
+        "qemu-aarch64"
+    } else {
+        "qemu-x86_64"
+    };
+    ctx.runner
+        .run(&Cmd::new("update-binfmts", ["--enable", name]))
+}
+
+/// A new engine keeps its images in containerd's store; a configuration that is there stays as it is.
+fn containerd_store(ctx: &Ctx) -> Result<()> {
+    let path = "/etc/docker/daemon.json";
+    if Utf8Path::new(path).exists() {
+        return Ok(());
+    }
+    write(
+        ctx,
+        path,
+        "{\"features\":{\"containerd-snapshotter\":true}}\n",
+    )
+}
+
+fn write(ctx: &Ctx, path: &str, text: &str) -> Result<()> {
+    if ctx.runner.dry_run {
+        println!("cat >{path} <<'EOF'\n{text}EOF");
+        return Ok(());
+    }
+    ctx.say(format!("writing {path}"));
+    let folder = Utf8Path::new(path)
+        .parent()
+        .context("a path without a folder")?;
+    fs::create_dir_all(folder)?;
+    fs::write(path, text).with_context(|| format!("cannot write {path}"))
+}

@@ -1,0 +1,139 @@
+//! The whole release, phase by phase. A rerun does only what is missing.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::ctx::{Ctx, Destination};
+use crate::phase::{
+    build, build_base, doctor, promote_base_latest, publish, smoke, update_description,
+};
+use crate::state;
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Release into a registry on this machine, setting up engine and registry where they are missing
+    #[arg(long)]
+    pub local: bool,
+    /// Only these variants; a local rehearsal may release part of the family
+    #[arg(long, value_name = "VARIANT")]
+    pub only: Vec<String>,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let start = Instant::now();
+    let step = |number: u32, name: &str| {
+        ctx.say(format!(
+            "==> [{number}/7] {name} ({} s)",
+            start.elapsed().as_secs()
+        ))
+    };
+    let variants = state::chosen(ctx, &args.only)?;
+
+    step(1, "doctor: what this machine lacks");
+    let install = args.local || ctx.destination == Destination::Local;
+    doctor::run(ctx, &doctor::Args { install })?;
+
+    step(2, "base");
+    build_base::run(ctx)?;
+    if ctx.runner.dry_run && state::base(ctx)?.present.is_none() {
+        ctx.say("the rest depends on the base's digest: a dry run ends here");
+        return Ok(());
+    }
+
+    step(3, "variants");
+    build::run(
+        ctx,
+        &build::Args {
+            variants: args.only.clone(),
+            print: false,
+        },
+    )?;
+    let (base, index) = state::existing_base(ctx)?;
+    let unstaged = state::stages(ctx, &args.only, &base, &index)?
+        .iter()
+        .any(|stage| stage.present.is_none());
+    if ctx.runner.dry_run && unstaged {
+        ctx.say("the rest depends on the variants' digests: a dry run ends here");
+        return Ok(());
+    }
+
+    step(4, "smoke");
+    for variant in &variants {
+        smoke::run(
+            ctx,
+            &smoke::Args {
+                variant: variant.name.clone(),
+                force: false,
+            },
+        )?;
+    }
+
+    step(5, "publish");
+    publish::run(
+        ctx,
+        &publish::Args {
+            promote_latest: true,
+            only: args.only.clone(),
+        },
+    )?;
+
+    step(6, "base-latest");
+    promote_base_latest::run(ctx)?;
+
+    step(7, "description");
+    update_description::run(ctx)?;
+    table(ctx, &args.only, start)
+}
+
+/// What now stands where: variant, platform, digest, compressed size, how to run it.
+fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
+    let (base, index) = state::existing_base(ctx)?;
+    let mut rows = Vec::new();
+    for stage in state::stages(ctx, only, &base, &index)? {
+        let manifest = stage.present.as_ref().context("a stage vanished")?;
+        for platform in &ctx.platforms {
+            let digest = manifest
+                .platform(*platform)
+                .context("a complete index lacks a platform")?;
+            let image = ctx
+                .registry
+                .manifest(&ctx.runner, &stage.staging, digest)?
+                .context("an index without its image")?;
+            let reference = base.repository.tag(&stage.variant.latest_tag());
+            rows.push((
+                stage.variant.name.clone(),
+                *platform,
+                digest.to_owned(),
+                image.layer_bytes(),
+                reference,
+            ));
+        }
+    }
+    let seconds = start.elapsed().as_secs();
+    if ctx.json {
+        let images = rows.iter().map(|(variant, platform, digest, bytes, reference)| {
+            json!({ "variant": variant, "platform": platform, "digest": digest, "bytes": bytes, "reference": reference })
+        });
+        println!(
+            "{}",
+            json!({ "images": images.collect::<Vec<_>>(), "seconds": seconds })
+        );
+        return Ok(());
+    }
+    println!(
+        "{:<13} {:<12} {:<20} {:>8}  run",
+        "variant", "platform", "digest", "MB"
+    );
+    for (variant, platform, digest, bytes, reference) in rows {
+        let mb = bytes as f64 / 1e6;
+        let short = &digest[..digest.len().min(19)];
+        let platform = platform.to_string();
+        println!(
+            "{variant:<13} {platform:<12} {short:<20} {mb:>8.1}  docker run --rm -it --platform {platform} {reference}"
+        );
+    }
+    println!("done in {seconds} s");
+    Ok(())
+}

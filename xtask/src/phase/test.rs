@@ -1,0 +1,47 @@
+//! All tests, cheapest first. `--fast` leaves out what needs an engine.
+
+use anyhow::Result;
+
+use crate::ctx::Ctx;
+use crate::model::command::Cmd;
+use crate::phase::{doctor, validate};
+use crate::tools::local;
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Only what needs no Docker engine: format, lints, unit and black-box tests
+    #[arg(long)]
+    pub fast: bool,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let cargo = |line: &str| ctx.runner.run(&Cmd::new("cargo", line.split(' ')));
+    cargo("fmt --all --check")?;
+    cargo("clippy --locked --workspace --all-targets -- -D warnings")?;
+    cargo("test --locked --workspace")?;
+    if args.fast {
+        return Ok(());
+    }
+    // The rest is the real thing: a release of one variant through a real engine into a real registry.
+    doctor::run(ctx, &doctor::Args { install: true })?;
+    validate::run(ctx)?;
+    let repository = local::repository(&ctx.runner, &ctx.state_dir())?;
+    let live = Cmd::new(
+        "cargo",
+        [
+            "test",
+            "--locked",
+            "--package",
+            "xtask",
+            "--test",
+            "it",
+            "--",
+            "--ignored",
+            "--nocapture",
+        ],
+    );
+    ctx.runner.run(&live.env(
+        "DEVBOX_LIVE_REPOSITORY",
+        format!("{}/live/opencode-devbox", repository.host()),
+    ))
+}
