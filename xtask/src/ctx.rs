@@ -68,7 +68,10 @@ impl Ctx {
         };
         Ok(Self {
             settings: Settings::read()?,
-            release_tag: cli.release_tag.or_else(pushed_tag),
+            release_tag: match cli.release_tag {
+                Some(tag) => Some(tag),
+                None => asked_tag()?,
+            },
             json: cli.json,
             runner: Runner {
                 root: root.clone(),
@@ -160,12 +163,20 @@ fn secret(name: &str) -> Result<Option<String>> {
     Ok(Some(text.trim().to_owned()))
 }
 
-/// The git tag that started this CI run. Decided here and not in a workflow, where `env` in `if:` is empty on Gitea.
-fn pushed_tag() -> Option<ReleaseTag> {
+/// The release that started this CI run: the input of a manual run, else the pushed git tag. Decided here and not in
+/// a workflow, where `env` in `if:` is empty on Gitea.
+fn asked_tag() -> Result<Option<ReleaseTag>> {
+    let input = env::var("INPUT_RELEASE_TAG").unwrap_or_default();
     let is_tag = env::var("GITHUB_REF_TYPE").is_ok_and(|kind| kind == "tag");
-    is_tag
-        .then(|| env::var("GITHUB_REF_NAME").ok()?.parse().ok())
-        .flatten()
+    let name = match input.is_empty() {
+        false => input,
+        true if is_tag => env::var("GITHUB_REF_NAME").unwrap_or_default(),
+        true => return Ok(None),
+    };
+    let tag = name
+        .parse()
+        .map_err(|why| anyhow::anyhow!("release tag {name:?}: {why}"))?;
+    Ok(Some(tag))
 }
 
 /// The repository that holds the running xtask; a test may name another tree.

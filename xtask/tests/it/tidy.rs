@@ -1,0 +1,78 @@
+//! The borders between modules, held by reading the source.
+
+use std::fs;
+use std::path::Path;
+
+/// Every source file below `folder`, without its tests.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src")
+        .join(folder);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        files.push((path.file_name().unwrap().to_str().unwrap().to_owned(), code));
+    }
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn model_is_pure() {
+    for (name, code) in sources("model") {
+        for effect in [
+            "std::fs",
+            "std::process",
+            "std::net",
+            "std::env",
+            "ureq",
+            "crate::tools",
+            "crate::phase",
+        ] {
+            assert!(!code.contains(effect), "model/{name} uses {effect}");
+        }
+    }
+}
+
+#[test]
+fn only_the_runner_spawns_and_only_ctx_reads_the_environment() {
+    for folder in ["tools", "phase", "."] {
+        for (name, code) in sources(folder)
+            .into_iter()
+            .filter(|(name, _)| name.ends_with(".rs"))
+        {
+            let spawns = code.contains("Command::new(") && code.contains("std::process");
+            assert!(!spawns || name == "runner.rs", "{folder}/{name} spawns");
+            assert!(
+                !code.contains("env::var") || name == "ctx.rs",
+                "{folder}/{name} reads the environment"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_phase_calls_no_other_unless_it_chains() {
+    let chains = ["release.rs", "test.rs", "validate.rs", "mod.rs"];
+    for (name, code) in sources("phase") {
+        assert!(
+            chains.contains(&name.as_str()) || !code.contains("crate::phase"),
+            "phase/{name} calls a phase"
+        );
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for folder in ["model", "tools", "phase"] {
+        for (name, code) in sources(folder) {
+            assert!(code.starts_with("//! "), "{folder}/{name} has no header");
+        }
+    }
+}
