@@ -11,12 +11,7 @@ use crate::phase;
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite is missing (the message says how to get it).
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    version,
-    max_term_width = 110
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
 pub struct Cli {
     /// Print the command lines that would change something, and change nothing
     #[arg(long, global = true)]
@@ -25,12 +20,7 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
     /// Image repository to work on, such as docker.io/you/opencode-devbox [default: the registry on this machine]
-    #[arg(
-        long,
-        global = true,
-        env = "DEVBOX_REPOSITORY",
-        value_name = "REPOSITORY"
-    )]
+    #[arg(long, global = true, env = "DEVBOX_REPOSITORY", value_name = "REPOSITORY")]
     pub repository: Option<Repository>,
     /// Platform to work on; repeat for several [default: all of images/devbox.toml]
     #[arg(long, global = true, value_name = "OS/ARCH")]
@@ -60,9 +50,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  cargo xtask build-base --platform linux/amd64")]
     BuildBase,
     /// Build the variants that are not staged yet and push them under their content keys
-    #[command(
-        after_help = "Examples:\n  cargo xtask build\n  cargo xtask build omos with-pi --print"
-    )]
+    #[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build omos with-pi --print")]
     Build(phase::build::Args),
     /// Test the staged image of a variant on every platform and record the verdict
     #[command(after_help = "Example:\n  cargo xtask smoke omos --platform linux/arm64")]
@@ -93,9 +81,7 @@ pub enum Command {
     )]
     Release(phase::release::Args),
     /// Show or stop the registry (and engine) that this project started on this machine
-    #[command(
-        after_help = "Examples:\n  cargo xtask local status\n  cargo xtask local down --purge"
-    )]
+    #[command(after_help = "Examples:\n  cargo xtask local status\n  cargo xtask local down --purge")]
     Local(phase::local::Args),
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
     #[command(after_help = "Example:\n  cargo xtask test --fast")]

@@ -54,16 +54,10 @@ impl Ctx {
         let root = root()?;
         let text = read(&root, "images/devbox.toml")?;
         let config = Config::parse(&text)?;
-        let platforms = if cli.platform.is_empty() {
-            config.platforms.clone()
-        } else {
-            cli.platform.clone()
-        };
+        let platforms = if cli.platform.is_empty() { config.platforms.clone() } else { cli.platform.clone() };
         let destination = match (&cli.repository, &cli.command) {
             (Some(repository), _) => Destination::Remote(repository.clone()),
-            (None, Command::Release(args)) if !args.local => {
-                Destination::Remote(config.repository()?)
-            }
+            (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),
             (None, _) => Destination::Local,
         };
         Ok(Self {
@@ -108,9 +102,7 @@ impl Ctx {
     /// Versions pinned in both Dockerfiles.
     pub fn versions(&self) -> Result<Vec<(String, String)>> {
         let mut versions = dockerfile::versions(&self.read(&self.config.base.dockerfile)?);
-        versions.extend(dockerfile::versions(
-            &self.read(&self.config.variants.dockerfile)?,
-        ));
+        versions.extend(dockerfile::versions(&self.read(&self.config.variants.dockerfile)?));
         Ok(versions)
     }
 
@@ -120,32 +112,21 @@ impl Ctx {
         let text = self.read(file)?;
         let version = dockerfile::arg_default(&text, "OPENCODE_VERSION")
             .with_context(|| format!("{file} has no `ARG OPENCODE_VERSION=…`"))?;
-        version
-            .parse()
-            .map_err(|why| anyhow::anyhow!("{file}: OPENCODE_VERSION={version}: {why}"))
+        version.parse().map_err(|why| anyhow::anyhow!("{file}: OPENCODE_VERSION={version}: {why}"))
     }
 }
 
 impl Settings {
     fn read() -> Result<Self> {
-        let bundles = [
-            "/etc/ssl/certs/ca-certificates.crt",
-            "/etc/pki/tls/certs/ca-bundle.crt",
-            "/etc/ssl/cert.pem",
-        ];
-        let ca_bundle = env::var("SSL_CERT_FILE")
-            .ok()
-            .into_iter()
-            .chain(bundles.map(String::from));
+        let bundles =
+            ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+        let ca_bundle = env::var("SSL_CERT_FILE").ok().into_iter().chain(bundles.map(String::from));
         Ok(Self {
             ci: env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false")),
-            ca_bundle: ca_bundle
-                .into_iter()
-                .find(|path| Utf8Path::new(path).is_file()),
+            ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,
             hub_token: secret("DOCKERHUB_TOKEN")?,
-            hub_url: env::var("DOCKERHUB_URL")
-                .unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
+            hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
         })
     }
 }
@@ -158,8 +139,7 @@ fn secret(name: &str) -> Result<Option<String>> {
     let Ok(path) = env::var(format!("{name}_FILE")) else {
         return Ok(None);
     };
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("{name}_FILE: cannot read {path}"))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("{name}_FILE: cannot read {path}"))?;
     Ok(Some(text.trim().to_owned()))
 }
 
@@ -173,9 +153,7 @@ fn asked_tag() -> Result<Option<ReleaseTag>> {
         true if is_tag => env::var("GITHUB_REF_NAME").unwrap_or_default(),
         true => return Ok(None),
     };
-    let tag = name
-        .parse()
-        .map_err(|why| anyhow::anyhow!("release tag {name:?}: {why}"))?;
+    let tag = name.parse().map_err(|why| anyhow::anyhow!("release tag {name:?}: {why}"))?;
     Ok(Some(tag))
 }
 
@@ -185,10 +163,7 @@ fn root() -> Result<Utf8PathBuf> {
         return Ok(root.into());
     }
     let crate_dir = Utf8Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(crate_dir
-        .parent()
-        .context("xtask lies in no workspace")?
-        .to_owned())
+    Ok(crate_dir.parent().context("xtask lies in no workspace")?.to_owned())
 }
 
 fn read(root: &Utf8Path, path: &str) -> Result<String> {

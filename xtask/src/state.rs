@@ -61,20 +61,10 @@ pub fn repository(ctx: &Ctx) -> Result<Repository> {
 pub fn base(ctx: &Ctx) -> Result<Base> {
     let repository = repository(ctx)?;
     let (debian, digests) = debian(ctx, &repository)?;
-    let key = key::key(
-        &tree::snapshot(&ctx.root, &ctx.config.base.inputs)?,
-        &BTreeMap::new(),
-        &digests,
-    );
+    let key = key::key(&tree::snapshot(&ctx.root, &ctx.config.base.inputs)?, &BTreeMap::new(), &digests);
     let tag = format!("base-{key}");
     let present = complete(ctx, &repository, &tag)?;
-    Ok(Base {
-        key,
-        tag,
-        debian,
-        repository,
-        present,
-    })
+    Ok(Base { key, tag, debian, repository, present })
 }
 
 /// The base, or the command that makes it.
@@ -90,12 +80,7 @@ pub fn existing_base(ctx: &Ctx) -> Result<(Base, Manifest)> {
 }
 
 /// Computes the keys of variants (all, if none is named) and looks them up.
-pub fn stages<'a>(
-    ctx: &'a Ctx,
-    names: &[String],
-    base: &Base,
-    index: &Manifest,
-) -> Result<Vec<Stage<'a>>> {
+pub fn stages<'a>(ctx: &'a Ctx, names: &[String], base: &Base, index: &Manifest) -> Result<Vec<Stage<'a>>> {
     let entries = tree::snapshot(&ctx.root, &ctx.config.variants.inputs)?;
     let mut upon = platform_digests(ctx, index)?;
     upon.insert("debian".to_owned(), base.debian.clone());
@@ -104,26 +89,14 @@ pub fn stages<'a>(
     for variant in chosen(ctx, names)? {
         let mut args = BTreeMap::new();
         for component in ["opencode", "omos", "pi"] {
-            args.insert(
-                format!("INSTALL_{}", component.to_uppercase()),
-                variant.has(component).to_string(),
-            );
+            args.insert(format!("INSTALL_{}", component.to_uppercase()), variant.has(component).to_string());
         }
         let key = key::key(&entries, &args, &upon);
-        args.insert(
-            "BASE_IMAGE".to_owned(),
-            base.repository.digest(&index.digest),
-        );
+        args.insert("BASE_IMAGE".to_owned(), base.repository.digest(&index.digest));
         args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
         let tag = format!("{}-{key}", variant.name);
         let present = complete(ctx, &staging, &tag)?;
-        stages.push(Stage {
-            variant,
-            tag,
-            args,
-            staging: staging.clone(),
-            present,
-        });
+        stages.push(Stage { variant, tag, args, staging: staging.clone(), present });
     }
     Ok(stages)
 }
@@ -133,29 +106,19 @@ pub fn chosen<'a>(ctx: &'a Ctx, names: &[String]) -> Result<Vec<&'a Variant>> {
     for name in names {
         ctx.config.variant(name)?;
     }
-    Ok(ctx
-        .config
-        .variant
-        .iter()
-        .filter(|v| names.is_empty() || names.contains(&v.name))
-        .collect())
+    Ok(ctx.config.variant.iter().filter(|v| names.is_empty() || names.contains(&v.name)).collect())
 }
 
 /// The index under a tag if it holds every asked platform; a part of it counts as nothing.
 fn complete(ctx: &Ctx, repository: &Repository, tag: &str) -> Result<Option<Manifest>> {
     let found = ctx.registry.manifest(&ctx.runner, repository, tag)?;
-    Ok(found.filter(|manifest| {
-        ctx.platforms
-            .iter()
-            .all(|platform| manifest.platform(*platform).is_some())
-    }))
+    Ok(found.filter(|manifest| ctx.platforms.iter().all(|platform| manifest.platform(*platform).is_some())))
 }
 
 fn platform_digests(ctx: &Ctx, index: &Manifest) -> Result<BTreeMap<String, String>> {
     let digest = |platform: &Platform| {
-        let digest = index
-            .platform(*platform)
-            .with_context(|| format!("the base has no image for {platform}"))?;
+        let digest =
+            index.platform(*platform).with_context(|| format!("the base has no image for {platform}"))?;
         Ok((platform.to_string(), digest.to_owned()))
     };
     ctx.platforms.iter().map(digest).collect()
@@ -165,20 +128,10 @@ fn platform_digests(ctx: &Ctx, index: &Manifest) -> Result<BTreeMap<String, Stri
 /// once, so that the key stays; otherwise Docker Hub is asked, and where it cannot be reached the archive is used.
 fn debian(ctx: &Ctx, repository: &Repository) -> Result<(String, BTreeMap<String, String>)> {
     let suite = format!("{}-slim", ctx.config.debian.suite);
-    let official: Repository = ctx
-        .config
-        .debian
-        .image
-        .parse()
-        .map_err(|why| anyhow::anyhow!("{why}"))?;
-    let mirror: Repository = format!("{}/debian", repository.host())
-        .parse()
-        .map_err(|why| anyhow::anyhow!("{why}"))?;
-    let own = if repository.is_loopback() {
-        complete(ctx, &mirror, &suite)?
-    } else {
-        None
-    };
+    let official: Repository = ctx.config.debian.image.parse().map_err(|why| anyhow::anyhow!("{why}"))?;
+    let mirror: Repository =
+        format!("{}/debian", repository.host()).parse().map_err(|why| anyhow::anyhow!("{why}"))?;
+    let own = if repository.is_loopback() { complete(ctx, &mirror, &suite)? } else { None };
     let (source, index) = match own {
         Some(index) => (mirror, index),
         None => match (complete(ctx, &official, &suite), repository.is_loopback()) {
@@ -188,22 +141,15 @@ fn debian(ctx: &Ctx, repository: &Repository) -> Result<(String, BTreeMap<String
             (_, true) => (mirror.clone(), bootstrap(ctx, &mirror, &suite)?),
         },
     };
-    ctx.say(format!(
-        "Debian: {} ({suite})",
-        source.digest(&index.digest)
-    ));
+    ctx.say(format!("Debian: {} ({suite})", source.digest(&index.digest)));
     Ok((source.digest(&index.digest), platform_digests(ctx, &index)?))
 }
 
 fn bootstrap(ctx: &Ctx, mirror: &Repository, suite: &str) -> Result<Manifest> {
-    ctx.say(format!(
-        "Docker Hub does not answer: making {} from Debian's archive",
-        mirror.tag(suite)
-    ));
+    ctx.say(format!("Docker Hub does not answer: making {} from Debian's archive", mirror.tag(suite)));
     let debian = &ctx.config.debian;
     let script = "scripts/bootstrap-debian.sh";
-    let mut cmd =
-        crate::model::command::Cmd::new(script, ["--suite", &debian.suite, "--date", &debian.date]);
+    let mut cmd = crate::model::command::Cmd::new(script, ["--suite", &debian.suite, "--date", &debian.date]);
     cmd = cmd.args(["--repository", &mirror.to_string()]);
     for platform in &ctx.platforms {
         cmd = cmd.args(["--platform", &platform.to_string()]);
@@ -223,8 +169,7 @@ fn bootstrap(ctx: &Ctx, mirror: &Repository, suite: &str) -> Result<Manifest> {
             json: json!({ "manifests": manifests }),
         });
     }
-    complete(ctx, mirror, suite)?
-        .with_context(|| format!("{script} left no complete {}", mirror.tag(suite)))
+    complete(ctx, mirror, suite)?.with_context(|| format!("{script} left no complete {}", mirror.tag(suite)))
 }
 
 /// Lays out the build context of an image and returns its folder.
@@ -237,9 +182,8 @@ pub fn context(ctx: &Ctx, image: &Image, name: &str) -> Result<Utf8PathBuf> {
 /// The OCI labels of an image (image-spec, "Pre-Defined Annotation Keys").
 pub fn labels(ctx: &Ctx, title: &str, components: &[String]) -> Result<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
-    let mut label = |name: &str, value: String| {
-        labels.insert(format!("org.opencontainers.image.{name}"), value)
-    };
+    let mut label =
+        |name: &str, value: String| labels.insert(format!("org.opencontainers.image.{name}"), value);
     label("title", title.to_owned());
     label("source", ctx.config.source.clone());
     label("licenses", "MIT".to_owned());
@@ -264,26 +208,18 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
         return Ok(());
     }
     docker::require_engine(&ctx.runner)?;
-    ctx.runner.run(&docker::bake(
-        &definition,
-        git::commit_time(&ctx.runner).as_deref(),
-    ))
+    ctx.runner.run(&docker::bake(&definition, git::commit_time(&ctx.runner).as_deref()))
 }
 
 /// The tag of the verdict on one image: a function of image, suite and platform, so a change of any of them asks anew.
 pub fn verdict_tag(ctx: &Ctx, image: &str, platform: Platform) -> Result<String> {
     let suite = key::digest(ctx.read(SUITE)?.as_bytes());
     let text = format!("{image}\n{suite}\n{platform}");
-    Ok(format!(
-        "verdict-{}",
-        &key::digest(text.as_bytes())["sha256:".len()..][..32]
-    ))
+    Ok(format!("verdict-{}", &key::digest(text.as_bytes())["sha256:".len()..][..32]))
 }
 
 /// True if the suite as it stands has passed on this image.
 pub fn passed(ctx: &Ctx, staging: &Repository, image: &str, platform: Platform) -> Result<bool> {
-    let verdict =
-        ctx.registry
-            .artifact(&ctx.runner, staging, &verdict_tag(ctx, image, platform)?)?;
+    let verdict = ctx.registry.artifact(&ctx.runner, staging, &verdict_tag(ctx, image, platform)?)?;
     Ok(verdict.is_some_and(|verdict| verdict["passed"] == true && verdict["image"] == image))
 }

@@ -21,10 +21,7 @@ pub struct Target {
 /// and no cache key. Attestations are off, since they would put times into the index and so change its digest.
 pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) -> Value {
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-    let secrets: Vec<String> = ca
-        .iter()
-        .map(|path| format!("type=file,id=ca,src={path}"))
-        .collect();
+    let secrets: Vec<String> = ca.iter().map(|path| format!("type=file,id=ca,src={path}")).collect();
     let mut map = serde_json::Map::new();
     for target in targets {
         map.insert(

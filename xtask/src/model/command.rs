@@ -15,12 +15,7 @@ pub struct Cmd {
 impl Cmd {
     pub fn new<I: IntoIterator<Item = S>, S: Into<String>>(program: &str, args: I) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        Self {
-            program: program.to_owned(),
-            args,
-            env: Vec::new(),
-            stdin: None,
-        }
+        Self { program: program.to_owned(), args, env: Vec::new(), stdin: None }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
@@ -76,12 +71,7 @@ mod tests {
 
     #[test]
     fn a_command_prints_as_a_line_that_a_shell_takes_back() {
-        let cmd = Cmd::new("docker", ["run", "it's", "", "a b"])
-            .env("X", "1 2")
-            .stdin("{}\n");
-        assert_eq!(
-            cmd.to_string(),
-            "X='1 2' docker run 'it'\\''s' '' 'a b' <<'EOF'\n{}\nEOF"
-        );
+        let cmd = Cmd::new("docker", ["run", "it's", "", "a b"]).env("X", "1 2").stdin("{}\n");
+        assert_eq!(cmd.to_string(), "X='1 2' docker run 'it'\\''s' '' 'a b' <<'EOF'\n{}\nEOF");
     }
 }

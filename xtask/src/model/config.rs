@@ -74,9 +74,8 @@ impl Config {
         let config: Self = toml::from_str(text).context("images/devbox.toml")?;
         config.repository()?;
         for (index, variant) in config.variant.iter().enumerate() {
-            let twin = config.variant[..index]
-                .iter()
-                .find(|v| v.name == variant.name || v.suffix == variant.suffix);
+            let twin =
+                config.variant[..index].iter().find(|v| v.name == variant.name || v.suffix == variant.suffix);
             if let Some(twin) = twin {
                 bail!(
                     "images/devbox.toml: variants {} and {} share a name or suffix",
@@ -102,19 +101,14 @@ impl Config {
 
     /// Where the family is published.
     pub fn repository(&self) -> Result<Repository> {
-        self.repository
-            .parse()
-            .map_err(|why| anyhow::anyhow!("images/devbox.toml: repository: {why}"))
+        self.repository.parse().map_err(|why| anyhow::anyhow!("images/devbox.toml: repository: {why}"))
     }
 
     /// The variant of that name, or an error that lists the valid names.
     pub fn variant(&self, name: &str) -> Result<&Variant> {
-        self.variant
-            .iter()
-            .find(|variant| variant.name == name)
-            .ok_or_else(|| {
-                let names: Vec<&str> = self.variant.iter().map(|v| v.name.as_str()).collect();
-                anyhow::anyhow!("no variant {name:?}; choose from: {}", names.join(", "))
-            })
+        self.variant.iter().find(|variant| variant.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.variant.iter().map(|v| v.name.as_str()).collect();
+            anyhow::anyhow!("no variant {name:?}; choose from: {}", names.join(", "))
+        })
     }
 }

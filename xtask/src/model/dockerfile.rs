@@ -8,21 +8,14 @@ pub fn arg_default<'a>(dockerfile: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn default_on<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let value = line
-        .strip_prefix("ARG ")?
-        .trim_start()
-        .strip_prefix(name)?
-        .strip_prefix('=')?;
+    let value = line.strip_prefix("ARG ")?.trim_start().strip_prefix(name)?.strip_prefix('=')?;
     Some(value.trim().trim_matches('"'))
 }
 
 /// The Dockerfile with another default for `name`. The default has to stand exactly once, so that no second copy
 /// is left behind with the old value.
 pub fn with_arg_default(dockerfile: &str, name: &str, value: &str) -> Result<String> {
-    let found = dockerfile
-        .lines()
-        .filter(|line| default_on(line, name).is_some())
-        .count();
+    let found = dockerfile.lines().filter(|line| default_on(line, name).is_some()).count();
     if found != 1 {
         bail!("expected one `ARG {name}=…` line, found {found}");
     }
@@ -39,17 +32,12 @@ pub fn with_arg_default(dockerfile: &str, name: &str, value: &str) -> Result<Str
 pub fn versions(dockerfile: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for line in dockerfile.lines() {
-        let Some((name, value)) = line
-            .strip_prefix("ARG ")
-            .and_then(|rest| rest.split_once('='))
-        else {
+        let Some((name, value)) = line.strip_prefix("ARG ").and_then(|rest| rest.split_once('=')) else {
             continue;
         };
         if let Some(component) = name.trim().strip_suffix("_VERSION") {
-            let entry = (
-                component.to_lowercase().replace('_', "-"),
-                value.trim().trim_matches('"').to_owned(),
-            );
+            let entry =
+                (component.to_lowercase().replace('_', "-"), value.trim().trim_matches('"').to_owned());
             if !found.contains(&entry) {
                 found.push(entry);
             }

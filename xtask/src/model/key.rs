@@ -37,11 +37,7 @@ impl fmt::Display for Key {
 }
 
 /// Computes the key of an image. The order of `entries` does not matter.
-pub fn key(
-    entries: &[Entry],
-    args: &BTreeMap<String, String>,
-    upon: &BTreeMap<String, String>,
-) -> Key {
+pub fn key(entries: &[Entry], args: &BTreeMap<String, String>, upon: &BTreeMap<String, String>) -> Key {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_be_bytes());
@@ -92,13 +88,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: &str) -> Entry {
-        Entry {
-            path: path.to_owned(),
-            kind: Kind::File {
-                executable: false,
-                bytes: text.into(),
-            },
-        }
+        Entry { path: path.to_owned(), kind: Kind::File { executable: false, bytes: text.into() } }
     }
 
     fn of(entries: &[Entry]) -> Key {
@@ -116,49 +106,19 @@ mod tests {
     #[test]
     fn what_changes_a_key_and_what_does_not() {
         let plain = of(&[file("a", "12"), file("b", "3")]);
-        assert_eq!(
-            plain,
-            of(&[file("b", "3"), file("a", "12")]),
-            "order of files"
-        );
-        assert_ne!(
-            plain,
-            of(&[file("a", "1"), file("b", "23")]),
-            "byte moved between files"
-        );
+        assert_eq!(plain, of(&[file("b", "3"), file("a", "12")]), "order of files");
+        assert_ne!(plain, of(&[file("a", "1"), file("b", "23")]), "byte moved between files");
         assert_ne!(plain, of(&[file("a", "12"), file("c", "3")]), "rename");
-        assert_ne!(
-            plain,
-            of(&[file("a", "12\r\n"), file("b", "3")]),
-            "line ending"
-        );
-        let executable = Entry {
-            path: "a".into(),
-            kind: Kind::File {
-                executable: true,
-                bytes: b"12".to_vec(),
-            },
-        };
+        assert_ne!(plain, of(&[file("a", "12\r\n"), file("b", "3")]), "line ending");
+        let executable =
+            Entry { path: "a".into(), kind: Kind::File { executable: true, bytes: b"12".to_vec() } };
         assert_ne!(plain, of(&[executable, file("b", "3")]), "mode");
-        let link = |target: &str| Entry {
-            path: "a".into(),
-            kind: Kind::Symlink {
-                target: target.into(),
-            },
-        };
+        let link = |target: &str| Entry { path: "a".into(), kind: Kind::Symlink { target: target.into() } };
         assert_ne!(of(&[link("x")]), of(&[link("y")]), "symlink target");
         assert_ne!(of(&[link("x")]), of(&[file("a", "x")]), "kind");
         let upon = |digest: &str| BTreeMap::from([("linux/amd64".to_owned(), digest.to_owned())]);
         let none = BTreeMap::new();
-        assert_ne!(
-            key(&[], &none, &upon("1")),
-            key(&[], &none, &upon("2")),
-            "what is built upon"
-        );
-        assert_ne!(
-            key(&[], &upon("1"), &none),
-            key(&[], &none, &upon("1")),
-            "argument or base"
-        );
+        assert_ne!(key(&[], &none, &upon("1")), key(&[], &none, &upon("2")), "what is built upon");
+        assert_ne!(key(&[], &upon("1"), &none), key(&[], &none, &upon("1")), "argument or base");
     }
 }

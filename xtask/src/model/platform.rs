@@ -25,11 +25,7 @@ impl Platform {
 
     /// The platform that this program was compiled for.
     pub fn host() -> Self {
-        if cfg!(target_arch = "aarch64") {
-            Self::LinuxArm64
-        } else {
-            Self::LinuxAmd64
-        }
+        if cfg!(target_arch = "aarch64") { Self::LinuxArm64 } else { Self::LinuxAmd64 }
     }
 }
 

@@ -23,10 +23,7 @@ impl Repository {
 
     /// Where variants wait for their verdict, so that users of the repository never see half a release.
     pub fn staging(&self) -> Self {
-        Self {
-            host: self.host.clone(),
-            path: format!("{}-staging", self.path),
-        }
+        Self { host: self.host.clone(), path: format!("{}-staging", self.path) }
     }
 
     pub fn is_docker_hub(&self) -> bool {
@@ -68,33 +65,19 @@ impl FromStr for Repository {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (host, path) = match text.split_once('/') {
-            Some((host, path)) if host == "localhost" || host.contains(['.', ':']) => {
-                (host, path.to_owned())
-            }
+            Some((host, path)) if host == "localhost" || host.contains(['.', ':']) => (host, path.to_owned()),
             Some(_) => ("docker.io", text.to_owned()),
             None => ("docker.io", format!("library/{text}")),
         };
-        let host = if host == "index.docker.io" {
-            "docker.io"
-        } else {
-            host
-        };
+        let host = if host == "index.docker.io" { "docker.io" } else { host };
         let valid = |part: &str| {
             !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
         };
         if text.is_empty() || !path.split('/').all(valid) {
-            return Err(
-                "expected a repository without tag, such as docker.io/you/opencode-devbox"
-                    .to_owned(),
-            );
+            return Err("expected a repository without tag, such as docker.io/you/opencode-devbox".to_owned());
         }
-        Ok(Self {
-            host: host.to_owned(),
-            path,
-        })
+        Ok(Self { host: host.to_owned(), path })
     }
 }
 
@@ -105,41 +88,16 @@ mod tests {
     #[track_caller]
     fn repository(text: &str, full: &str, api: &str) {
         let repository: Repository = text.parse().expect("a repository");
-        assert_eq!(
-            (repository.to_string().as_str(), repository.api().as_str()),
-            (full, api)
-        );
+        assert_eq!((repository.to_string().as_str(), repository.api().as_str()), (full, api));
     }
 
     #[test]
     fn short_names_mean_docker_hub_and_loopback_speaks_http() {
-        repository(
-            "you/devbox",
-            "docker.io/you/devbox",
-            "https://registry-1.docker.io",
-        );
-        repository(
-            "debian",
-            "docker.io/library/debian",
-            "https://registry-1.docker.io",
-        );
-        repository(
-            "localhost:5000/devbox",
-            "localhost:5000/devbox",
-            "http://localhost:5000",
-        );
-        repository(
-            "git.example.org/a/b",
-            "git.example.org/a/b",
-            "https://git.example.org",
-        );
-        for text in [
-            "",
-            "you/devbox:latest",
-            "You/devbox",
-            "localhost:5000/",
-            "a b",
-        ] {
+        repository("you/devbox", "docker.io/you/devbox", "https://registry-1.docker.io");
+        repository("debian", "docker.io/library/debian", "https://registry-1.docker.io");
+        repository("localhost:5000/devbox", "localhost:5000/devbox", "http://localhost:5000");
+        repository("git.example.org/a/b", "git.example.org/a/b", "https://git.example.org");
+        for text in ["", "you/devbox:latest", "You/devbox", "localhost:5000/", "a b"] {
             assert!(text.parse::<Repository>().is_err(), "{text}");
         }
     }

@@ -9,11 +9,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The wait before try `attempt + 1` after an HTTP status, or `None` if the answer is final.
 /// 429 and 502–504 are transient (RFC 9110, RFC 6585); everything else is not.
-pub fn after_status(
-    status: u16,
-    retry_after_seconds: Option<u64>,
-    attempt: u32,
-) -> Option<Duration> {
+pub fn after_status(status: u16, retry_after_seconds: Option<u64>, attempt: u32) -> Option<Duration> {
     let transient = matches!(status, 429 | 502..=504);
     let wait = retry_after_seconds.map_or_else(|| backoff(attempt), Duration::from_secs);
     (transient && attempt < ATTEMPTS && wait <= LONGEST_WAIT).then_some(wait)

@@ -46,10 +46,7 @@ pub struct ReleaseTag {
 impl ReleaseTag {
     /// The first release of a version.
     pub fn first(version: Version) -> Self {
-        Self {
-            version,
-            letter: None,
-        }
+        Self { version, letter: None }
     }
 
     /// The release after this one for the same version; `None` after `z`.
@@ -59,21 +56,13 @@ impl ReleaseTag {
             Some('z') => return None,
             Some(letter) => char::from(letter as u8 + 1),
         };
-        Some(Self {
-            letter: Some(letter),
-            ..self
-        })
+        Some(Self { letter: Some(letter), ..self })
     }
 }
 
 impl fmt::Display for ReleaseTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "v{}{}",
-            self.version,
-            self.letter.map(String::from).unwrap_or_default()
-        )
+        write!(f, "v{}{}", self.version, self.letter.map(String::from).unwrap_or_default())
     }
 }
 
@@ -87,22 +76,16 @@ impl FromStr for ReleaseTag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || "expected v<opencode version>[letter], such as v1.18.18 or v1.18.18b".to_owned();
+        let wrong = || "expected v<opencode version>[letter], such as v1.18.18 or v1.18.18b".to_owned();
         let rest = text.strip_prefix('v').ok_or_else(wrong)?;
         let (number, letter) = match rest.chars().last() {
             Some('a') => {
-                return Err(
-                    "a release tag never ends in a: the second build of a version is b".to_owned(),
-                );
+                return Err("a release tag never ends in a: the second build of a version is b".to_owned());
             }
             Some(c @ 'b'..='z') => (&rest[..rest.len() - 1], Some(c)),
             _ => (rest, None),
         };
-        Ok(Self {
-            version: number.parse().map_err(|_| wrong())?,
-            letter,
-        })
+        Ok(Self { version: number.parse().map_err(|_| wrong())?, letter })
     }
 }
 
@@ -126,27 +109,10 @@ mod tests {
 
     #[test]
     fn malformed_versions_and_tags_are_refused() {
-        for text in [
-            "1.18",
-            "v1.18.18",
-            "1.18.18.1",
-            "1.018.1",
-            "1..2",
-            "",
-            "latest",
-            "1.1.-1",
-        ] {
+        for text in ["1.18", "v1.18.18", "1.18.18.1", "1.018.1", "1..2", "", "latest", "1.1.-1"] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
-        for text in [
-            "1.18.18",
-            "v1.18.18a",
-            "v1.18.18bb",
-            "v",
-            "latest",
-            "v1.18.18-omos",
-            "vé",
-        ] {
+        for text in ["1.18.18", "v1.18.18a", "v1.18.18bb", "v", "latest", "v1.18.18-omos", "vé"] {
             assert!(text.parse::<ReleaseTag>().is_err(), "{text}");
         }
     }

@@ -19,14 +19,7 @@ pub fn run(ctx: &Ctx) -> Result<bool> {
             json!({ "base": reference, "key": base.key, "need_build": need_build, "debian": base.debian })
         );
     } else {
-        println!(
-            "{reference}: {}",
-            if need_build {
-                "has to be built"
-            } else {
-                "is there"
-            }
-        );
+        println!("{reference}: {}", if need_build { "has to be built" } else { "is there" });
     }
     Ok(need_build)
 }

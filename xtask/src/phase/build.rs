@@ -28,18 +28,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             continue;
         }
         let mut labels = state::labels(ctx, "opencode-devbox", &stage.variant.components)?;
-        labels.insert(
-            "org.opencontainers.image.base.name".to_owned(),
-            base.repository.tag(&base.tag),
-        );
-        labels.insert(
-            "org.opencontainers.image.base.digest".to_owned(),
-            index.digest.clone(),
-        );
-        labels.insert(
-            "opencode-devbox.variant".to_owned(),
-            stage.variant.name.clone(),
-        );
+        labels.insert("org.opencontainers.image.base.name".to_owned(), base.repository.tag(&base.tag));
+        labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.clone());
+        labels.insert("opencode-devbox.variant".to_owned(), stage.variant.name.clone());
         targets.push(Target {
             name: stage.variant.name.clone(),
             dockerfile: ctx.config.variants.dockerfile.clone(),
@@ -49,9 +40,5 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             tag: reference,
         });
     }
-    if targets.is_empty() {
-        Ok(())
-    } else {
-        state::bake(ctx, &targets, args.print)
-    }
+    if targets.is_empty() { Ok(()) } else { state::bake(ctx, &targets, args.print) }
 }

@@ -28,21 +28,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         let before = ctx.read(path)?;
         let after = match path {
             "CHANGELOG.md" => changelog(&before, old, new)?,
-            path if path == page => {
-                before.replace(&format!("opencode {old}"), &format!("opencode {new}"))
-            }
+            path if path == page => before.replace(&format!("opencode {old}"), &format!("opencode {new}")),
             _ => dockerfile::with_arg_default(&before, "OPENCODE_VERSION", &new.to_string())
                 .context(path.to_owned())?,
         };
         edits.push((path, before, after));
     }
     for (path, before, after) in &edits {
-        print!(
-            "{}",
-            TextDiff::from_lines(before, after)
-                .unified_diff()
-                .header(path, path)
-        );
+        print!("{}", TextDiff::from_lines(before, after).unified_diff().header(path, path));
     }
     if ctx.runner.dry_run {
         return Ok(());
@@ -51,15 +44,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     for (path, _, after) in &edits {
         let file = tempfile::NamedTempFile::new_in(&ctx.root)?;
         fs::write(file.path(), after).with_context(|| format!("cannot write {path}"))?;
-        fs::set_permissions(
-            file.path(),
-            fs::metadata(ctx.root.join(path))?.permissions(),
-        )?;
+        fs::set_permissions(file.path(), fs::metadata(ctx.root.join(path))?.permissions())?;
         ready.push((path, file));
     }
     for (path, file) in ready {
-        file.persist(ctx.root.join(path))
-            .with_context(|| format!("cannot replace {path}"))?;
+        file.persist(ctx.root.join(path)).with_context(|| format!("cannot replace {path}"))?;
     }
     Ok(())
 }
@@ -77,26 +66,16 @@ fn changelog(text: &str, old: Version, new: Version) -> Result<String> {
     let mut from = old.to_string();
     let mut kept = Vec::new();
     for line in section.lines() {
-        match line
-            .strip_prefix("- opencode ")
-            .and_then(|bump| bump.split_once(" → "))
-        {
+        match line.strip_prefix("- opencode ").and_then(|bump| bump.split_once(" → ")) {
             Some((first, _)) => from = first.to_owned(),
             None => kept.push(line),
         }
     }
-    let bump = if from == new.to_string() {
-        String::new()
-    } else {
-        format!("- opencode {from} → {new}.\n")
-    };
+    let bump =
+        if from == new.to_string() { String::new() } else { format!("- opencode {from} → {new}.\n") };
     let kept = kept.join("\n");
     let kept = kept.trim();
-    let kept = if kept.is_empty() {
-        String::new()
-    } else {
-        format!("{kept}\n")
-    };
+    let kept = if kept.is_empty() { String::new() } else { format!("{kept}\n") };
     Ok(format!("{head}{HEADING}\n{bump}{kept}{later}"))
 }
 
@@ -108,18 +87,9 @@ mod tests {
     fn a_bump_replaces_an_unreleased_bump_and_a_bump_back_leaves_none() {
         let text = "# Changelog\n\n## Unreleased\n\n- Added a thing.\n\n## v1.18.18\n\n- first\n";
         let once = changelog(text, Version(1, 18, 18), Version(1, 18, 19)).expect("edit");
-        assert!(
-            once.contains("- opencode 1.18.18 → 1.18.19.\n- Added a thing.\n\n## v1.18.18"),
-            "{once}"
-        );
+        assert!(once.contains("- opencode 1.18.18 → 1.18.19.\n- Added a thing.\n\n## v1.18.18"), "{once}");
         let twice = changelog(&once, Version(1, 18, 19), Version(1, 18, 20)).expect("edit");
-        assert!(
-            twice.contains("1.18.18 → 1.18.20.") && !twice.contains("1.18.19"),
-            "{twice}"
-        );
-        assert_eq!(
-            changelog(&twice, Version(1, 18, 20), Version(1, 18, 18)).expect("edit"),
-            text
-        );
+        assert!(twice.contains("1.18.18 → 1.18.20.") && !twice.contains("1.18.19"), "{twice}");
+        assert_eq!(changelog(&twice, Version(1, 18, 20), Version(1, 18, 18)).expect("edit"), text);
     }
 }

@@ -12,11 +12,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    clap_complete::generate(
-        args.shell,
-        &mut Cli::command(),
-        "cargo-xtask",
-        &mut std::io::stdout(),
-    );
+    clap_complete::generate(args.shell, &mut Cli::command(), "cargo-xtask", &mut std::io::stdout());
     Ok(())
 }

@@ -44,24 +44,14 @@ fn render(ctx: &Ctx) -> Result<String> {
         let mut contents = Vec::new();
         for component in &variant.components {
             let version = versions.iter().find(|(name, _)| name == component);
-            let (_, version) =
-                version.with_context(|| format!("no ARG pins the version of {component}"))?;
+            let (_, version) = version.with_context(|| format!("no ARG pins the version of {component}"))?;
             contents.push(format!("{component} {version}"));
         }
-        writeln!(
-            table,
-            "| `{}` | {} |",
-            variant.latest_tag(),
-            contents.join(", ")
-        )?;
+        writeln!(table, "| `{}` | {} |", variant.latest_tag(), contents.join(", "))?;
     }
     let repository = ctx.config.repository()?;
-    let page = ctx
-        .read(TEMPLATE)?
-        .replace("{{variants}}", table.trim_end());
-    let page = page
-        .replace("{{repository}}", repository.path())
-        .replace("{{source}}", &ctx.config.source);
+    let page = ctx.read(TEMPLATE)?.replace("{{variants}}", table.trim_end());
+    let page = page.replace("{{repository}}", repository.path()).replace("{{source}}", &ctx.config.source);
     if page.len() > HUB_DESCRIPTION_BYTES {
         bail!(
             "{PAGE} would have {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten {TEMPLATE}",

@@ -33,19 +33,11 @@ struct Finding {
 
 impl Finding {
     fn ok(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            mend: None,
-            fatal: false,
-        }
+        Self { what: what.into(), mend: None, fatal: false }
     }
 
     fn bad(what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            mend: Some(mend.into()),
-            fatal: true,
-        }
+        Self { what: what.into(), mend: Some(mend.into()), fatal: true }
     }
 }
 
@@ -55,10 +47,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
     let findings = examine(ctx);
     if ctx.json {
-        let lines: Vec<_> = findings
-            .iter()
-            .map(|f| json!({ "what": f.what, "mend": f.mend, "fatal": f.fatal }))
-            .collect();
+        let lines: Vec<_> =
+            findings.iter().map(|f| json!({ "what": f.what, "mend": f.mend, "fatal": f.fatal })).collect();
         println!("{}", json!(lines));
     }
     let mut broken = 0;
@@ -96,19 +86,11 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
             None => findings.push(Finding::bad(format!("{name} is not installed"), install)),
         }
     }
-    for platform in ctx
-        .platforms
-        .iter()
-        .filter(|platform| **platform != Platform::host())
-    {
+    for platform in ctx.platforms.iter().filter(|platform| **platform != Platform::host()) {
         match emulated(*platform) {
-            true => findings.push(Finding::ok(format!(
-                "emulation of {platform}, for the base and the smoke test"
-            ))),
-            false => findings.push(Finding::bad(
-                format!("{platform} cannot be run here"),
-                install,
-            )),
+            true => findings
+                .push(Finding::ok(format!("emulation of {platform}, for the base and the smoke test"))),
+            false => findings.push(Finding::bad(format!("{platform} cannot be run here"), install)),
         }
     }
     findings.push(match free_bytes(ctx) {
@@ -116,19 +98,12 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
             let what = format!("{} GB of disk are free", free / 1_000_000_000);
             Finding {
                 what,
-                mend: Some(
-                    "a cold release wants 15 GB: `cargo xtask local down --purge` frees some"
-                        .into(),
-                ),
+                mend: Some("a cold release wants 15 GB: `cargo xtask local down --purge` frees some".into()),
                 fatal: false,
             }
         }
         Some(free) => Finding::ok(format!("{} GB of disk are free", free / 1_000_000_000)),
-        None => Finding {
-            what: "free disk space".into(),
-            mend: Some("cannot tell".into()),
-            fatal: false,
-        },
+        None => Finding { what: "free disk space".into(), mend: Some("cannot tell".into()), fatal: false },
     });
     if let Destination::Remote(repository) = &ctx.destination
         && repository.is_docker_hub()
@@ -149,30 +124,20 @@ fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
         ("shellcheck", Cmd::new("shellcheck", ["--version"])),
     ];
     if ctx.destination == Destination::Local {
-        tools.push((
-            "docker-registry",
-            Cmd::new("docker-registry", ["--version"]),
-        ));
+        tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"])));
         tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"])));
     }
     tools
 }
 
 fn emulated(platform: Platform) -> bool {
-    let name = if platform == Platform::LinuxArm64 {
-        "qemu-aarch64"
-    } else {
-        "qemu-x86_64"
-    };
+    let name = if platform == Platform::LinuxArm64 { "qemu-aarch64" } else { "qemu-x86_64" };
     let entry = fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/{name}"));
     entry.is_ok_and(|text| text.starts_with("enabled"))
 }
 
 fn free_bytes(ctx: &Ctx) -> Option<u64> {
-    let text = ctx.runner.probe(&Cmd::new(
-        "df",
-        ["--output=avail", "-B1", ctx.root.as_str()],
-    ))?;
+    let text = ctx.runner.probe(&Cmd::new("df", ["--output=avail", "-B1", ctx.root.as_str()]))?;
     text.lines().nth(1)?.trim().parse().ok()
 }
 
@@ -180,18 +145,12 @@ fn free_bytes(ctx: &Ctx) -> Option<u64> {
 fn install(ctx: &Ctx) -> Result<()> {
     let lacking = packages(ctx);
     let engine_runs = docker::engine(&ctx.runner).is_some();
-    let foreign = ctx
-        .platforms
-        .iter()
-        .any(|p| *p != Platform::host() && !emulated(*p));
+    let foreign = ctx.platforms.iter().any(|p| *p != Platform::host() && !emulated(*p));
     if lacking.is_empty() && engine_runs && !foreign {
         return Ok(());
     }
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !os
-        .lines()
-        .any(|line| line == "ID=debian" || line == "ID=ubuntu")
-    {
+    if !os.lines().any(|line| line == "ID=debian" || line == "ID=ubuntu") {
         bail!(
             "only Debian and Ubuntu can be set up: install a Docker engine with buildx, crane, docker-registry and qemu"
         );
@@ -223,18 +182,8 @@ fn packages(ctx: &Ctx) -> Vec<&'static str> {
         lacking.extend(["docker.io", "docker-cli", "containerd"]);
     }
     let buildx = tools(ctx).into_iter().filter(|(_, probe)| !there(probe));
-    lacking.extend(buildx.map(|(name, _)| {
-        if name == "buildx" {
-            "docker-buildx"
-        } else {
-            name
-        }
-    }));
-    if ctx
-        .platforms
-        .iter()
-        .any(|p| *p != Platform::host() && !emulated(*p))
-    {
+    lacking.extend(buildx.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }));
+    if ctx.platforms.iter().any(|p| *p != Platform::host() && !emulated(*p)) {
         lacking.extend(["binfmt-support", "qemu-user-static"]);
     }
     if lacking.contains(&"mmdebstrap") {
@@ -245,23 +194,13 @@ fn packages(ctx: &Ctx) -> Vec<&'static str> {
 
 /// Packages that Debian's stable release has too old, or not at all: taken from the named suite and only these.
 const NEWER_SUITE: &str = "forky";
-const NEWER: [&str; 5] = [
-    "docker.io",
-    "docker-cli",
-    "docker-buildx",
-    "containerd",
-    "crane",
-];
+const NEWER: [&str; 5] = ["docker.io", "docker-cli", "docker-buildx", "containerd", "crane"];
 
 fn apt(ctx: &Ctx, packages: &[&str], debian: bool) -> Result<()> {
-    ctx.say(format!(
-        "installing Debian packages: {}",
-        packages.join(" ")
-    ));
+    ctx.say(format!("installing Debian packages: {}", packages.join(" ")));
     let apt = |args: &[&str]| {
         let cmd = Cmd::new("apt-get", ["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args.iter().copied());
-        ctx.runner
-            .run(&cmd.env("DEBIAN_FRONTEND", "noninteractive"))
+        ctx.runner.run(&cmd.env("DEBIAN_FRONTEND", "noninteractive"))
     };
     if debian && packages.iter().any(|name| NEWER.contains(name)) {
         newer_suite(ctx)?;
@@ -289,23 +228,14 @@ fn newer_suite(ctx: &Ctx) -> Result<()> {
         "Label: Debian",
     ];
     let targets = ctx.runner.read(&Cmd::new("apt-get", format))?;
-    let line = targets
-        .lines()
-        .find(|line| line.contains(" main "))
-        .unwrap_or_default();
+    let line = targets.lines().find(|line| line.contains(" main ")).unwrap_or_default();
     let mut words = line.split_whitespace();
-    let uri = words
-        .next()
-        .context("apt knows no Debian archive: run `apt-get update`")?;
-    let keyring = words
-        .nth(1)
-        .unwrap_or("/usr/share/keyrings/debian-archive-keyring.gpg");
+    let uri = words.next().context("apt knows no Debian archive: run `apt-get update`")?;
+    let keyring = words.nth(1).unwrap_or("/usr/share/keyrings/debian-archive-keyring.gpg");
     write(
         ctx,
         "/etc/apt/sources.list.d/opencode-devbox.sources",
-        &format!(
-            "Types: deb\nURIs: {uri}\nSuites: {NEWER_SUITE}\nComponents: main\nSigned-By: {keyring}\n"
-        ),
+        &format!("Types: deb\nURIs: {uri}\nSuites: {NEWER_SUITE}\nComponents: main\nSigned-By: {keyring}\n"),
     )?;
     write(
         ctx,
@@ -316,23 +246,11 @@ fn newer_suite(ctx: &Ctx) -> Result<()> {
 
 fn emulate(ctx: &Ctx) -> Result<()> {
     if !Utf8Path::new("/proc/sys/fs/binfmt_misc/register").exists() {
-        ctx.runner.run(&Cmd::new(
-            "mount",
-            [
-                "-t",
-                "binfmt_misc",
-                "binfmt_misc",
-                "/proc/sys/fs/binfmt_misc",
-            ],
-        ))?;
+        ctx.runner
+            .run(&Cmd::new("mount", ["-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"]))?;
     }
-    let name = if Platform::host() == Platform::LinuxAmd64 {
-        "qemu-aarch64"
-    } else {
-        "qemu-x86_64"
-    };
-    ctx.runner
-        .run(&Cmd::new("update-binfmts", ["--enable", name]))
+    let name = if Platform::host() == Platform::LinuxAmd64 { "qemu-aarch64" } else { "qemu-x86_64" };
+    ctx.runner.run(&Cmd::new("update-binfmts", ["--enable", name]))
 }
 
 /// A new engine keeps its images in containerd's store; a configuration that is there stays as it is.
@@ -341,11 +259,7 @@ fn containerd_store(ctx: &Ctx) -> Result<()> {
     if Utf8Path::new(path).exists() {
         return Ok(());
     }
-    write(
-        ctx,
-        path,
-        "{\"features\":{\"containerd-snapshotter\":true}}\n",
-    )
+    write(ctx, path, "{\"features\":{\"containerd-snapshotter\":true}}\n")
 }
 
 fn write(ctx: &Ctx, path: &str, text: &str) -> Result<()> {
@@ -354,9 +268,7 @@ fn write(ctx: &Ctx, path: &str, text: &str) -> Result<()> {
         return Ok(());
     }
     ctx.say(format!("writing {path}"));
-    let folder = Utf8Path::new(path)
-        .parent()
-        .context("a path without a folder")?;
+    let folder = Utf8Path::new(path).parent().context("a path without a folder")?;
     fs::create_dir_all(folder)?;
     fs::write(path, text).with_context(|| format!("cannot write {path}"))
 }

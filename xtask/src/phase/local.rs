@@ -36,10 +36,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         Action::Status => {
             let running = DAEMONS.map(|name| (name, Daemon::running(&state, name)));
             if ctx.json {
-                let all: serde_json::Map<_, _> = running
-                    .iter()
-                    .map(|(name, it)| ((*name).to_owned(), json!(it)))
-                    .collect();
+                let all: serde_json::Map<_, _> =
+                    running.iter().map(|(name, it)| ((*name).to_owned(), json!(it))).collect();
                 println!("{}", json!(all));
                 return Ok(());
             }

@@ -17,8 +17,5 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         ctx.say(format!("{latest} is {} already", base.tag));
         return Ok(());
     }
-    ctx.runner.run(&crane::copy(
-        &base.repository.digest(&index.digest),
-        &latest,
-    ))
+    ctx.runner.run(&crane::copy(&base.repository.digest(&index.digest), &latest))
 }

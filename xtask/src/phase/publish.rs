@@ -36,12 +36,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     // All version tags stand before any floating tag moves, so no user meets half a release.
     let mut moved = 0;
     for stage in &stages {
-        moved += point(
-            ctx,
-            stage,
-            &base.repository,
-            &stage.variant.version_tag(release),
-        )?;
+        moved += point(ctx, stage, &base.repository, &stage.variant.version_tag(release))?;
     }
     if args.promote_latest {
         for stage in &stages {
@@ -73,29 +68,20 @@ fn refuse_untested(ctx: &Ctx, stages: &[Stage]) -> Result<()> {
     for stage in stages {
         let name = &stage.variant.name;
         let Some(manifest) = &stage.present else {
-            problems.push(format!(
-                "{name} is not staged: run `cargo xtask build {name}`"
-            ));
+            problems.push(format!("{name} is not staged: run `cargo xtask build {name}`"));
             continue;
         };
         for platform in &ctx.platforms {
-            let digest = manifest
-                .platform(*platform)
-                .context("a complete index lacks a platform")?;
+            let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
             if !state::passed(ctx, &stage.staging, digest, *platform)? {
-                problems.push(format!(
-                    "{name} is untested on {platform}: run `cargo xtask smoke {name}`"
-                ));
+                problems.push(format!("{name} is untested on {platform}: run `cargo xtask smoke {name}`"));
             }
         }
     }
     if problems.is_empty() {
         Ok(())
     } else {
-        Err(missing(format!(
-            "nothing published; {}",
-            problems.join("; ")
-        )))
+        Err(missing(format!("nothing published; {}", problems.join("; "))))
     }
 }
 
@@ -136,9 +122,7 @@ fn taken(
     for stage in stages {
         let tag = stage.variant.version_tag(release);
         let there = ctx.registry.manifest(&ctx.runner, repository, &tag)?;
-        if there
-            .is_some_and(|there| Some(&there.digest) != stage.present.as_ref().map(|m| &m.digest))
-        {
+        if there.is_some_and(|there| Some(&there.digest) != stage.present.as_ref().map(|m| &m.digest)) {
             return Ok(Some(repository.tag(&tag)));
         }
     }
@@ -152,15 +136,9 @@ fn point(ctx: &Ctx, stage: &Stage, repository: &Repository, tag: &str) -> Result
     if there(ctx)?.is_some_and(|manifest| &manifest.digest == digest) {
         return Ok(0);
     }
-    ctx.runner.run(&crane::copy(
-        &stage.staging.digest(digest),
-        &repository.tag(tag),
-    ))?;
+    ctx.runner.run(&crane::copy(&stage.staging.digest(digest), &repository.tag(tag)))?;
     if !ctx.runner.dry_run && there(ctx)?.is_none_or(|manifest| &manifest.digest != digest) {
-        bail!(
-            "{} does not read back as {digest}: run the same command again",
-            repository.tag(tag)
-        );
+        bail!("{} does not read back as {digest}: run the same command again", repository.tag(tag));
     }
     Ok(1)
 }

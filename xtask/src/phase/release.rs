@@ -6,9 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::ctx::{Ctx, Destination};
-use crate::phase::{
-    build, build_base, doctor, promote_base_latest, publish, smoke, update_description,
-};
+use crate::phase::{build, build_base, doctor, promote_base_latest, publish, smoke, update_description};
 use crate::state;
 
 #[derive(Debug, Default, clap::Args)]
@@ -24,10 +22,7 @@ pub struct Args {
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let start = Instant::now();
     let step = |number: u32, name: &str| {
-        ctx.say(format!(
-            "==> [{number}/7] {name} ({} s)",
-            start.elapsed().as_secs()
-        ))
+        ctx.say(format!("==> [{number}/7] {name} ({} s)", start.elapsed().as_secs()))
     };
     let variants = state::chosen(ctx, &args.only)?;
 
@@ -43,17 +38,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
 
     step(3, "variants");
-    build::run(
-        ctx,
-        &build::Args {
-            variants: args.only.clone(),
-            print: false,
-        },
-    )?;
+    build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
     let (base, index) = state::existing_base(ctx)?;
-    let unstaged = state::stages(ctx, &args.only, &base, &index)?
-        .iter()
-        .any(|stage| stage.present.is_none());
+    let unstaged = state::stages(ctx, &args.only, &base, &index)?.iter().any(|stage| stage.present.is_none());
     if ctx.runner.dry_run && unstaged {
         ctx.say("the rest depends on the variants' digests: a dry run ends here");
         return Ok(());
@@ -61,23 +48,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     step(4, "smoke");
     for variant in &variants {
-        smoke::run(
-            ctx,
-            &smoke::Args {
-                variant: variant.name.clone(),
-                force: false,
-            },
-        )?;
+        smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false })?;
     }
 
     step(5, "publish");
-    publish::run(
-        ctx,
-        &publish::Args {
-            promote_latest: true,
-            only: args.only.clone(),
-        },
-    )?;
+    publish::run(ctx, &publish::Args { promote_latest: true, only: args.only.clone() })?;
 
     step(6, "base-latest");
     promote_base_latest::run(ctx)?;
@@ -94,9 +69,7 @@ fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
     for stage in state::stages(ctx, only, &base, &index)? {
         let manifest = stage.present.as_ref().context("a stage vanished")?;
         for platform in &ctx.platforms {
-            let digest = manifest
-                .platform(*platform)
-                .context("a complete index lacks a platform")?;
+            let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
             let image = ctx
                 .registry
                 .manifest(&ctx.runner, &stage.staging, digest)?
@@ -116,16 +89,10 @@ fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
         let images = rows.iter().map(|(variant, platform, digest, bytes, reference)| {
             json!({ "variant": variant, "platform": platform, "digest": digest, "bytes": bytes, "reference": reference })
         });
-        println!(
-            "{}",
-            json!({ "images": images.collect::<Vec<_>>(), "seconds": seconds })
-        );
+        println!("{}", json!({ "images": images.collect::<Vec<_>>(), "seconds": seconds }));
         return Ok(());
     }
-    println!(
-        "{:<13} {:<12} {:<20} {:>8}  run",
-        "variant", "platform", "digest", "MB"
-    );
+    println!("{:<13} {:<12} {:<20} {:>8}  run", "variant", "platform", "digest", "MB");
     for (variant, platform, digest, bytes, reference) in rows {
         let mb = bytes as f64 / 1e6;
         let short = &digest[..digest.len().min(19)];

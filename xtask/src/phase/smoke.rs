@@ -34,18 +34,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 fn smoke(ctx: &Ctx, stage: &Stage, platform: Platform, force: bool) -> Result<()> {
     let name = &stage.variant.name;
     let manifest = stage.present.as_ref().ok_or_else(|| {
-        missing(format!(
-            "{} is not staged: run `cargo xtask build {name}`",
-            stage.staging.tag(&stage.tag)
-        ))
+        missing(format!("{} is not staged: run `cargo xtask build {name}`", stage.staging.tag(&stage.tag)))
     })?;
-    let digest = manifest
-        .platform(platform)
-        .context("a complete index lacks a platform")?;
+    let digest = manifest.platform(platform).context("a complete index lacks a platform")?;
     if !force && state::passed(ctx, &stage.staging, digest, platform)? {
-        ctx.say(format!(
-            "{name} {platform}: passed before, the same image and the same suite"
-        ));
+        ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
         return Ok(());
     }
     docker::require_engine(&ctx.runner)?;
@@ -55,24 +48,18 @@ fn smoke(ctx: &Ctx, stage: &Stage, platform: Platform, force: bool) -> Result<()
         .with_context(|| format!("smoke test of {name} on {platform}"))?;
     let verdict = json!({ "image": digest, "platform": platform, "variant": name, "passed": true });
     let tag = state::verdict_tag(ctx, digest, platform)?;
-    ctx.registry
-        .put_artifact(&ctx.runner, &stage.staging, &tag, VERDICT, &verdict)
+    ctx.registry.put_artifact(&ctx.runner, &stage.staging, &tag, VERDICT, &verdict)
 }
 
 /// The suite's command line: what the tree pins is what the image has to answer.
 fn command(ctx: &Ctx, stage: &Stage, platform: Platform, reference: &str) -> Result<Cmd> {
     let variant = stage.variant;
     let mut cmd = Cmd::new(SUITE, ["--image", reference, "--variant", &variant.name]);
-    cmd = cmd.args([
-        "--platform",
-        &platform.to_string(),
-        "--components",
-        &variant.components.join(","),
-    ]);
+    cmd = cmd.args(["--platform", &platform.to_string(), "--components", &variant.components.join(",")]);
     cmd = cmd.args(["--max-size-mb", &variant.budget_mb.to_string()]);
     for (name, version) in ctx.versions()? {
-        let shipped = variant.components.contains(&name)
-            || ["node", "uv", "mempalace"].contains(&name.as_str());
+        let shipped =
+            variant.components.contains(&name) || ["node", "uv", "mempalace"].contains(&name.as_str());
         if shipped {
             cmd = cmd.args(["--expect", &format!("{name}={version}")]);
         }

@@ -28,20 +28,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let repository = local::repository(&ctx.runner, &ctx.state_dir())?;
     let live = Cmd::new(
         "cargo",
-        [
-            "test",
-            "--locked",
-            "--package",
-            "xtask",
-            "--test",
-            "it",
-            "--",
-            "--ignored",
-            "--nocapture",
-        ],
+        ["test", "--locked", "--package", "xtask", "--test", "it", "--", "--ignored", "--nocapture"],
     );
-    ctx.runner.run(&live.env(
-        "DEVBOX_LIVE_REPOSITORY",
-        format!("{}/live/opencode-devbox", repository.host()),
-    ))
+    ctx.runner.run(&live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host())))
 }

@@ -11,17 +11,12 @@ use crate::tools::hub::Hub;
 pub fn run(ctx: &Ctx) -> Result<()> {
     let repository = state::repository(ctx)?;
     if !repository.is_docker_hub() {
-        ctx.say(format!(
-            "{repository} is not on Docker Hub: no description to update"
-        ));
+        ctx.say(format!("{repository} is not on Docker Hub: no description to update"));
         return Ok(());
     }
     let full = ctx.read("DOCKER_HUB.md")?;
     if full.len() > HUB_DESCRIPTION_BYTES {
-        bail!(
-            "DOCKER_HUB.md has {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten it",
-            full.len()
-        );
+        bail!("DOCKER_HUB.md has {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten it", full.len());
     }
     let short = &ctx.config.short_description;
     let settings = &ctx.settings;
@@ -31,11 +26,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         ));
     };
     if ctx.runner.dry_run {
-        println!(
-            "# PATCH {}/v2/repositories/{}/ with DOCKER_HUB.md",
-            settings.hub_url,
-            repository.path()
-        );
+        println!("# PATCH {}/v2/repositories/{}/ with DOCKER_HUB.md", settings.hub_url, repository.path());
         return Ok(());
     }
     let hub = Hub::login(&settings.hub_url, username, token)?;

@@ -9,50 +9,21 @@ use crate::tools::docker;
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     docker::require_engine(&ctx.runner)?;
-    let listed = ctx.runner.read(&Cmd::new(
-        "git",
-        [
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ],
-    ))?;
+    let listed = ctx
+        .runner
+        .read(&Cmd::new("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
     let is_script = |path: &&str| {
         let text = std::fs::read(ctx.root.join(path)).unwrap_or_default();
-        text.starts_with(b"#!")
-            && (text.starts_with(b"#!/usr/bin/env bash") || text.starts_with(b"#!/bin/"))
+        text.starts_with(b"#!") && (text.starts_with(b"#!/usr/bin/env bash") || text.starts_with(b"#!/bin/"))
     };
     let scripts: Vec<&str> = listed.split('\0').filter(is_script).collect();
     let mut checks = vec![Cmd::new("shellcheck", scripts)];
     for image in [&ctx.config.base, &ctx.config.variants] {
-        checks.push(Cmd::new(
-            "docker",
-            [
-                "buildx",
-                "build",
-                "--check",
-                "--file",
-                &image.dockerfile,
-                ".",
-            ],
-        ));
+        checks.push(Cmd::new("docker", ["buildx", "build", "--check", "--file", &image.dockerfile, "."]));
     }
     // All problems at once, rather than one a run.
-    let mut problems: Vec<String> = checks
-        .iter()
-        .filter_map(|check| ctx.runner.run(check).err())
-        .map(|e| format!("{e:#}"))
-        .collect();
-    problems.extend(
-        docs::run(ctx, &docs::Args { check: true })
-            .err()
-            .map(|e| format!("{e:#}")),
-    );
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        bail!("{}", problems.join("\n"))
-    }
+    let mut problems: Vec<String> =
+        checks.iter().filter_map(|check| ctx.runner.run(check).err()).map(|e| format!("{e:#}")).collect();
+    problems.extend(docs::run(ctx, &docs::Args { check: true }).err().map(|e| format!("{e:#}")));
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
 }

@@ -21,10 +21,7 @@ impl CiOutput {
             return Ok(());
         };
         let file = OpenOptions::new().append(true).create(true).open(path);
-        writeln!(
-            file.with_context(|| format!("cannot write {path}"))?,
-            "{name}={value}"
-        )?;
+        writeln!(file.with_context(|| format!("cannot write {path}"))?, "{name}={value}")?;
         Ok(())
     }
 }

@@ -9,10 +9,6 @@ pub fn copy(from: &str, to: &str) -> Cmd {
 
 /// The credentials for a registry as JSON, from Docker's own configuration.
 pub fn credentials(host: &str) -> Cmd {
-    let host = if host == "docker.io" {
-        "index.docker.io"
-    } else {
-        host
-    };
+    let host = if host == "docker.io" { "index.docker.io" } else { host };
     Cmd::new("crane", ["auth", "get", host])
 }

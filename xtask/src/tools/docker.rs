@@ -11,17 +11,8 @@ use super::runner::Runner;
 /// Builds and pushes everything in a bake definition.
 pub fn bake(definition: &Value, source_date_epoch: Option<&str>) -> Cmd {
     let text = serde_json::to_string_pretty(definition).unwrap_or_default();
-    let cmd = Cmd::new(
-        "docker",
-        [
-            "buildx",
-            "bake",
-            "--progress=plain",
-            "--allow=fs.read=/",
-            "--file=-",
-        ],
-    )
-    .stdin(text);
+    let cmd = Cmd::new("docker", ["buildx", "bake", "--progress=plain", "--allow=fs.read=/", "--file=-"])
+        .stdin(text);
     match source_date_epoch {
         Some(seconds) => cmd.env("SOURCE_DATE_EPOCH", seconds),
         None => cmd,
@@ -40,14 +31,10 @@ pub struct Engine {
 pub fn engine(runner: &Runner) -> Option<Engine> {
     let text = runner.probe(&Cmd::new("docker", ["info", "--format", "{{json .}}"]))?;
     let info: Value = serde_json::from_str(&text).ok()?;
-    let version = info["ServerVersion"]
-        .as_str()
-        .filter(|version| !version.is_empty())?;
+    let version = info["ServerVersion"].as_str().filter(|version| !version.is_empty())?;
     Some(Engine {
         version: version.to_owned(),
-        containerd_store: info["DriverStatus"]
-            .to_string()
-            .contains("io.containerd.snapshotter"),
+        containerd_store: info["DriverStatus"].to_string().contains("io.containerd.snapshotter"),
         root: info["DockerRootDir"].as_str().unwrap_or("/").to_owned(),
     })
 }

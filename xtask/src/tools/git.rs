@@ -6,16 +6,8 @@ use super::runner::Runner;
 
 /// The commit, with `-dirty` where the tree differs from it; `None` outside a repository.
 pub fn revision(runner: &Runner) -> Option<String> {
-    let text = runner.probe(&Cmd::new(
-        "git",
-        [
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=40",
-            "--exclude=*",
-        ],
-    ))?;
+    let text =
+        runner.probe(&Cmd::new("git", ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]))?;
     Some(text.trim().to_owned())
 }
 

@@ -34,24 +34,14 @@ impl Hub {
             status => bail!("Docker Hub login: HTTP {status}"),
         }
         let body: Value = response.body_mut().read_json()?;
-        let token = body["token"]
-            .as_str()
-            .context("Docker Hub login answers without a token")?
-            .to_owned();
-        Ok(Self {
-            agent,
-            url: url.to_owned(),
-            token,
-        })
+        let token = body["token"].as_str().context("Docker Hub login answers without a token")?.to_owned();
+        Ok(Self { agent, url: url.to_owned(), token })
     }
 
     /// The full and the short description.
     pub fn description(&self, repository: &Repository) -> Result<(String, String)> {
-        let mut response = self
-            .agent
-            .get(self.address(repository))
-            .header("Authorization", self.bearer())
-            .call()?;
+        let mut response =
+            self.agent.get(self.address(repository)).header("Authorization", self.bearer()).call()?;
         self.check(response.status().as_u16(), repository)?;
         let body: Value = response.body_mut().read_json()?;
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
@@ -61,10 +51,7 @@ impl Hub {
     /// Replaces both descriptions.
     pub fn describe(&self, repository: &Repository, full: &str, short: &str) -> Result<()> {
         let body = json!({ "full_description": full, "description": short });
-        let request = self
-            .agent
-            .patch(self.address(repository))
-            .header("Authorization", self.bearer());
+        let request = self.agent.patch(self.address(repository)).header("Authorization", self.bearer());
         self.check(request.send_json(body)?.status().as_u16(), repository)
     }
 
@@ -82,9 +69,7 @@ impl Hub {
             401 | 403 => Err(missing(format!(
                 "the Docker Hub account may not edit {repository}: give DOCKERHUB_TOKEN the scope read, write and delete"
             ))),
-            404 => Err(missing(format!(
-                "Docker Hub has no repository {repository}: create it first"
-            ))),
+            404 => Err(missing(format!("Docker Hub has no repository {repository}: create it first"))),
             status => bail!("Docker Hub answers HTTP {status} for {repository}"),
         }
     }

@@ -34,14 +34,13 @@ impl Daemon {
 
     /// The daemon of that name, if it still runs.
     pub fn running(state: &Utf8Path, name: &str) -> Option<Self> {
-        let daemon: Self =
-            serde_json::from_str(&fs::read_to_string(Self::file(state, name)).ok()?).ok()?;
+        let daemon: Self = serde_json::from_str(&fs::read_to_string(Self::file(state, name)).ok()?).ok()?;
         (start_time(daemon.pid)? == daemon.started).then_some(daemon)
     }
 
     fn record(state: &Utf8Path, name: &str, pid: u32, port: u16) -> Result<Self> {
-        let started = start_time(pid)
-            .with_context(|| format!("{name} ended at once; see {state}/{name}.log"))?;
+        let started =
+            start_time(pid).with_context(|| format!("{name} ended at once; see {state}/{name}.log"))?;
         let daemon = Self { pid, started, port };
         fs::write(Self::file(state, name), serde_json::to_string(&daemon)?)?;
         Ok(daemon)
@@ -57,8 +56,7 @@ impl Daemon {
             (start_time(self.pid).as_ref() != Some(&self.started)).then_some(())
         })
         .with_context(|| format!("{name} (process {}) does not end", self.pid))?;
-        fs::remove_file(Self::file(state, name))
-            .context("cannot remove the record of a stopped process")
+        fs::remove_file(Self::file(state, name)).context("cannot remove the record of a stopped process")
     }
 }
 
@@ -88,24 +86,17 @@ pub fn repository(runner: &Runner, state: &Utf8Path) -> Result<Repository> {
         Some(daemon) => daemon.port,
         None => start_registry(runner, state)?,
     };
-    format!("localhost:{port}/opencode-devbox")
-        .parse()
-        .map_err(|why| anyhow::anyhow!("{why}"))
+    format!("localhost:{port}/opencode-devbox").parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
 
 fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
     let data = state.join("registry");
     fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;
     // The port of last time first, so that references from earlier runs stay valid.
-    let last = fs::read_to_string(state.join("registry.port"))
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let last = fs::read_to_string(state.join("registry.port")).ok().and_then(|text| text.trim().parse().ok());
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port = last
-        .into_iter()
-        .chain(PORT..PORT + 50)
-        .find(free)
-        .context("no free port for the local registry")?;
+    let port =
+        last.into_iter().chain(PORT..PORT + 50).find(free).context("no free port for the local registry")?;
     let config = state.join("registry.yml");
     let text = format!(
         "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
@@ -113,16 +104,12 @@ fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
          http: {{addr: \"127.0.0.1:{port}\"}}\n"
     );
     fs::write(&config, text)?;
-    let pid = runner.start(
-        &Cmd::new("docker-registry", ["serve", config.as_str()]),
-        &state.join("registry.log"),
-    )?;
+    let pid = runner
+        .start(&Cmd::new("docker-registry", ["serve", config.as_str()]), &state.join("registry.log"))?;
     if runner.dry_run {
         return Ok(port);
     }
-    let up = wait(Duration::from_secs(10), || {
-        TcpStream::connect(("127.0.0.1", port)).ok()
-    });
+    let up = wait(Duration::from_secs(10), || TcpStream::connect(("127.0.0.1", port)).ok());
     if up.is_none() {
         bail!("the local registry does not answer on port {port}; see {state}/registry.log");
     }
@@ -137,10 +124,7 @@ pub fn start_engine(runner: &Runner, state: &Utf8Path) -> Result<()> {
     if Utf8Path::new("/run/systemd/system").exists() {
         runner.run(&Cmd::new("systemctl", ["enable", "--now", "docker"]))?;
     } else {
-        let pid = runner.start(
-            &Cmd::new("dockerd", [] as [&str; 0]),
-            &state.join("engine.log"),
-        )?;
+        let pid = runner.start(&Cmd::new("dockerd", [] as [&str; 0]), &state.join("engine.log"))?;
         if !runner.dry_run {
             Daemon::record(state, "engine", pid, 0)?;
         }

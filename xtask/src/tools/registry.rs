@@ -46,8 +46,7 @@ impl Manifest {
     pub fn platform(&self, platform: Platform) -> Option<&str> {
         let entries = self.json["manifests"].as_array()?;
         let matches = |entry: &&Value| {
-            entry["platform"]["os"] == "linux"
-                && entry["platform"]["architecture"] == platform.arch()
+            entry["platform"]["os"] == "linux" && entry["platform"]["architecture"] == platform.arch()
         };
         entries.iter().find(matches)?["digest"].as_str()
     }
@@ -55,11 +54,7 @@ impl Manifest {
     /// Compressed bytes of all layers of a single-platform image.
     pub fn layer_bytes(&self) -> u64 {
         let layers = self.json["layers"].as_array();
-        layers
-            .into_iter()
-            .flatten()
-            .filter_map(|layer| layer["size"].as_u64())
-            .sum()
+        layers.into_iter().flatten().filter_map(|layer| layer["size"].as_u64()).sum()
     }
 }
 
@@ -71,10 +66,7 @@ impl Default for Registry {
 
 impl Registry {
     pub fn new() -> Self {
-        Self {
-            agent: agent(),
-            tokens: RefCell::default(),
-        }
+        Self { agent: agent(), tokens: RefCell::default() }
     }
 
     /// A tag's or digest's manifest; `None` only on a clear 404.
@@ -84,23 +76,15 @@ impl Registry {
         repository: &Repository,
         reference: &str,
     ) -> Result<Option<Manifest>> {
-        let url = format!(
-            "{}/v2/{}/manifests/{reference}",
-            repository.api(),
-            repository.path()
-        );
+        let url = format!("{}/v2/{}/manifests/{reference}", repository.api(), repository.path());
         let mut response = self
             .get(runner, repository, &url)
             .with_context(|| format!("cannot tell whether {repository} has {reference}"))?;
         match response.status().as_u16() {
             200 => {
                 let body = response.body_mut().read_to_vec()?;
-                let json = serde_json::from_slice(&body)
-                    .with_context(|| format!("{url}: not a manifest"))?;
-                Ok(Some(Manifest {
-                    digest: digest(&body),
-                    json,
-                }))
+                let json = serde_json::from_slice(&body).with_context(|| format!("{url}: not a manifest"))?;
+                Ok(Some(Manifest { digest: digest(&body), json }))
             }
             404 => Ok(None),
             status => bail!(
@@ -133,11 +117,7 @@ impl Registry {
             "config": { "mediaType": empty, "digest": digest(b"{}"), "size": 2 },
             "layers": [{ "mediaType": kind, "digest": digest(&body), "size": body.len() }],
         }))?;
-        let url = format!(
-            "{}/v2/{}/manifests/{tag}",
-            repository.api(),
-            repository.path()
-        );
+        let url = format!("{}/v2/{}/manifests/{tag}", repository.api(), repository.path());
         let auth = self.authorization(runner, repository, "pull,push")?;
         let response = self
             .agent
@@ -145,109 +125,50 @@ impl Registry {
             .header("Authorization", &auth)
             .header("Content-Type", MANIFEST)
             .send(&manifest)?;
-        expect(
-            &response,
-            201,
-            &format!("cannot store {}", repository.tag(tag)),
-            repository,
-        )
+        expect(&response, 201, &format!("cannot store {}", repository.tag(tag)), repository)
     }
 
     /// The JSON document of an artifact made by [`Self::put_artifact`].
-    pub fn artifact(
-        &self,
-        runner: &Runner,
-        repository: &Repository,
-        tag: &str,
-    ) -> Result<Option<Value>> {
+    pub fn artifact(&self, runner: &Runner, repository: &Repository, tag: &str) -> Result<Option<Value>> {
         let Some(manifest) = self.manifest(runner, repository, tag)? else {
             return Ok(None);
         };
-        let digest = manifest.json["layers"][0]["digest"]
-            .as_str()
-            .context("an artifact without a layer")?;
-        let url = format!(
-            "{}/v2/{}/blobs/{digest}",
-            repository.api(),
-            repository.path()
-        );
+        let digest = manifest.json["layers"][0]["digest"].as_str().context("an artifact without a layer")?;
+        let url = format!("{}/v2/{}/blobs/{digest}", repository.api(), repository.path());
         let mut response = self.get(runner, repository, &url)?;
-        expect(
-            &response,
-            200,
-            &format!("cannot read {}", repository.tag(tag)),
-            repository,
-        )?;
+        expect(&response, 200, &format!("cannot read {}", repository.tag(tag)), repository)?;
         Ok(Some(response.body_mut().read_json()?))
     }
 
     fn put_blob(&self, runner: &Runner, repository: &Repository, bytes: &[u8]) -> Result<()> {
         let auth = self.authorization(runner, repository, "pull,push")?;
         let base = format!("{}/v2/{}/blobs", repository.api(), repository.path());
-        let known = self
-            .agent
-            .head(format!("{base}/{}", digest(bytes)))
-            .header("Authorization", &auth)
-            .call()?;
+        let known =
+            self.agent.head(format!("{base}/{}", digest(bytes))).header("Authorization", &auth).call()?;
         if known.status() == 200 {
             return Ok(());
         }
-        let response = self
-            .agent
-            .post(format!("{base}/uploads/"))
-            .header("Authorization", &auth)
-            .send_empty()?;
-        expect(
-            &response,
-            202,
-            &format!("cannot upload to {repository}"),
-            repository,
-        )?;
+        let response =
+            self.agent.post(format!("{base}/uploads/")).header("Authorization", &auth).send_empty()?;
+        expect(&response, 202, &format!("cannot upload to {repository}"), repository)?;
+        let location = header(&response, "location").context("the registry names no upload location")?;
         let location =
-            header(&response, "location").context("the registry names no upload location")?;
-        let location = if location.starts_with('/') {
-            format!("{}{location}", repository.api())
-        } else {
-            location
-        };
+            if location.starts_with('/') { format!("{}{location}", repository.api()) } else { location };
         let joint = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{joint}digest={}", digest(bytes));
         let request = self.agent.put(&url).header("Authorization", &auth);
-        let response = request
-            .header("Content-Type", "application/octet-stream")
-            .send(bytes)?;
-        expect(
-            &response,
-            201,
-            &format!("cannot upload to {repository}"),
-            repository,
-        )
+        let response = request.header("Content-Type", "application/octet-stream").send(bytes)?;
+        expect(&response, 201, &format!("cannot upload to {repository}"), repository)
     }
 
     /// GET with the retries of [`retry`] and, on a 401, one round of token authentication.
-    fn get(
-        &self,
-        runner: &Runner,
-        repository: &Repository,
-        url: &str,
-    ) -> Result<Response<ureq::Body>> {
-        let accept = [
-            INDEX,
-            DOCKER_INDEX,
-            MANIFEST,
-            DOCKER_MANIFEST,
-            "application/octet-stream",
-        ]
-        .join(", ");
+    fn get(&self, runner: &Runner, repository: &Repository, url: &str) -> Result<Response<ureq::Body>> {
+        let accept = [INDEX, DOCKER_INDEX, MANIFEST, DOCKER_MANIFEST, "application/octet-stream"].join(", ");
         let mut attempt = 0;
         loop {
             attempt += 1;
             let auth = self.authorization(runner, repository, "pull")?;
-            let request = self
-                .agent
-                .get(url)
-                .header("Accept", &accept)
-                .header("Authorization", &auth);
+            let request = self.agent.get(url).header("Accept", &accept).header("Authorization", &auth);
             let wait = match request.call() {
                 Ok(response) => {
                     let after = header(&response, "retry-after").and_then(|text| text.parse().ok());
@@ -267,12 +188,7 @@ impl Registry {
     }
 
     /// The Authorization header for an action, asked for once; empty where the registry wants none.
-    fn authorization(
-        &self,
-        runner: &Runner,
-        repository: &Repository,
-        action: &str,
-    ) -> Result<String> {
+    fn authorization(&self, runner: &Runner, repository: &Repository, action: &str) -> Result<String> {
         if repository.is_loopback() {
             return Ok(String::new());
         }
@@ -287,35 +203,24 @@ impl Registry {
 
     fn token(&self, runner: &Runner, repository: &Repository, action: &str) -> Result<String> {
         let response = self.agent.get(format!("{}/v2/", repository.api())).call();
-        let response = response
-            .map_err(|error| anyhow::anyhow!("{} does not answer: {error}", repository.host()))?;
+        let response =
+            response.map_err(|error| anyhow::anyhow!("{} does not answer: {error}", repository.host()))?;
         let Some(challenge) = header(&response, "www-authenticate") else {
             return Ok(String::new());
         };
-        let basic = runner
-            .probe(&crane::credentials(repository.host()))
-            .and_then(|text| basic(&text));
+        let basic = runner.probe(&crane::credentials(repository.host())).and_then(|text| basic(&text));
         if !challenge.to_lowercase().starts_with("bearer ") {
             return Ok(basic.unwrap_or_default());
         }
-        let realm =
-            challenge_part(&challenge, "realm").context("a token challenge without a realm")?;
+        let realm = challenge_part(&challenge, "realm").context("a token challenge without a realm")?;
         let service = challenge_part(&challenge, "service").unwrap_or_default();
         let mut request = self.agent.get(&realm).query("service", &service);
-        request = request.query(
-            "scope",
-            format!("repository:{}:{action}", repository.path()),
-        );
+        request = request.query("scope", format!("repository:{}:{action}", repository.path()));
         if let Some(basic) = &basic {
             request = request.header("Authorization", basic);
         }
         let mut response = request.call()?;
-        expect(
-            &response,
-            200,
-            &format!("no token for {action} on {repository}"),
-            repository,
-        )?;
+        expect(&response, 200, &format!("no token for {action} on {repository}"), repository)?;
         let body: Value = response.body_mut().read_json()?;
         let token = body["token"]
             .as_str()
@@ -327,12 +232,8 @@ impl Registry {
 
 /// One pool of connections, answers with any status, roots of trust from the host.
 pub fn agent() -> Agent {
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::PlatformVerifier)
-        .build();
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .tls_config(tls);
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    let config = Agent::config_builder().http_status_as_error(false).tls_config(tls);
     config
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_global(Some(Duration::from_secs(60)))
@@ -344,12 +245,7 @@ fn header<T>(response: &Response<T>, name: &str) -> Option<String> {
     Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
-fn expect<T>(
-    response: &Response<T>,
-    status: u16,
-    what: &str,
-    repository: &Repository,
-) -> Result<()> {
+fn expect<T>(response: &Response<T>, status: u16, what: &str, repository: &Repository) -> Result<()> {
     let got = response.status().as_u16();
     if got != status {
         bail!("{what}: HTTP {got}{}", advice(got, repository));
@@ -359,10 +255,9 @@ fn expect<T>(
 
 fn advice(status: u16, repository: &Repository) -> String {
     match status {
-        401 | 403 => format!(
-            ": the account may not use {repository}; run `docker login {}`",
-            repository.host()
-        ),
+        401 | 403 => {
+            format!(": the account may not use {repository}; run `docker login {}`", repository.host())
+        }
         429 => ": rate limited; wait, or log in".to_owned(),
         _ => String::new(),
     }

@@ -27,21 +27,14 @@ impl Runner {
     /// Standard output if the program is there and succeeds.
     pub fn probe(&self, cmd: &Cmd) -> Option<String> {
         let output = self.output(cmd).ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Standard output of a program that changes nothing.
     pub fn read(&self, cmd: &Cmd) -> Result<String> {
         let output = self.output(cmd)?;
         if !output.status.success() {
-            bail!(
-                "`{cmd}` failed ({}): {}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("`{cmd}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -67,11 +60,7 @@ impl Runner {
         if !status.success() {
             let first = tail.len().saturating_sub(TAIL);
             let lines: Vec<String> = tail.into_iter().skip(first).collect();
-            bail!(
-                "`{}` failed ({status}); its last lines:\n{}",
-                short(cmd),
-                lines.join("\n")
-            );
+            bail!("`{}` failed ({status}); its last lines:\n{}", short(cmd), lines.join("\n"));
         }
         Ok(())
     }
@@ -106,21 +95,13 @@ impl Runner {
 
     fn spawn(&self, cmd: &Cmd, out: Stdio) -> Result<Child> {
         let mut command = Command::new(&cmd.program);
-        command
-            .args(&cmd.args)
-            .envs(cmd.env.iter().cloned())
-            .current_dir(&self.root);
-        command.stdin(if cmd.stdin.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
+        command.args(&cmd.args).envs(cmd.env.iter().cloned()).current_dir(&self.root);
+        command.stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(out).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => missing(format!(
-                "{} is not installed: run `cargo xtask doctor --install`",
-                cmd.program
-            )),
+            ErrorKind::NotFound => {
+                missing(format!("{} is not installed: run `cargo xtask doctor --install`", cmd.program))
+            }
             _ => anyhow::Error::new(error).context(format!("cannot start {}", cmd.program)),
         })?;
         if let (Some(text), Some(mut stdin)) = (&cmd.stdin, child.stdin.take()) {
@@ -132,11 +113,7 @@ impl Runner {
 
 /// A command line without its here-document, for an error message.
 fn short(cmd: &Cmd) -> String {
-    Cmd {
-        stdin: None,
-        ..cmd.clone()
-    }
-    .to_string()
+    Cmd { stdin: None, ..cmd.clone() }.to_string()
 }
 
 /// Copies lines to standard error and returns the last of them.

@@ -35,10 +35,7 @@ pub fn snapshot(root: &Utf8Path, inputs: &[String]) -> Result<Vec<Entry>> {
             let found = found.with_context(|| format!("cannot walk {input}"))?;
             let path = Utf8Path::from_path(found.path()).context("a file name is not UTF-8")?;
             if let Some(kind) = kind(path)? {
-                entries.push(Entry {
-                    path: path.strip_prefix(root)?.to_string(),
-                    kind,
-                });
+                entries.push(Entry { path: path.strip_prefix(root)?.to_string(), kind });
             }
         }
     }
@@ -50,18 +47,13 @@ pub fn snapshot(root: &Utf8Path, inputs: &[String]) -> Result<Vec<Entry>> {
 fn kind(path: &Utf8Path) -> Result<Option<Kind>> {
     let meta = fs::symlink_metadata(path).with_context(|| format!("cannot read {path}"))?;
     if meta.is_symlink() {
-        return Ok(Some(Kind::Symlink {
-            target: path.read_link_utf8()?.into_string(),
-        }));
+        return Ok(Some(Kind::Symlink { target: path.read_link_utf8()?.into_string() }));
     }
     if !meta.is_file() {
         return Ok(None);
     }
     let bytes = fs::read(path).with_context(|| format!("cannot read {path}"))?;
-    Ok(Some(Kind::File {
-        executable: meta.permissions().mode() & 0o100 != 0,
-        bytes,
-    }))
+    Ok(Some(Kind::File { executable: meta.permissions().mode() & 0o100 != 0, bytes }))
 }
 
 /// Writes the entries below a new folder.
@@ -72,13 +64,8 @@ pub fn lay_out(entries: &[Entry], folder: &Utf8Path) -> Result<()> {
     make_dir(folder)?;
     for entry in entries {
         let path = folder.join(&entry.path);
-        for parent in path
-            .ancestors()
-            .skip(1)
-            .take_while(|p| *p != folder)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
+        for parent in
+            path.ancestors().skip(1).take_while(|p| *p != folder).collect::<Vec<_>>().into_iter().rev()
         {
             make_dir(parent)?;
         }
@@ -88,8 +75,7 @@ pub fn lay_out(entries: &[Entry], folder: &Utf8Path) -> Result<()> {
                 fs::write(&path, bytes).with_context(|| format!("cannot write {path}"))?;
                 let mode = if *executable { 0o755 } else { 0o644 };
                 fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-                File::open(&path)?
-                    .set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + TIME))?;
+                File::open(&path)?.set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + TIME))?;
             }
         }
     }

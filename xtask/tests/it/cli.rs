@@ -6,10 +6,7 @@ use clap::CommandFactory;
 
 fn xtask(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command
-        .args(args)
-        .env_remove("DEVBOX_REPOSITORY")
-        .env_remove("DEVBOX_RELEASE_TAG");
+    command.args(args).env_remove("DEVBOX_REPOSITORY").env_remove("DEVBOX_RELEASE_TAG");
     command.output().unwrap()
 }
 
@@ -19,44 +16,19 @@ fn refused(args: &[&str], code: i32, part: &str) {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
     assert!(text.contains(part), "{text}");
-    assert!(
-        !text.contains("panicked") && !text.contains("backtrace"),
-        "{text}"
-    );
+    assert!(!text.contains("panicked") && !text.contains("backtrace"), "{text}");
 }
 
 #[test]
 fn mistakes_are_answered_in_one_line_that_names_the_mend() {
-    refused(
-        &["smoke", "omo"],
-        1,
-        "choose from: base, omos, with-pi, omos-with-pi",
-    );
+    refused(&["smoke", "omo"], 1, "choose from: base, omos, with-pi, omos-with-pi");
     refused(&["build", "nope"], 1, "no variant \"nope\"");
-    refused(
-        &["bump-opencode", "1.18"],
-        2,
-        "three numbers such as 1.18.18",
-    );
-    refused(
-        &["publish", "--release-tag", "v1.18.18a"],
-        2,
-        "never ends in a",
-    );
-    refused(
-        &["build", "--platform", "linux/s390x"],
-        2,
-        "linux/amd64 or linux/arm64",
-    );
+    refused(&["bump-opencode", "1.18"], 2, "three numbers such as 1.18.18");
+    refused(&["publish", "--release-tag", "v1.18.18a"], 2, "never ends in a");
+    refused(&["build", "--platform", "linux/s390x"], 2, "linux/amd64 or linux/arm64");
     refused(&["publish", "--repository", "a/b:latest"], 2, "without tag");
     refused(
-        &[
-            "publish",
-            "--repository",
-            "docker.io/you/devbox",
-            "--only",
-            "base",
-        ],
+        &["publish", "--repository", "docker.io/you/devbox", "--only", "base"],
         1,
         "publish part of a release",
     );
@@ -67,11 +39,7 @@ fn every_subcommand_has_help_with_an_example() {
     for command in xtask::cli::Cli::command().get_subcommands() {
         let output = xtask(&[command.get_name(), "--help"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success() && text.contains("Example"),
-            "{}: {text}",
-            command.get_name()
-        );
+        assert!(output.status.success() && text.contains("Example"), "{}: {text}", command.get_name());
     }
 }
 

@@ -4,20 +4,14 @@
 use std::process::Command;
 
 fn xtask(args: &[&str]) -> (bool, String) {
-    let repository =
-        std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
+    let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     // The platform of this machine: the other one is the same code and a longer wait.
     let host = xtask::model::platform::Platform::host().to_string();
-    command
-        .args(args)
-        .args(["--repository", &repository, "--platform", &host]);
+    command.args(args).args(["--repository", &repository, "--platform", &host]);
     let output = command.output().unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stderr),
-        String::from_utf8_lossy(&output.stdout)
-    );
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     println!("{text}");
     (output.status.success(), text)
 }

@@ -5,18 +5,12 @@ use std::path::Path;
 
 /// Every source file below `folder`, without its tests.
 fn sources(folder: &str) -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src")
-        .join(folder);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
     let mut files = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
-        let code = text
-            .split("#[cfg(test)]")
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
         files.push((path.file_name().unwrap().to_str().unwrap().to_owned(), code));
     }
     assert!(!files.is_empty());
@@ -26,15 +20,9 @@ fn sources(folder: &str) -> Vec<(String, String)> {
 #[test]
 fn model_is_pure() {
     for (name, code) in sources("model") {
-        for effect in [
-            "std::fs",
-            "std::process",
-            "std::net",
-            "std::env",
-            "ureq",
-            "crate::tools",
-            "crate::phase",
-        ] {
+        for effect in
+            ["std::fs", "std::process", "std::net", "std::env", "ureq", "crate::tools", "crate::phase"]
+        {
             assert!(!code.contains(effect), "model/{name} uses {effect}");
         }
     }
@@ -43,16 +31,10 @@ fn model_is_pure() {
 #[test]
 fn only_the_runner_spawns_and_only_ctx_reads_the_environment() {
     for folder in ["tools", "phase", "."] {
-        for (name, code) in sources(folder)
-            .into_iter()
-            .filter(|(name, _)| name.ends_with(".rs"))
-        {
+        for (name, code) in sources(folder).into_iter().filter(|(name, _)| name.ends_with(".rs")) {
             let spawns = code.contains("Command::new(") && code.contains("std::process");
             assert!(!spawns || name == "runner.rs", "{folder}/{name} spawns");
-            assert!(
-                !code.contains("env::var") || name == "ctx.rs",
-                "{folder}/{name} reads the environment"
-            );
+            assert!(!code.contains("env::var") || name == "ctx.rs", "{folder}/{name} reads the environment");
         }
     }
 }

@@ -10,8 +10,7 @@ use xtask::model::config::Config;
 #[test]
 fn every_xtask_line_parses_and_the_repository_is_the_defined_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let config =
-        Config::parse(&fs::read_to_string(root.join("images/devbox.toml")).unwrap()).unwrap();
+    let config = Config::parse(&fs::read_to_string(root.join("images/devbox.toml")).unwrap()).unwrap();
     let mut lines = 0;
     let publish = fs::read_to_string(root.join(".gitea/workflows/publish.yml")).unwrap();
     let validate = fs::read_to_string(root.join(".gitea/workflows/validate.yml")).unwrap();
@@ -19,17 +18,13 @@ fn every_xtask_line_parses_and_the_repository_is_the_defined_one() {
         let Some(command) = line.trim().strip_prefix("- run: ") else {
             continue;
         };
-        let words = command
-            .strip_prefix("cargo ")
-            .unwrap_or_else(|| panic!("logic in a workflow: {command}"));
+        let words =
+            command.strip_prefix("cargo ").unwrap_or_else(|| panic!("logic in a workflow: {command}"));
         Cli::try_parse_from(words.split(' ')).unwrap_or_else(|error| panic!("{command}: {error}"));
         lines += 1;
     }
     assert!(lines > 10);
-    assert!(publish.contains(&format!(
-        "DEVBOX_REPOSITORY: {}\n",
-        config.repository().unwrap()
-    )));
+    assert!(publish.contains(&format!("DEVBOX_REPOSITORY: {}\n", config.repository().unwrap())));
     for variant in &config.variant {
         assert!(
             publish.contains(&format!("- run: cargo xtask smoke {}\n", variant.name)),
