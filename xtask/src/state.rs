@@ -111,7 +111,7 @@ pub fn chosen<'a>(ctx: &'a Ctx, names: &[String]) -> Result<Vec<&'a Variant>> {
 
 /// The index under a tag if it holds every asked platform; a part of it counts as nothing.
 fn complete(ctx: &Ctx, repository: &Repository, tag: &str) -> Result<Option<Manifest>> {
-    let found = ctx.registry.manifest(&ctx.runner, repository, tag)?;
+    let found = ctx.registry.image(&ctx.runner, repository, tag)?;
     Ok(found.filter(|manifest| ctx.platforms.iter().all(|platform| manifest.platform(*platform).is_some())))
 }
 

@@ -42,7 +42,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The digest of one platform's image in this index, or its own if it is a single image and `only` asks for it.
+    /// The digest of one platform's image in this index.
     pub fn platform(&self, platform: Platform) -> Option<&str> {
         let entries = self.json["manifests"].as_array()?;
         let matches = |entry: &&Value| {
@@ -94,6 +94,18 @@ impl Registry {
         }
     }
 
+    /// An image by tag, as an index: a single-platform image, which an engine pushes without one, gets the index
+    /// that its configuration implies, so that a caller sees its platform either way.
+    pub fn image(&self, runner: &Runner, repository: &Repository, tag: &str) -> Result<Option<Manifest>> {
+        let Some(mut manifest) = self.manifest(runner, repository, tag)? else { return Ok(None) };
+        if let Some(config) = manifest.json["config"]["digest"].as_str() {
+            let config = self.blob(runner, repository, config)?;
+            let platform = json!({ "os": config["os"], "architecture": config["architecture"] });
+            manifest.json = json!({ "manifests": [{ "digest": manifest.digest, "platform": platform }] });
+        }
+        Ok(Some(manifest))
+    }
+
     /// Stores a small JSON document as an OCI artifact (image-spec, "Guidelines for artifact usage") under a tag.
     pub fn put_artifact(
         &self,
@@ -134,10 +146,15 @@ impl Registry {
             return Ok(None);
         };
         let digest = manifest.json["layers"][0]["digest"].as_str().context("an artifact without a layer")?;
+        self.blob(runner, repository, digest).map(Some)
+    }
+
+    /// A blob that is JSON.
+    fn blob(&self, runner: &Runner, repository: &Repository, digest: &str) -> Result<Value> {
         let url = format!("{}/v2/{}/blobs/{digest}", repository.api(), repository.path());
         let mut response = self.get(runner, repository, &url)?;
-        expect(&response, 200, &format!("cannot read {}", repository.tag(tag)), repository)?;
-        Ok(Some(response.body_mut().read_json()?))
+        expect(&response, 200, &format!("cannot read {}", repository.digest(digest)), repository)?;
+        Ok(response.body_mut().read_json()?)
     }
 
     fn put_blob(&self, runner: &Runner, repository: &Repository, bytes: &[u8]) -> Result<()> {

@@ -9,6 +9,9 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
         files.push((path.file_name().unwrap().to_str().unwrap().to_owned(), code));
