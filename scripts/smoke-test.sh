@@ -133,11 +133,11 @@ say "TAP version 13"
 docker run --detach --name "$name" --platform "$platform" "$image" sleep 3600 >/dev/null
 
 for tool in git git-lfs gh curl wget jq yq rg fd fzf bat eza zoxide nvim less file tree rsync zstd make gcc python3 uv \
-  shellcheck aws node npm gosu; do
+  shellcheck aws node npm; do
   check "$tool answers its version" inside "$tool --version"
 done
 for line in 'ssh -V' 'gpg --version' 'tmux -V' 'zip -v' 'unzip -v' 'xz --version' 'go version' 'htop --version' \
-  'ip -V' 'dig -v' 'tini --version' 'mempalace-mcp --help' 'python3 -m venv --help'; do
+  'ip -V' '/usr/sbin/gosu --version' 'dig -v' 'tini --version' 'mempalace-mcp --help' 'python3 -m venv --help'; do
   check "$line" inside "$line"
 done
 for pin in "${expected[@]}"; do check "${pin%%=*} is the pinned ${pin#*=}" answers "${pin%%=*}" "${pin#*=}"; done
