@@ -1,0 +1,93 @@
+//! `update-description` against a scripted Docker Hub on a loopback port.
+
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tiny_http::{Header, Method, Response, Server};
+
+/// What the scripted Hub shows, and the requests it got as `METHOD path`.
+#[derive(Default)]
+struct Hub {
+    full: String,
+    short: String,
+    log: Vec<String>,
+}
+
+/// Starts a Hub that answers the login with `login_status`.
+fn start(login_status: u16) -> (String, Arc<Mutex<Hub>>) {
+    let server = Server::http("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.server_addr().to_ip().unwrap());
+    let hub = Arc::new(Mutex::new(Hub::default()));
+    let shared = hub.clone();
+    thread::spawn(move || {
+        for mut request in server.incoming_requests() {
+            let mut body = String::new();
+            request.as_reader().read_to_string(&mut body).unwrap();
+            let mut hub = shared.lock().unwrap();
+            hub.log.push(format!("{} {}", request.method(), request.url()));
+            let (status, answer) = match request.method() {
+                Method::Post => (login_status, serde_json::json!({ "token": "t0k3n" })),
+                method => {
+                    let auth = request.headers().iter().find(|h| h.field.equiv("Authorization")).unwrap();
+                    assert_eq!(auth.value, "Bearer t0k3n");
+                    if *method == Method::Patch {
+                        let sent: serde_json::Value = serde_json::from_str(&body).unwrap();
+                        hub.full = sent["full_description"].as_str().unwrap().to_owned();
+                        hub.short = sent["description"].as_str().unwrap().to_owned();
+                    }
+                    (200, serde_json::json!({ "full_description": hub.full, "description": hub.short }))
+                }
+            };
+            let json = Header::from_bytes("Content-Type", "application/json").unwrap();
+            let response = Response::from_string(answer.to_string()).with_status_code(status);
+            request.respond(response.with_header(json)).unwrap();
+        }
+    });
+    (url, hub)
+}
+
+fn describe(url: &str, token: Option<&str>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["update-description", "--repository", "docker.io/you/devbox"]);
+    command.env("DOCKERHUB_URL", url).env("DOCKERHUB_USERNAME", "you").env_remove("DOCKERHUB_TOKEN");
+    if let Some(token) = token {
+        command.env("DOCKERHUB_TOKEN", token);
+    }
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_description_is_sent_once_and_read_back() {
+    let (url, hub) = start(200);
+    let first = describe(&url, Some("s3cret"));
+    assert!(first.status.success(), "{}", text(&first));
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("DOCKER_HUB.md")).unwrap();
+    assert_eq!(hub.lock().unwrap().full, page);
+    let second = describe(&url, Some("s3cret"));
+    assert!(text(&second).contains("up to date"), "{}", text(&second));
+    let repository = "/v2/repositories/you/devbox/";
+    let (get, patch) = (format!("GET {repository}"), format!("PATCH {repository}"));
+    let login = "POST /v2/users/login".to_owned();
+    let expected = [login.clone(), get.clone(), patch, get.clone(), login, get];
+    assert_eq!(hub.lock().unwrap().log, expected);
+    assert!(!text(&first).contains("s3cret"));
+}
+
+#[test]
+fn missing_and_refused_credentials_are_named() {
+    let (url, hub) = start(401);
+    let none = describe(&url, None);
+    assert_eq!(none.status.code(), Some(3));
+    assert!(text(&none).contains("DOCKERHUB_TOKEN"), "{}", text(&none));
+    assert!(hub.lock().unwrap().log.is_empty(), "nothing is asked without credentials");
+    let refused = describe(&url, Some("wrong-s3cret"));
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused).contains("refuses the login of you"), "{}", text(&refused));
+    assert!(!text(&refused).contains("wrong-s3cret"));
+}
