@@ -141,7 +141,6 @@ fn debian(ctx: &Ctx, repository: &Repository) -> Result<(String, BTreeMap<String
             (_, true) => (mirror.clone(), bootstrap(ctx, &mirror, &suite)?),
         },
     };
-    ctx.say(format!("Debian: {} ({suite})", source.digest(&index.digest)));
     Ok((source.digest(&index.digest), platform_digests(ctx, &index)?))
 }
 

@@ -14,6 +14,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         ctx.say(format!("{reference} is there: nothing to build"));
         return Ok(());
     }
+    ctx.say(format!("building {reference} upon {}", base.debian));
     // The key goes into the folder's name, so that two trees never share a context.
     let context = state::context(ctx, &ctx.config.base, &base.tag)?;
     let target = Target {
