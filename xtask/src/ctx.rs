@@ -1,5 +1,6 @@
 //! What every phase gets: the tree, the settings, the runner. The only reader of the environment.
 
+use std::cell::OnceCell;
 use std::env;
 use std::fs;
 
@@ -35,6 +36,8 @@ pub struct Ctx {
     pub registry: Registry,
     pub ci: CiOutput,
     pub settings: Settings,
+    /// Whether the release host of gitea-mcp has the pinned version; asked once, and only if it matters.
+    pub gitea_mcp_answers: OnceCell<bool>,
 }
 
 /// What the environment says, read once.
@@ -62,6 +65,7 @@ impl Ctx {
         };
         Ok(Self {
             settings: Settings::read()?,
+            gitea_mcp_answers: OnceCell::new(),
             release_tag: match cli.release_tag {
                 Some(tag) => Some(tag),
                 None => asked_tag()?,

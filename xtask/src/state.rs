@@ -12,11 +12,12 @@ use crate::ctx::{Ctx, Destination};
 use crate::missing;
 use crate::model::bake::Target;
 use crate::model::config::{Image, Variant};
+use crate::model::dockerfile::arg_default;
 use crate::model::key::{self, Key};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::tools::registry::Manifest;
-use crate::tools::{docker, git, local, tree};
+use crate::tools::{docker, git, local, source, tree};
 
 /// The media type of a smoke verdict.
 pub const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v1+json";
@@ -32,6 +33,8 @@ pub struct Base {
     pub tag: String,
     /// The Debian image by digest.
     pub debian: String,
+    /// Build arguments that are part of the key.
+    pub args: BTreeMap<String, String>,
     pub repository: Repository,
     /// The index in the registry, if it is complete on every asked platform.
     pub present: Option<Manifest>,
@@ -58,13 +61,33 @@ pub fn repository(ctx: &Ctx) -> Result<Repository> {
 }
 
 /// Computes the base's key and looks it up.
+///
+/// gitea-mcp comes from a release host that not every machine reaches. A base that has it is used wherever it exists;
+/// only where one would have to be built does it matter whether the host answers, and without it another key results.
 pub fn base(ctx: &Ctx) -> Result<Base> {
     let repository = repository(ctx)?;
     let (debian, digests) = debian(ctx, &repository)?;
-    let key = key::key(&tree::snapshot(&ctx.root, &ctx.config.base.inputs)?, &BTreeMap::new(), &digests);
-    let tag = format!("base-{key}");
-    let present = complete(ctx, &repository, &tag)?;
-    Ok(Base { key, tag, debian, repository, present })
+    let entries = tree::snapshot(&ctx.root, &ctx.config.base.inputs)?;
+    let make = |gitea_mcp: bool| -> Result<Base> {
+        let args = BTreeMap::from([("INSTALL_GITEA_MCP".to_owned(), gitea_mcp.to_string())]);
+        let key = key::key(&entries, &args, &digests);
+        let tag = format!("base-{key}");
+        let present = complete(ctx, &repository, &tag)?;
+        Ok(Base { key, tag, debian: debian.clone(), args, repository: repository.clone(), present })
+    };
+    let whole = make(true)?;
+    if whole.present.is_some() || *ctx.gitea_mcp_answers.get_or_init(|| gitea_mcp_answers(ctx)) {
+        return Ok(whole);
+    }
+    make(false)
+}
+
+/// True if the release host of gitea-mcp has the pinned version.
+fn gitea_mcp_answers(ctx: &Ctx) -> bool {
+    let Ok(text) = ctx.read(&ctx.config.base.dockerfile) else { return false };
+    let (url, version) = (arg_default(&text, "GITEA_MCP_URL"), arg_default(&text, "GITEA_MCP_VERSION"));
+    let (Some(url), Some(version)) = (url, version) else { return false };
+    source::answers(&format!("{url}/v{version}/checksums.txt"))
 }
 
 /// The base, or the command that makes it.
@@ -217,8 +240,9 @@ pub fn verdict_tag(ctx: &Ctx, image: &str, platform: Platform) -> Result<String>
     Ok(format!("verdict-{}", &key::digest(text.as_bytes())["sha256:".len()..][..32]))
 }
 
-/// True if the suite as it stands has passed on this image.
-pub fn passed(ctx: &Ctx, staging: &Repository, image: &str, platform: Platform) -> Result<bool> {
+/// How long the suite as it stands took to pass on this image; `None` if it has not passed.
+pub fn passed(ctx: &Ctx, staging: &Repository, image: &str, platform: Platform) -> Result<Option<u64>> {
     let verdict = ctx.registry.artifact(&ctx.runner, staging, &verdict_tag(ctx, image, platform)?)?;
-    Ok(verdict.is_some_and(|verdict| verdict["passed"] == true && verdict["image"] == image))
+    let verdict = verdict.filter(|verdict| verdict["passed"] == true && verdict["image"] == image);
+    Ok(verdict.map(|verdict| verdict["seconds"].as_u64().unwrap_or_default()))
 }

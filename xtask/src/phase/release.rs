@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::ctx::{Ctx, Destination};
+use crate::model::platform::Platform;
 use crate::phase::{build, build_base, doctor, promote_base_latest, publish, smoke, update_description};
 use crate::state;
 
@@ -62,7 +64,20 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     table(ctx, &args.only, start)
 }
 
-/// What now stands where: variant, platform, digest, compressed size, how to run it.
+/// One line of the closing table.
+#[derive(Serialize)]
+struct Row {
+    variant: String,
+    platform: Platform,
+    digest: String,
+    /// Compressed size of all layers.
+    bytes: u64,
+    /// How long the smoke test took when it passed.
+    smoke_seconds: u64,
+    run: String,
+}
+
+/// What now stands where, and how to run it.
 fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
     let (base, index) = state::existing_base(ctx)?;
     let mut rows = Vec::new();
@@ -70,36 +85,30 @@ fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
         let manifest = stage.present.as_ref().context("a stage vanished")?;
         for platform in &ctx.platforms {
             let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
-            let image = ctx
-                .registry
-                .manifest(&ctx.runner, &stage.staging, digest)?
-                .context("an index without its image")?;
+            let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
             let reference = base.repository.tag(&stage.variant.latest_tag());
-            rows.push((
-                stage.variant.name.clone(),
-                *platform,
-                digest.to_owned(),
-                image.layer_bytes(),
-                reference,
-            ));
+            rows.push(Row {
+                variant: stage.variant.name.clone(),
+                platform: *platform,
+                digest: digest.to_owned(),
+                bytes: image.context("an index without its image")?.layer_bytes(),
+                smoke_seconds: state::passed(ctx, &stage.staging, digest, *platform)?.unwrap_or_default(),
+                run: format!("docker run --rm -it --platform {platform} {reference}"),
+            });
         }
     }
     let seconds = start.elapsed().as_secs();
     if ctx.json {
-        let images = rows.iter().map(|(variant, platform, digest, bytes, reference)| {
-            json!({ "variant": variant, "platform": platform, "digest": digest, "bytes": bytes, "reference": reference })
-        });
-        println!("{}", json!({ "images": images.collect::<Vec<_>>(), "seconds": seconds }));
+        println!("{}", json!({ "images": rows, "seconds": seconds }));
         return Ok(());
     }
-    println!("{:<13} {:<12} {:<20} {:>8}  run", "variant", "platform", "digest", "MB");
-    for (variant, platform, digest, bytes, reference) in rows {
-        let mb = bytes as f64 / 1e6;
-        let short = &digest[..digest.len().min(19)];
-        let platform = platform.to_string();
-        println!(
-            "{variant:<13} {platform:<12} {short:<20} {mb:>8.1}  docker run --rm -it --platform {platform} {reference}"
-        );
+    println!("{:<13} {:<12} {:<20} {:>8} {:>8}  run", "variant", "platform", "digest", "MB", "smoke s");
+    for row in rows {
+        let mb = row.bytes as f64 / 1e6;
+        let short = &row.digest[..row.digest.len().min(19)];
+        let platform = row.platform.to_string();
+        let (variant, smoke, run) = (row.variant, row.smoke_seconds, row.run);
+        println!("{variant:<13} {platform:<12} {short:<20} {mb:>8.1} {smoke:>8}  {run}");
     }
     println!("done in {seconds} s");
     Ok(())

@@ -1,5 +1,7 @@
 //! Runs the smoke suite on the staged image of a variant, by digest, and records the verdict in the registry.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result};
 use serde_json::json;
 
@@ -37,16 +39,18 @@ fn smoke(ctx: &Ctx, stage: &Stage, platform: Platform, force: bool) -> Result<()
         missing(format!("{} is not staged: run `cargo xtask build {name}`", stage.staging.tag(&stage.tag)))
     })?;
     let digest = manifest.platform(platform).context("a complete index lacks a platform")?;
-    if !force && state::passed(ctx, &stage.staging, digest, platform)? {
+    if !force && state::passed(ctx, &stage.staging, digest, platform)?.is_some() {
         ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
         return Ok(());
     }
     docker::require_engine(&ctx.runner)?;
     let reference = stage.staging.digest(digest);
+    let start = Instant::now();
     ctx.runner
         .run(&command(ctx, stage, platform, &reference)?)
         .with_context(|| format!("smoke test of {name} on {platform}"))?;
-    let verdict = json!({ "image": digest, "platform": platform, "variant": name, "passed": true });
+    let verdict = json!({ "image": digest, "platform": platform, "variant": name, "passed": true,
+        "seconds": start.elapsed().as_secs() });
     let tag = state::verdict_tag(ctx, digest, platform)?;
     ctx.registry.put_artifact(&ctx.runner, &stage.staging, &tag, VERDICT, &verdict)
 }

@@ -8,4 +8,5 @@ pub mod hub;
 pub mod local;
 pub mod registry;
 pub mod runner;
+pub mod source;
 pub mod tree;

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cli;
+mod fakes;
 mod hub;
 mod live;
+mod pipeline;
 mod tidy;
 mod workflows;

@@ -1,0 +1,251 @@
+//! A release without an engine: a registry in this process, and fake `docker`, `crane` and smoke script that push into
+//! it and keep an ordered log of their command lines.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tiny_http::{Header, Method, Request, Response, Server};
+
+#[derive(Default)]
+pub struct Store {
+    /// Manifests by `repository:tag` and `repository@digest`.
+    manifests: HashMap<String, Vec<u8>>,
+    blobs: HashMap<String, Vec<u8>>,
+    pub writes: usize,
+    /// Answers to the next reads of manifests, before the truth.
+    pub faults: Vec<u16>,
+}
+
+pub fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// The API of a registry, as far as the pipeline uses it.
+fn serve(store: &mut Store, request: &mut Request) -> (u16, Vec<u8>, Option<(String, String)>) {
+    let url = request.url().trim_start_matches("/v2/").to_owned();
+    let mut body = Vec::new();
+    request.as_reader().read_to_end(&mut body).unwrap();
+    let method = request.method().clone();
+    if let Some((repository, reference)) = url.split_once("/manifests/") {
+        if method == Method::Put {
+            store.writes += 1;
+            for name in [format!("{repository}@{}", digest(&body)), format!("{repository}:{reference}")] {
+                store.manifests.insert(name, body.clone());
+            }
+            return (201, Vec::new(), None);
+        }
+        if !store.faults.is_empty() {
+            return (store.faults.remove(0), Vec::new(), None);
+        }
+        let joint = if reference.starts_with("sha256:") { '@' } else { ':' };
+        return match store.manifests.get(&format!("{repository}{joint}{reference}")) {
+            Some(manifest) => (200, manifest.clone(), None),
+            None => (404, Vec::new(), None),
+        };
+    }
+    let (repository, blob) = url.split_once("/blobs/").unwrap();
+    match method {
+        Method::Post => {
+            (202, Vec::new(), Some(("Location".into(), format!("/v2/{repository}/blobs/uploads/1?s=1"))))
+        }
+        Method::Put => {
+            store.writes += 1;
+            store.blobs.insert(digest(&body), body);
+            (201, Vec::new(), None)
+        }
+        _ => match store.blobs.get(blob) {
+            Some(bytes) => (200, bytes.clone(), None),
+            None => (404, Vec::new(), None),
+        },
+    }
+}
+
+/// A copy of the tree whose outside world is fake.
+pub struct World {
+    pub root: PathBuf,
+    pub store: Arc<Mutex<Store>>,
+    pub host: String,
+    _dir: TempDir,
+}
+
+const DOCKER: &str = r#"#!/usr/bin/env bash
+# Pushes an index of two platforms for each target of a bake; its bytes depend on what the target is made from.
+set -euo pipefail
+echo "docker $*" >> "$FAKE_LOG"
+case "$1 ${2:-}" in
+  'info --format') echo '{"ServerVersion":"1","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}' ;;
+  'buildx bake')
+    definition=$(cat)
+    printf '%s\n' "$definition" > "$FAKE_LOG.bake"
+    for tag in $(grep -oE '"127[^"]*:[a-z][^"/]*"' <<<"$definition" | tr -d '"'); do
+      sum=$(printf %s "$tag" | sha256sum | cut -c1-64)
+      image() { printf '{"digest":"sha256:%s","platform":{"os":"linux","architecture":"%s"}}' "${sum%??}$1" "$2"; }
+      path=${tag#*/}
+      printf '{"manifests":[%s,%s]}' "$(image aa amd64)" "$(image bb arm64)" |
+        curl -fsS -X PUT --data-binary @- "http://${tag%%/*}/v2/${path%:*}/manifests/${path##*:}"
+    done ;;
+esac
+"#;
+
+const CRANE: &str = r#"#!/usr/bin/env bash
+set -euo pipefail
+echo "crane $*" >> "$FAKE_LOG"
+[ "$1" = copy ] || exit 0
+host=${2%%/*} from=${2#*/} to=${3#*/}
+curl -fsS "http://$host/v2/${from%@*}/manifests/${from#*@}" -o "$FAKE_LOG.copy"
+curl -fsS -X PUT --data-binary "@$FAKE_LOG.copy" "http://$host/v2/${to%:*}/manifests/${to##*:}"
+"#;
+
+const SMOKE: &str = r#"#!/usr/bin/env bash
+echo "smoke $4 $6" >> "$FAKE_LOG"
+[ "$4" != "${FAKE_BROKEN:-}" ]
+"#;
+
+const FILES: [(&str, &str); 4] = [
+    (
+        "images/Dockerfile.base",
+        "ARG NODE_VERSION=24.1.0\nARG GITEA_MCP_VERSION=0.1.0\nARG GITEA_MCP_URL=http://127.0.0.1:9\n",
+    ),
+    (
+        "images/Dockerfile.variant",
+        "ARG OPENCODE_VERSION=1.18.18\nARG OMOS_VERSION=2.0.0\nARG BUN_VERSION=1.0.0\nARG PI_VERSION=0.1.0\n",
+    ),
+    (
+        "CHANGELOG.md",
+        "# Changelog\n\n## Unreleased\n\n- A thing.\n\n## v1.18.17\n\n- opencode 1.18.16 → 1.18.17.\n",
+    ),
+    ("DOCKER_HUB.md", "| `latest` | opencode 1.18.18 |\n"),
+];
+
+fn script(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+impl World {
+    pub fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let root = dir.path().join("tree");
+        fs::create_dir(&root).unwrap();
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for part in ["images", "rootfs"] {
+            assert!(Command::new("cp").arg("-r").arg(tree.join(part)).arg(&root).status().unwrap().success());
+        }
+        // Versions of its own, so that a bump of the real ones changes no test.
+        for (path, text) in FILES {
+            fs::write(root.join(path), text).unwrap();
+        }
+        script(&root.join("scripts/smoke-test.sh"), SMOKE);
+        script(&dir.path().join("bin/docker"), DOCKER);
+        script(&dir.path().join("bin/crane"), CRANE);
+        let server = Server::http("127.0.0.1:0").unwrap();
+        let host = server.server_addr().to_string();
+        let store = Arc::new(Mutex::new(Store::default()));
+        let shared = store.clone();
+        thread::spawn(move || {
+            for mut request in server.incoming_requests() {
+                let (status, body, header) = serve(&mut shared.lock().unwrap(), &mut request);
+                let mut response = Response::from_data(body).with_status_code(status);
+                if let Some((name, value)) = header {
+                    response.add_header(Header::from_bytes(name, value).unwrap());
+                }
+                // A client that was killed no longer listens.
+                let _ = request.respond(response);
+            }
+        });
+        let world = Self { root, store, host, _dir: dir };
+        // The image that everything is built upon.
+        let debian = r#"{"manifests":[{"digest":"sha256:d1","platform":{"os":"linux","architecture":"amd64"}},
+            {"digest":"sha256:d2","platform":{"os":"linux","architecture":"arm64"}}]}"#;
+        world.store.lock().unwrap().manifests.insert("debian:trixie-slim".into(), debian.into());
+        world
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.root.with_file_name("log")
+    }
+
+    /// Command lines that changed something since the last call.
+    pub fn log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.log_file()).unwrap_or_default();
+        let _ = fs::remove_file(self.log_file());
+        let changes = |line: &&str| !line.starts_with("docker info") && !line.starts_with("crane auth");
+        text.lines().filter(changes).map(|line| self.without_chance(line)).collect()
+    }
+
+    /// Text without what differs between two runs: port, folder, and the keys, which every edit of an input changes.
+    fn without_chance(&self, text: &str) -> String {
+        let text = text.replace(&self.host, "REGISTRY").replace(self.root.to_str().unwrap(), "ROOT");
+        let mut words: Vec<String> = Vec::new();
+        for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+            let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
+            let hex = word[..end].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            words.push(if hex && matches!(end, 12 | 64) {
+                format!("HASH{}", &word[end..])
+            } else {
+                word.to_owned()
+            });
+        }
+        words.concat()
+    }
+
+    /// The definition that the last bake got.
+    pub fn bake(&self) -> String {
+        let text = fs::read_to_string(self.root.with_file_name("log.bake")).unwrap();
+        self.without_chance(&text)
+    }
+
+    pub fn xtask(&self, line: &str) -> Output {
+        self.xtask_with(line, &[])
+    }
+
+    pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
+        let bin = self.root.with_file_name("bin");
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(line.split(' ')).env("PATH", path).env("DEVBOX_ROOT", &self.root);
+        command
+            .env("FAKE_LOG", self.log_file())
+            .env_remove("GITHUB_REF_TYPE")
+            .env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
+        command.env("DEVBOX_REPOSITORY", format!("{}/devbox", self.host)).envs(env.iter().copied());
+        command.env("GIT_DIR", "/nonexistent").current_dir(&self.root).output().unwrap()
+    }
+
+    #[track_caller]
+    pub fn ok(&self, line: &str) -> String {
+        let output = self.xtask(line);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Standard error of a run that has to end with a code.
+    #[track_caller]
+    pub fn fails(&self, line: &str, env: &[(&str, &str)], code: i32) -> String {
+        let output = self.xtask_with(line, env);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{line}: {text}");
+        text
+    }
+
+    /// Public tags with their digests, sorted.
+    pub fn tags(&self) -> Vec<(String, String)> {
+        let store = self.store.lock().unwrap();
+        let public = store.manifests.iter().filter_map(|(name, bytes)| {
+            let tag = name.strip_prefix("devbox:")?;
+            (!tag.starts_with("base-") || tag == "base-latest").then(|| (tag.to_owned(), digest(bytes)))
+        });
+        let mut tags: Vec<_> = public.collect();
+        tags.sort();
+        tags
+    }
+}

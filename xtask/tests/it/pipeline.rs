@@ -1,0 +1,172 @@
+//! The phases in and out of order, with a fake outside world.
+
+use std::fs;
+
+use expect_test::expect_file;
+
+use crate::fakes::World;
+
+const SMOKES: [&str; 4] = ["smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"];
+
+/// Everything up to the verdicts.
+fn stage(world: &World) {
+    world.ok("build-base");
+    world.ok("build");
+    SMOKES.iter().for_each(|line| drop(world.ok(line)));
+}
+
+fn publish(world: &World) {
+    stage(world);
+    world.ok("publish --promote-latest");
+    world.ok("promote-base-latest");
+}
+
+fn names(world: &World) -> Vec<String> {
+    world.tags().into_iter().map(|(tag, _)| tag).collect()
+}
+
+#[test]
+fn a_release_runs_these_commands_and_a_second_one_none() {
+    let world = World::new();
+    publish(&world);
+    expect_file!["golden/release.txt"].assert_eq(&(world.log().join("\n") + "\n"));
+    expect_file!["golden/bake.json"].assert_eq(&world.bake());
+    let all = "base-latest latest latest-omos latest-omos-with-pi latest-with-pi \
+               v1.18.18 v1.18.18-omos v1.18.18-omos-with-pi v1.18.18-with-pi";
+    assert_eq!(names(&world).join(" "), all);
+    let writes = world.store.lock().unwrap().writes;
+    publish(&world);
+    assert_eq!(world.log(), [""; 0], "a finished release runs nothing");
+    assert_eq!(world.store.lock().unwrap().writes, writes, "and writes nothing");
+}
+
+#[test]
+fn a_phase_out_of_order_says_what_comes_first() {
+    let world = World::new();
+    assert!(world.fails("build", &[], 3).contains("run `cargo xtask build-base`"));
+    assert!(world.fails("promote-base-latest", &[], 3).contains("run `cargo xtask build-base`"));
+    world.ok("build-base");
+    assert!(world.fails("smoke omos", &[], 3).contains("run `cargo xtask build omos`"));
+    world.ok("build base");
+    let text = world.fails("publish", &[], 3);
+    for part in ["base is untested on linux/amd64", "base is untested on linux/arm64", "omos is not staged"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(names(&world).is_empty());
+}
+
+/// Failures 1 and 2: three of four variants published, floating tags that disagree.
+#[test]
+fn one_bad_variant_keeps_all_back_and_only_it_is_tested_again() {
+    let world = World::new();
+    world.ok("build-base");
+    world.ok("build");
+    SMOKES[..3].iter().for_each(|line| drop(world.ok(line)));
+    world.fails(SMOKES[3], &[("FAKE_BROKEN", "omos-with-pi")], 1);
+    let text = world.fails("publish --promote-latest", &[], 3);
+    assert!(text.contains("omos-with-pi is untested on linux/amd64"), "{text}");
+    assert!(names(&world).is_empty(), "nothing public has changed");
+    world.log();
+    publish(&world);
+    let log = world.log();
+    let smokes: Vec<_> = log.iter().filter(|line| line.starts_with("smoke")).collect();
+    assert_eq!(smokes, ["smoke omos-with-pi linux/amd64", "smoke omos-with-pi linux/arm64"]);
+    assert_eq!(names(&world).len(), 9);
+}
+
+/// Failures 6 to 8: a change of content under an old name.
+#[test]
+fn changed_contents_get_the_next_letter_and_no_version_tag_moves() {
+    let world = World::new();
+    publish(&world);
+    let before = world.tags();
+    let file = world.root.join("images/fetch-component");
+    fs::write(&file, fs::read_to_string(&file).unwrap() + "# changed\n").unwrap();
+    let text = world.fails("publish --release-tag v1.18.18", &[], 3);
+    assert!(text.contains("is not staged"), "{text}");
+    stage(&world);
+    let text = world.fails("publish --release-tag v1.18.18", &[], 1);
+    assert!(text.contains("version tags never move"), "{text}");
+    world.ok("publish --promote-latest");
+    let after = world.tags();
+    for (tag, digest) in before.iter().filter(|(tag, _)| tag.starts_with('v')) {
+        assert!(after.contains(&(tag.clone(), digest.clone())), "{tag} moved");
+    }
+    assert!(names(&world).contains(&"v1.18.18b-omos".to_owned()));
+}
+
+/// Only a clear 404 is absent: any other answer stops, and nothing is built over what may be there.
+#[test]
+fn a_registry_that_cannot_tell_is_not_an_absent_image() {
+    let world = World::new();
+    for status in [401, 403, 500] {
+        world.store.lock().unwrap().faults = vec![status];
+        let text = world.fails("base-decide", &[], 1);
+        assert!(text.contains("cannot tell") || text.contains("does not"), "{text}");
+    }
+    world.store.lock().unwrap().faults = vec![503, 429];
+    assert!(world.ok("base-decide").contains("has to be built"), "a transient fault is tried again");
+    assert_eq!(world.log(), [""; 0]);
+}
+
+#[test]
+fn base_decide_speaks_to_ci_and_machines() {
+    let world = World::new();
+    let file = world.root.join("output");
+    let output = world.xtask_with("base-decide --json", &[("GITHUB_OUTPUT", file.to_str().unwrap())]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["need_build"], true);
+    let text = fs::read_to_string(file).unwrap();
+    assert!(
+        text.contains("need_build=true")
+            && text.contains(&format!("base_tag=base-{}", json["key"].as_str().unwrap()))
+    );
+}
+
+#[test]
+fn a_dry_run_prints_and_changes_nothing() {
+    let world = World::new();
+    let text = world.ok("build-base --dry-run");
+    assert!(text.starts_with("docker buildx bake") && text.contains("<<'EOF'"), "{text}");
+    world.ok("build-base");
+    world.ok("build");
+    let text = world.ok("smoke omos --dry-run");
+    assert!(text.contains("scripts/smoke-test.sh --image"), "{text}");
+    SMOKES.iter().for_each(|line| drop(world.ok(line)));
+    world.log();
+    let writes = world.store.lock().unwrap().writes;
+    let text = world.ok("publish --promote-latest --dry-run");
+    assert_eq!(text.lines().filter(|line| line.starts_with("crane copy")).count(), 8, "{text}");
+    assert_eq!((world.log(), world.store.lock().unwrap().writes), (vec![], writes));
+}
+
+#[test]
+fn a_bump_edits_what_holds_the_version_and_back_again_restores_it() {
+    let world = World::new();
+    let files = ["images/Dockerfile.variant", "CHANGELOG.md", "DOCKER_HUB.md"];
+    let read = || files.map(|file| fs::read_to_string(world.root.join(file)).unwrap());
+    let before = read();
+    world.ok("bump-opencode 1.18.15 --dry-run");
+    assert_eq!(read(), before);
+    world.ok("bump-opencode 1.18.15");
+    for (file, text) in files.iter().zip(read()) {
+        assert!(text.contains("1.18.15"), "{file}");
+    }
+    world.ok("bump-opencode 1.18.18");
+    assert_eq!(read(), before);
+    fs::remove_file(world.root.join("CHANGELOG.md")).unwrap();
+    world.fails("bump-opencode 1.18.15", &[], 1);
+    assert_eq!(fs::read_to_string(world.root.join(files[0])).unwrap(), before[0], "nothing is half written");
+}
+
+#[test]
+fn the_base_key_ignores_what_git_ignores_and_follows_the_rest() {
+    let world = World::new();
+    let decide = || world.ok("base-decide --json");
+    let before = decide();
+    fs::write(world.root.join(".gitignore"), "*.swp\n").unwrap();
+    fs::write(world.root.join("rootfs/x.swp"), "").unwrap();
+    assert_eq!(decide(), before, "an ignored file");
+    fs::write(world.root.join("rootfs/x"), "").unwrap();
+    assert_ne!(decide(), before, "a new file");
+}
