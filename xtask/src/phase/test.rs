@@ -28,7 +28,18 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let repository = local::repository(&ctx.runner, &ctx.state_dir())?;
     let live = Cmd::new(
         "cargo",
-        ["test", "--locked", "--package", "xtask", "--test", "it", "--", "--ignored", "--nocapture"],
+        [
+            "test",
+            "--locked",
+            "--package",
+            "xtask",
+            "--test",
+            "it",
+            "--",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ],
     );
     ctx.runner.run(&live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host())))
 }
