@@ -38,21 +38,29 @@ name="devbox-smoke-$$-$RANDOM"
 work=$(mktemp -d)
 trap 'docker rm -f "$name" >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
 : > "$report"
-count=0 failed=()
+count=0
 
 say() { printf '%s\n' "$1" | tee -a "$report"; }
 
-# check DESCRIPTION COMMAND…: passes if the command does; its output explains a failure.
+# check DESCRIPTION COMMAND…: passes if the command does; its output explains a failure. Checks run side by side, as
+# many as there are processors, so their numbers come out of order, which TAP allows.
 check() {
-  local description=$1 output
+  local description=$1
   shift
   count=$((count + 1))
+  while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
+  judge "$count" "$description" "$@" &
+}
+
+judge() {
+  local number=$1 description=$2 output
+  shift 2
   if output=$("$@" 2>&1); then
-    say "ok $count - $description"
+    say "ok $number - $description"
   else
     # TAP diagnostics are lines that start with a number sign.
-    say "not ok $count - $description"$'\n'"$(tail -n 15 <<<"$output" | sed 's/^/# /')"
-    failed+=("$description")
+    say "not ok $number - $description"$'\n'"$(tail -n 15 <<<"$output" | sed 's/^/# /')"
+    echo "$description" > "$work/failed-$number"
   fi
 }
 
@@ -153,17 +161,25 @@ done
 check 'opencode serve is healthy' healthy
 check 'the entrypoint drops to developer and adopts PUID and PGID' drops_privileges
 check 'PUID=0 is refused in one line' refuses_root_id
-check 'sudo works without a password' inside 'sudo -n true'
+# User-mode emulation does not honour set-user-id programs unless the host is set up for it.
+if [ "$(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')" = "$platform" ]; then
+  check 'sudo works without a password' inside 'sudo -n true'
+else
+  count=$((count + 1))
+  say "ok $count - sudo works without a password # SKIP emulated"
+fi
 check 'configuration is valid JSON and the same at each start' config_is_idempotent
 check 'nothing is baked under a volume path' volumes_are_empty
 check 'no certificate or secret of the build host' no_host_certificates
 if [ -n "$max_mb" ]; then check "at most $max_mb MB compressed" within_budget; fi
+wait
 check 'docker stop ends it by SIGTERM' stops_quickly
+wait
 say "1..$count"
 
-if [ ${#failed[@]} -gt 0 ]; then
-  echo "# $variant on $platform: ${#failed[@]} of $count failed:"
-  printf '#   %s\n' "${failed[@]}"
+if compgen -G "$work/failed-*" >/dev/null; then
+  echo "# $variant on $platform: $(cat "$work"/failed-* | wc -l) of $count failed:"
+  sed 's/^/#   /' "$work"/failed-*
   exit 1
 fi
 echo "# $variant on $platform: all $count passed"
