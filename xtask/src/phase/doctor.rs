@@ -194,6 +194,8 @@ fn packages(ctx: &Ctx) -> Vec<&'static str> {
 
 /// Packages that Debian's stable release has too old, or not at all: taken from the named suite and only these.
 const NEWER_SUITE: &str = "forky";
+/// Where every Debian system keeps the archive's keys (package debian-archive-keyring).
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const NEWER: [&str; 5] = ["docker.io", "docker-cli", "docker-buildx", "containerd", "crane"];
 
 fn apt(ctx: &Ctx, packages: &[&str], debian: bool) -> Result<()> {
@@ -220,22 +222,15 @@ fn apt(ctx: &Ctx, packages: &[&str], debian: bool) -> Result<()> {
 
 /// Adds the newer suite at a priority at which nothing is ever taken from it unasked.
 fn newer_suite(ctx: &Ctx) -> Result<()> {
-    let format = [
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(COMPONENT) $(SIGNED_BY)",
-        "Created-By: Packages",
-        "Label: Debian",
-    ];
+    let format =
+        ["indextargets", "--format", "$(REPO_URI) $(COMPONENT)", "Created-By: Packages", "Label: Debian"];
     let targets = ctx.runner.read(&Cmd::new("apt-get", format))?;
-    let line = targets.lines().find(|line| line.contains(" main ")).unwrap_or_default();
-    let mut words = line.split_whitespace();
-    let uri = words.next().context("apt knows no Debian archive: run `apt-get update`")?;
-    let keyring = words.nth(1).unwrap_or("/usr/share/keyrings/debian-archive-keyring.gpg");
+    let uri = targets.lines().find_map(|line| line.strip_suffix(" main"));
+    let uri = uri.context("apt knows no Debian archive: run `apt-get update`")?;
     write(
         ctx,
         "/etc/apt/sources.list.d/opencode-devbox.sources",
-        &format!("Types: deb\nURIs: {uri}\nSuites: {NEWER_SUITE}\nComponents: main\nSigned-By: {keyring}\n"),
+        &format!("Types: deb\nURIs: {uri}\nSuites: {NEWER_SUITE}\nComponents: main\nSigned-By: {KEYRING}\n"),
     )?;
     write(
         ctx,
