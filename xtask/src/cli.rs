@@ -72,6 +72,12 @@ pub enum Command {
     /// Change the pinned opencode version and start its changelog entry
     #[command(after_help = "Example:\n  cargo xtask bump-opencode 1.14.44")]
     BumpOpencode(phase::bump_opencode::Args),
+    /// Resolve the pinned versions into lock files
+    #[command(after_help = "Examples:\n  cargo xtask lock\n  cargo xtask lock --check")]
+    Lock(phase::lock::Args),
+    /// Prove that every file that a build needs is there for every platform, before anything is built
+    #[command(after_help = "Examples:\n  cargo xtask preflight\n  cargo xtask preflight opencode --wait 10m")]
+    Preflight(phase::preflight::Args),
     /// Check the tree without building: configuration, generated files, scripts, Dockerfiles
     #[command(after_help = "Example:\n  cargo xtask validate")]
     Validate,

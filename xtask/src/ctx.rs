@@ -50,6 +50,10 @@ pub struct Settings {
     pub hub_token: Option<String>,
     /// Base address of Docker Hub's API.
     pub hub_url: String,
+    /// The npm registry, as npm itself is told of it.
+    pub npm_registry: String,
+    /// The Python package index (its "simple" API), as pip itself is told of it.
+    pub pypi_index: String,
 }
 
 impl Ctx {
@@ -130,9 +134,20 @@ impl Settings {
             ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,
             hub_token: secret("DOCKERHUB_TOKEN")?,
+            npm_registry: address(
+                &["npm_config_registry", "NPM_CONFIG_REGISTRY"],
+                "https://registry.npmjs.org",
+            ),
+            pypi_index: address(&["PIP_INDEX_URL"], "https://pypi.org/simple"),
             hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
         })
     }
+}
+
+/// The address that the first of these variables holds, without a slash at its end.
+fn address(names: &[&str], default: &str) -> String {
+    let value = names.iter().find_map(|name| env::var(name).ok()).filter(|value| !value.is_empty());
+    value.as_deref().unwrap_or(default).trim_end_matches('/').to_owned()
 }
 
 /// `NAME`, or the content of the file that `NAME_FILE` names.

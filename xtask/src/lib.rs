@@ -15,9 +15,11 @@
 
 pub mod cli;
 pub mod ctx;
+pub mod locks;
 pub mod model;
 pub mod phase;
 pub mod state;
+pub mod supply;
 pub mod tools;
 
 use std::process::ExitCode;
@@ -63,6 +65,8 @@ pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
         Command::UpdateDescription => phase::update_description::run(&ctx),
         Command::Docs(args) => phase::docs::run(&ctx, &args),
         Command::BumpOpencode(args) => phase::bump_opencode::run(&ctx, &args),
+        Command::Lock(args) => phase::lock::run(&ctx, &args),
+        Command::Preflight(args) => phase::preflight::run(&ctx, &args),
         Command::Validate => phase::validate::run(&ctx),
         Command::Release(args) => phase::release::run(&ctx, &args),
         Command::Local(args) => phase::local::run(&ctx, &args),

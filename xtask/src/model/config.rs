@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::component::Component;
 use super::platform::Platform;
 use super::reference::Repository;
 use super::version::ReleaseTag;
@@ -23,6 +24,7 @@ pub struct Config {
     pub base: Image,
     pub variants: Image,
     pub variant: Vec<Variant>,
+    pub component: Vec<Component>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -102,6 +104,14 @@ impl Config {
     /// Where the family is published.
     pub fn repository(&self) -> Result<Repository> {
         self.repository.parse().map_err(|why| anyhow::anyhow!("images/devbox.toml: repository: {why}"))
+    }
+
+    /// The component of that name, or an error that lists the valid names.
+    pub fn component(&self, name: &str) -> Result<&Component> {
+        self.component.iter().find(|component| component.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.component.iter().map(|c| c.name.as_str()).collect();
+            anyhow::anyhow!("no component {name:?}; choose from: {}", names.join(", "))
+        })
     }
 
     /// The variant of that name, or an error that lists the valid names.

@@ -1,11 +1,16 @@
 //! Pure decisions: no files, no processes, no network, no clock.
 
+pub mod availability;
 pub mod bake;
+pub mod checksum;
 pub mod command;
+pub mod component;
 pub mod config;
 pub mod dockerfile;
 pub mod key;
+pub mod npm_lock;
 pub mod platform;
+pub mod python_lock;
 pub mod reference;
 pub mod retry;
 pub mod version;

@@ -8,6 +8,8 @@ pub mod completions;
 pub mod docs;
 pub mod doctor;
 pub mod local;
+pub mod lock;
+pub mod preflight;
 pub mod promote_base_latest;
 pub mod publish;
 pub mod release;

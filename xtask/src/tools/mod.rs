@@ -3,10 +3,15 @@
 pub mod ci_output;
 pub mod crane;
 pub mod docker;
+pub mod files;
 pub mod git;
 pub mod hub;
 pub mod local;
+pub mod npm;
+pub mod pypi;
 pub mod registry;
 pub mod runner;
 pub mod source;
+pub mod toolbox;
 pub mod tree;
+pub mod web;

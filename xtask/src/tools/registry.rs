@@ -252,6 +252,7 @@ pub fn agent() -> Agent {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
     let config = Agent::config_builder().http_status_as_error(false).tls_config(tls);
     config
+        .max_idle_connections_per_host(16)
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_global(Some(Duration::from_secs(60)))
         .build()

@@ -1,0 +1,113 @@
+//! Why a file that should be in a package registry is not there. Only what was observed decides; what cannot be told is
+//! called so.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+/// How long a registry may take to show all files of a release. Copies of npm's registry lag by minutes to hours; after
+/// a day nothing more comes by itself.
+pub const PROPAGATION: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a registry says about one missing file.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The metadata names the version.
+    pub listed: bool,
+    /// When the version was published, by the metadata of its own package; also known for withdrawn versions.
+    pub published: Option<Timestamp>,
+    /// When the release that the file belongs to was published, by the metadata of the package that asks for it.
+    pub release: Option<Timestamp>,
+    /// A lock file holds its checksum, so it was there once.
+    pub locked: bool,
+    /// The newest version that the package has.
+    pub newest: Option<String>,
+}
+
+/// Why a file cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict")]
+pub enum Verdict {
+    /// Published less than a day ago: it may still arrive.
+    Propagating { since: Timestamp },
+    /// It was there.
+    Gone,
+    /// It was never published.
+    NeverExisted { why: String },
+    /// The registry answers again at that time.
+    RateLimited { until: Timestamp },
+    /// It is there, with other bytes.
+    Differs { detail: String },
+    /// No clear answer.
+    CannotTell { why: String },
+}
+
+/// Judges a clear "not there".
+pub fn judge(evidence: &Evidence, now: Timestamp) -> Verdict {
+    let young = |time: &Timestamp| now.duration_since(*time) < PROPAGATION;
+    let since = evidence.published.or(evidence.release);
+    match since.filter(young) {
+        // A young version that the metadata no longer names was withdrawn, not delayed.
+        Some(since) if evidence.listed || evidence.published.is_none() => Verdict::Propagating { since },
+        _ if evidence.listed || evidence.published.is_some() || evidence.locked => Verdict::Gone,
+        _ => Verdict::NeverExisted {
+            why: match &evidence.newest {
+                Some(newest) => format!("the package stops at {newest}"),
+                None => "there is no such package".to_owned(),
+            },
+        },
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Propagating { since } => {
+                write!(
+                    f,
+                    "is propagating: published {since:.0}, it may still arrive; wait for it with --wait 1h"
+                )
+            }
+            Self::Gone => f.write_str("is gone: it was there"),
+            Self::NeverExisted { why } => write!(f, "never existed: {why}"),
+            Self::RateLimited { until } => write!(f, "cannot be asked for before {until:.0}: rate limited"),
+            Self::Differs { detail } => write!(f, "has other bytes than its lock: {detail}"),
+            Self::CannotTell { why } => write!(f, "cannot be told: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hours_ago(hours: i64) -> Option<Timestamp> {
+        Some(now() - SignedDuration::from_hours(hours))
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-25T12:00:00Z".parse().expect("a time")
+    }
+
+    #[track_caller]
+    fn verdict(evidence: Evidence, expected: &str) {
+        let text = judge(&evidence, now()).to_string();
+        assert!(text.contains(expected), "{evidence:?}: {text}");
+    }
+
+    #[test]
+    fn what_was_observed_decides() {
+        let none = Evidence::default();
+        // Failure 1: metadata two minutes old, tarball 404.
+        verdict(Evidence { listed: true, published: hours_ago(0), ..none.clone() }, "is propagating");
+        verdict(Evidence { listed: true, published: hours_ago(25), ..none.clone() }, "is gone");
+        verdict(Evidence { published: hours_ago(1), ..none.clone() }, "is gone");
+        verdict(Evidence { release: hours_ago(23), ..none.clone() }, "is propagating");
+        let old = Evidence { release: hours_ago(48), newest: Some("1.18.18".to_owned()), ..none.clone() };
+        verdict(old.clone(), "never existed: the package stops at 1.18.18");
+        verdict(Evidence { locked: true, ..old }, "is gone");
+        verdict(Evidence { locked: true, ..none.clone() }, "is gone");
+        verdict(none, "no such package");
+    }
+}

