@@ -69,9 +69,24 @@ pub enum Command {
     /// Write the generated documentation
     #[command(after_help = "Example:\n  cargo xtask docs --check")]
     Docs(phase::docs::Args),
-    /// Change the pinned opencode version and start its changelog entry
-    #[command(after_help = "Example:\n  cargo xtask bump-opencode 1.14.44")]
-    BumpOpencode(phase::bump_opencode::Args),
+    /// Pin another version of a component: Dockerfile, locks, changelog and generated page together
+    #[command(
+        after_help = "Examples:\n  cargo xtask bump omos 2.2.24\n  cargo xtask bump mempalace latest --commit"
+    )]
+    Bump(phase::bump::Args),
+    /// Pin another version of opencode; the same as `bump opencode`
+    #[command(
+        after_help = "Examples:\n  cargo xtask bump-opencode 1.14.44\n  cargo xtask bump-opencode latest --commit --tag"
+    )]
+    BumpOpencode(phase::bump::OpencodeArgs),
+    /// Print the release tag that comes next, by git and the registry
+    #[command(after_help = "Example:\n  cargo xtask next-tag")]
+    NextTag,
+    /// Check CHANGELOG.md, print one entry, or give what is unreleased its release
+    #[command(
+        after_help = "Examples:\n  cargo xtask changelog check --release-tag v1.18.18\n  cargo xtask changelog show v1.18.18"
+    )]
+    Changelog(phase::changelog::Args),
     /// Resolve the pinned versions into lock files
     #[command(after_help = "Examples:\n  cargo xtask lock\n  cargo xtask lock --check")]
     Lock(phase::lock::Args),

@@ -65,6 +65,10 @@ impl Ctx {
         let destination = match (&cli.repository, &cli.command) {
             (Some(repository), _) => Destination::Remote(repository.clone()),
             (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),
+            // Tags of releases are those that users see, not those of a rehearsal here.
+            (None, Command::NextTag | Command::Bump(_) | Command::BumpOpencode(_)) => {
+                Destination::Remote(config.repository()?)
+            }
             (None, _) => Destination::Local,
         };
         Ok(Self {
@@ -112,6 +116,14 @@ impl Ctx {
         let mut versions = dockerfile::versions(&self.read(&self.config.base.dockerfile)?);
         versions.extend(dockerfile::versions(&self.read(&self.config.variants.dockerfile)?));
         Ok(versions)
+    }
+
+    /// The day of the base's Debian packages, as `YYYYMMDD`.
+    pub fn debian_date(&self) -> Result<String> {
+        let file = &self.config.base.dockerfile;
+        let text = self.read(file)?;
+        let date = dockerfile::arg_default(&text, "DEBIAN_DATE");
+        Ok(date.with_context(|| format!("{file} has no `ARG DEBIAN_DATE=…`"))?.to_owned())
     }
 
     /// The pinned version of opencode, after which releases are named.

@@ -17,9 +17,11 @@ pub mod cli;
 pub mod ctx;
 pub mod locks;
 pub mod model;
+pub mod page;
 pub mod phase;
 pub mod state;
 pub mod supply;
+pub mod tags;
 pub mod tools;
 
 use std::process::ExitCode;
@@ -64,7 +66,10 @@ pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
         Command::PromoteBaseLatest => phase::promote_base_latest::run(&ctx),
         Command::UpdateDescription => phase::update_description::run(&ctx),
         Command::Docs(args) => phase::docs::run(&ctx, &args),
-        Command::BumpOpencode(args) => phase::bump_opencode::run(&ctx, &args),
+        Command::Bump(args) => phase::bump::run(&ctx, &args),
+        Command::BumpOpencode(args) => phase::bump::run(&ctx, &args.into()),
+        Command::NextTag => phase::next_tag::run(&ctx),
+        Command::Changelog(args) => phase::changelog::run(&ctx, &args),
         Command::Lock(args) => phase::lock::run(&ctx, &args),
         Command::Preflight(args) => phase::preflight::run(&ctx, &args),
         Command::Validate => phase::validate::run(&ctx),

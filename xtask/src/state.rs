@@ -171,7 +171,8 @@ fn bootstrap(ctx: &Ctx, mirror: &Repository, suite: &str) -> Result<Manifest> {
     ctx.say(format!("Docker Hub does not answer: making {} from Debian's archive", mirror.tag(suite)));
     let debian = &ctx.config.debian;
     let script = "scripts/bootstrap-debian.sh";
-    let mut cmd = crate::model::command::Cmd::new(script, ["--suite", &debian.suite, "--date", &debian.date]);
+    let mut cmd =
+        crate::model::command::Cmd::new(script, ["--suite", &debian.suite, "--date", &ctx.debian_date()?]);
     cmd = cmd.args(["--repository", &mirror.to_string()]);
     for platform in &ctx.platforms {
         cmd = cmd.args(["--platform", &platform.to_string()]);

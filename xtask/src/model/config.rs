@@ -33,8 +33,6 @@ pub struct Debian {
     /// Repository of the official image.
     pub image: String,
     pub suite: String,
-    /// `YYYYMMDD`, stamped on an image that is bootstrapped from Debian's archive.
-    pub date: String,
 }
 
 /// What one kind of image is built from.

@@ -2,11 +2,13 @@
 
 pub mod availability;
 pub mod bake;
+pub mod changelog;
 pub mod checksum;
 pub mod command;
 pub mod component;
 pub mod config;
 pub mod dockerfile;
+pub mod hub_page;
 pub mod key;
 pub mod npm_lock;
 pub mod platform;

@@ -1,62 +1,61 @@
 //! Writes DOCKER_HUB.md from its template and the definition; `--check` compares instead.
 
 use anyhow::{Context, Result, bail};
-use similar::TextDiff;
-use std::fmt::Write as _;
 
 use crate::ctx::Ctx;
-use crate::model::config::HUB_DESCRIPTION_BYTES;
-
-const TEMPLATE: &str = "docs/DOCKER_HUB.template.md";
-const PAGE: &str = "DOCKER_HUB.md";
+use crate::model::hub_page::{PAGE, Sizes};
+use crate::model::version::ReleaseTag;
+use crate::page::{self, SIZES};
+use crate::state;
+use crate::tools::files::{self, Edit};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// Fail with a diff if a generated file is not up to date
     #[arg(long)]
     pub check: bool,
+    /// Weigh this release in the registry first
+    #[arg(long, value_name = "RELEASE", conflicts_with = "check")]
+    pub sizes: Option<ReleaseTag>,
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
-    let page = render(ctx)?;
-    let there = std::fs::read_to_string(ctx.root.join(PAGE)).unwrap_or_default();
-    if there == page {
-        return Ok(());
+    let mut edits = Vec::new();
+    let sizes = match args.sizes {
+        None => page::sizes(ctx)?,
+        Some(release) => {
+            let sizes = weigh(ctx, release)?;
+            let before = std::fs::read_to_string(ctx.root.join(SIZES)).unwrap_or_default();
+            edits.push(Edit {
+                path: SIZES.to_owned(),
+                before,
+                after: serde_json::to_string_pretty(&sizes)? + "\n",
+            });
+            sizes
+        }
+    };
+    edits.push(page::edit(ctx, &ctx.versions()?.into_iter().collect(), &sizes)?);
+    let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
+    if args.check && !diff.is_empty() {
+        bail!("{PAGE} is out of date: run `cargo xtask docs`\n{diff}");
     }
-    if args.check {
-        let diff = TextDiff::from_lines(&there, &page);
-        bail!(
-            "{PAGE} is out of date: run `cargo xtask docs`\n{}",
-            diff.unified_diff().header(PAGE, "generated")
-        );
-    }
-    if ctx.runner.dry_run {
-        println!("# write {PAGE}");
-        return Ok(());
-    }
-    std::fs::write(ctx.root.join(PAGE), page).with_context(|| format!("cannot write {PAGE}"))
+    print!("{diff}");
+    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &edits) }
 }
 
-fn render(ctx: &Ctx) -> Result<String> {
-    let versions = ctx.versions()?;
-    let mut table = String::from("| Tag | Contents |\n|---|---|\n");
+fn weigh(ctx: &Ctx, release: ReleaseTag) -> Result<Sizes> {
+    let repository = state::repository(ctx)?;
+    let mut sizes = Sizes { release: release.to_string(), ..Sizes::default() };
     for variant in &ctx.config.variant {
-        let mut contents = Vec::new();
-        for component in &variant.components {
-            let version = versions.iter().find(|(name, _)| name == component);
-            let (_, version) = version.with_context(|| format!("no ARG pins the version of {component}"))?;
-            contents.push(format!("{component} {version}"));
+        let tag = variant.version_tag(release);
+        let index = ctx.registry.image(&ctx.runner, &repository, &tag)?;
+        let index = index.with_context(|| format!("{} is not published", repository.tag(&tag)))?;
+        for platform in &ctx.platforms {
+            let Some(digest) = index.platform(*platform) else { continue };
+            let image = ctx.registry.manifest(&ctx.runner, &repository, digest)?;
+            let bytes = image.context("an index without its image")?.layer_bytes();
+            sizes.bytes.entry(variant.name.clone()).or_default().insert(*platform, bytes);
         }
-        writeln!(table, "| `{}` | {} |", variant.latest_tag(), contents.join(", "))?;
     }
-    let repository = ctx.config.repository()?;
-    let page = ctx.read(TEMPLATE)?.replace("{{variants}}", table.trim_end());
-    let page = page.replace("{{repository}}", repository.path()).replace("{{source}}", &ctx.config.source);
-    if page.len() > HUB_DESCRIPTION_BYTES {
-        bail!(
-            "{PAGE} would have {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten {TEMPLATE}",
-            page.len()
-        );
-    }
-    Ok(page)
+    Ok(sizes)
 }

@@ -3,12 +3,14 @@
 pub mod base_decide;
 pub mod build;
 pub mod build_base;
-pub mod bump_opencode;
+pub mod bump;
+pub mod changelog;
 pub mod completions;
 pub mod docs;
 pub mod doctor;
 pub mod local;
 pub mod lock;
+pub mod next_tag;
 pub mod preflight;
 pub mod promote_base_latest;
 pub mod publish;

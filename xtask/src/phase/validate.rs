@@ -1,10 +1,10 @@
-//! Checks the tree without building it: definition, generated files, scripts, Dockerfiles.
+//! Checks the tree without building it: definition, generated files, changelog, locks, scripts, Dockerfiles.
 
 use anyhow::{Result, bail};
 
 use crate::ctx::Ctx;
 use crate::model::command::Cmd;
-use crate::phase::docs;
+use crate::phase::{changelog, docs, lock};
 use crate::tools::docker;
 
 pub fn run(ctx: &Ctx) -> Result<()> {
@@ -26,6 +26,11 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     // All problems at once, rather than one a run.
     let mut problems: Vec<String> =
         checks.iter().filter_map(|check| ctx.runner.run(check).err()).map(|e| format!("{e:#}")).collect();
-    problems.extend(docs::run(ctx, &docs::Args { check: true }).err().map(|e| format!("{e:#}")));
+    let generated = [
+        docs::run(ctx, &docs::Args { check: true, sizes: None }),
+        changelog::run(ctx, &changelog::Args { action: changelog::Action::Check }),
+        lock::run(ctx, &lock::Args { check: true, ..lock::Args::default() }),
+    ];
+    problems.extend(generated.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")));
     if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
 }

@@ -1,5 +1,7 @@
 //! What git knows about the tree. All of it only labels images; none of it is in a key.
 
+use anyhow::Result;
+
 use crate::model::command::Cmd;
 
 use super::runner::Runner;
@@ -15,4 +17,31 @@ pub fn revision(runner: &Runner) -> Option<String> {
 pub fn commit_time(runner: &Runner) -> Option<String> {
     let text = runner.probe(&Cmd::new("git", ["log", "-1", "--format=%ct"]))?;
     Some(text.trim().to_owned())
+}
+
+/// True if the repository has that tag.
+pub fn has_tag(runner: &Runner, tag: &str) -> Result<bool> {
+    Ok(!runner.read(&Cmd::new("git", ["tag", "--list", tag]))?.trim().is_empty())
+}
+
+/// What differs from the last commit, untracked files included; empty for a clean tree.
+pub fn changes(runner: &Runner) -> Result<String> {
+    runner.read(&Cmd::new("git", ["status", "--porcelain"]))
+}
+
+/// The name of the branch; empty on a detached head.
+pub fn branch(runner: &Runner) -> Result<String> {
+    Ok(runner.read(&Cmd::new("git", ["branch", "--show-current"]))?.trim().to_owned())
+}
+
+/// Commits these files and no other.
+pub fn commit(runner: &Runner, paths: &[&str], message: &str) -> Result<()> {
+    runner.run(&Cmd::new("git", ["add", "--"]).args(paths.iter().copied()))?;
+    let cmd = Cmd::new("git", ["commit", "--quiet", "--message", message, "--only", "--"]);
+    runner.run(&cmd.args(paths.iter().copied()))
+}
+
+/// An annotated tag on the last commit.
+pub fn tag(runner: &Runner, tag: &str, message: &str) -> Result<()> {
+    runner.run(&Cmd::new("git", ["tag", "--annotate", tag, "--message", message]))
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::model::version::Version;
+
 use super::web::{Answer, Web};
 
 /// Everything that the registry says about a package (npm/registry, docs/responses/package-metadata.md).
@@ -36,12 +38,9 @@ impl Packument {
         self.time.get(version)?.parse().ok()
     }
 
-    /// Released versions, newest first; pre-releases do not count.
-    pub fn releases(&self) -> Vec<semver::Version> {
-        let parsed = self.versions.keys().filter_map(|text| text.parse::<semver::Version>().ok());
-        let mut releases: Vec<_> = parsed.filter(|version| version.pre.is_empty()).collect();
-        releases.sort_by(|a, b| b.cmp(a));
-        releases
+    /// Released versions; pre-releases do not count.
+    pub fn releases(&self) -> Vec<Version> {
+        self.versions.keys().filter_map(|text| text.parse().ok()).collect()
     }
 }
 

@@ -1,0 +1,75 @@
+//! The description on Docker Hub, from its template, the definition, the pinned versions and the sizes of the last
+//! release.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::config::{Config, HUB_DESCRIPTION_BYTES};
+use super::platform::Platform;
+
+pub const TEMPLATE: &str = "docs/DOCKER_HUB.template.md";
+pub const PAGE: &str = "DOCKER_HUB.md";
+
+/// What the images of a release weigh, as `docs --sizes` records it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// The release that was weighed.
+    pub release: String,
+    /// Compressed bytes of all layers, by variant and platform.
+    pub bytes: BTreeMap<String, BTreeMap<Platform, u64>>,
+}
+
+/// The page. `versions` are the pinned ones by component. A page that Docker Hub would cut off is refused.
+pub fn render(
+    config: &Config,
+    template: &str,
+    versions: &BTreeMap<String, String>,
+    sizes: &Sizes,
+) -> Result<String> {
+    let mut table = String::from("| Tag | Contents |");
+    let mut rule = String::from("\n|---|---|");
+    let weighed = !sizes.bytes.is_empty();
+    for platform in config.platforms.iter().filter(|_| weighed) {
+        write!(table, " {} |", platform.arch())?;
+        rule.push_str("--:|");
+    }
+    table.push_str(&rule);
+    for variant in &config.variant {
+        let mut contents = Vec::new();
+        for component in &variant.components {
+            let version = versions.get(component);
+            let version = version.with_context(|| format!("no ARG pins the version of {component}"))?;
+            contents.push(format!("{component} {version}"));
+        }
+        write!(table, "\n| `{}` | {} |", variant.latest_tag(), contents.join(", "))?;
+        for platform in config.platforms.iter().filter(|_| weighed) {
+            let bytes = sizes.bytes.get(&variant.name).and_then(|sizes| sizes.get(platform));
+            match bytes {
+                Some(bytes) => write!(table, " {} MB |", (bytes + 500_000) / 1_000_000)?,
+                None => table.push_str(" |"),
+            }
+        }
+    }
+    if weighed {
+        write!(table, "\n\nDownload sizes are those of {}.", sizes.release)?;
+    }
+    let repository = config.repository()?;
+    let page = template.replace("{{variants}}", &table);
+    let page = page.replace("{{repository}}", repository.path()).replace("{{source}}", &config.source);
+    if let Some((_, rest)) = page.split_once("{{") {
+        bail!(
+            "{TEMPLATE}: nothing is known to stand for {{{{{}",
+            rest.split('\n').next().unwrap_or_default()
+        );
+    }
+    if page.len() > HUB_DESCRIPTION_BYTES {
+        bail!(
+            "{PAGE} would have {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten {TEMPLATE}",
+            page.len()
+        );
+    }
+    Ok(page)
+}

@@ -1,0 +1,314 @@
+//! Pins another version of a component: the `ARG`, the locks, the changelog and the generated page, all or none of them.
+//!
+//! Refuses a version that is not complete on every platform, a dirty tree, and a lower version unless asked. Everything
+//! is computed and every file of the new locks is read before anything in the tree changes.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::ctx::Ctx;
+use crate::locks::{self, Versions};
+use crate::model::changelog::{Bump, Changelog, Entry};
+use crate::model::component::Component;
+use crate::model::dockerfile;
+use crate::model::version::{ReleaseTag, Version};
+use crate::page;
+use crate::supply::{self, Depth, Problem, Supply, Upstream};
+use crate::tags;
+use crate::tools::files::{self, Edit};
+use crate::tools::git;
+
+/// How many versions `latest` tries whose own files are there but not those of their dependencies.
+const TRIES: usize = 5;
+const CHANGELOG: &str = "CHANGELOG.md";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Component to pin, as images/devbox.toml names it
+    pub component: String,
+    /// The new version, such as 1.14.44, or latest: the newest that is complete on every platform
+    pub version: Wanted,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct OpencodeArgs {
+    /// The new version, such as 1.14.44, or latest: the newest that is complete on every platform
+    pub version: Wanted,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Allow a version that is lower than the pinned one
+    #[arg(long)]
+    pub downgrade: bool,
+    /// Allow changes in the tree that are not committed
+    #[arg(long, conflicts_with = "commit")]
+    pub allow_dirty: bool,
+    /// How long to wait for files that are propagating, such as 1h
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    pub wait: SignedDuration,
+    /// Commit the change
+    #[arg(long)]
+    pub commit: bool,
+    /// Give the commit the next release tag, annotated
+    #[arg(long, requires = "commit")]
+    pub tag: bool,
+}
+
+/// A version, or the newest complete one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Latest,
+    Version(Version),
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "latest" { Ok(Self::Latest) } else { text.parse().map(Self::Version) }
+    }
+}
+
+impl From<OpencodeArgs> for Args {
+    fn from(args: OpencodeArgs) -> Self {
+        Self { component: "opencode".to_owned(), version: args.version, options: args.options }
+    }
+}
+
+/// A version that can be had, with everything that changes for it.
+struct Plan {
+    from: Version,
+    to: Version,
+    edits: Vec<Edit>,
+    /// The release whose entry the changelog got.
+    entry: Option<ReleaseTag>,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let component = ctx.config.component(&args.component)?;
+    refuse_dirty(ctx, &args.options)?;
+    let versions = locks::pinned(ctx)?;
+    let text = &versions[&component.name];
+    let from: Version = text.parse().map_err(|why| anyhow::anyhow!("{}={text}: {why}", component.arg()))?;
+    if args.version == Wanted::Version(from) {
+        ctx.say(format!("{} is at {from} already", component.name));
+        return Ok(());
+    }
+    if let Wanted::Version(to) = args.version
+        && to < from
+        && !args.options.downgrade
+    {
+        bail!("{} is at {from}: {to} is lower; say --downgrade to go back", component.name);
+    }
+    let supply = Supply::new(ctx)?;
+    let upstream = supply.upstream(ctx, component)?;
+    let bump = Bumper { ctx, component, versions, from, supply, upstream, options: &args.options };
+    let plan = match args.version {
+        Wanted::Version(to) => Some(bump.to(to)?),
+        Wanted::Latest => bump.latest()?,
+    };
+    match plan {
+        Some(plan) => apply(ctx, component, &plan, &args.options),
+        None => Ok(()),
+    }
+}
+
+/// A bump is one reviewable change; with other changes around it would not be.
+fn refuse_dirty(ctx: &Ctx, options: &Options) -> Result<()> {
+    let changes = git::changes(&ctx.runner)?;
+    if options.allow_dirty || changes.is_empty() {
+        return Ok(());
+    }
+    let first: Vec<&str> = changes.lines().take(5).map(str::trim).collect();
+    bail!(
+        "the tree has changes that are not committed ({}): commit or stash them, or say --allow-dirty",
+        first.join(", ")
+    )
+}
+
+struct Bumper<'a> {
+    ctx: &'a Ctx,
+    component: &'a Component,
+    versions: Versions,
+    from: Version,
+    supply: Supply,
+    upstream: Upstream,
+    options: &'a Options,
+}
+
+impl Bumper<'_> {
+    /// The plan for one version, or why it cannot be had and which one can.
+    fn to(&self, to: Version) -> Result<Plan> {
+        let name = &self.component.name;
+        let wait = Duration::try_from(self.options.wait).context("--wait")?;
+        let own = supply::own_files(self.ctx, self.component, &to.to_string());
+        let report = self.supply.check(&own, Depth::Presence, wait);
+        if !report.problems.is_empty() {
+            let newest = self.supply.newest_complete(self.ctx, self.component, &self.upstream);
+            let mend = match newest {
+                Some(newest) if newest > self.from => {
+                    format!("the newest complete version is {newest}: run `cargo xtask bump {name} {newest}`")
+                }
+                Some(newest) if newest == self.from => {
+                    format!("the newest complete version is {newest}, which is pinned")
+                }
+                Some(newest) => format!("the newest complete version is {newest}"),
+                None => "no version is complete".to_owned(),
+            };
+            bail!("{name} {to} is not complete and nothing was changed: {}; {mend}", lines(&report.problems));
+        }
+        self.plan(to, wait)
+    }
+
+    /// The plan for the newest version that is complete with its dependencies; `None` if that is pinned.
+    fn latest(&self) -> Result<Option<Plan>> {
+        let name = &self.component.name;
+        let Some(newest) = self.supply.newest_complete(self.ctx, self.component, &self.upstream) else {
+            bail!("no version of {name} is complete on every platform");
+        };
+        self.say_why(newest);
+        if newest <= self.from {
+            self.ctx.say(format!("{name} is at {} already", self.from));
+            return Ok(None);
+        }
+        let newer = |version: &&Version| **version <= newest && **version > self.from;
+        let mut problems = Vec::new();
+        for to in self.upstream.whole.iter().filter(newer).take(TRIES) {
+            match self.to(*to) {
+                Ok(plan) => return Ok(Some(plan)),
+                Err(error) => problems.push(format!("{error:#}")),
+            }
+            self.ctx.say(format!("passing over {name} {to}: {}", problems.last().map_or("", String::as_str)));
+        }
+        bail!(
+            "no version of {name} above {} can be had; nothing was changed:\n  {}",
+            self.from,
+            problems.join("\n  ")
+        )
+    }
+
+    /// Says why `latest` is not what upstream calls the latest.
+    fn say_why(&self, newest: Version) {
+        let newer: Vec<&Version> =
+            self.upstream.published.iter().filter(|version| **version > newest).collect();
+        let Some(published) = newer.first() else {
+            self.ctx.say(format!("{} {newest} is the newest version", self.component.name));
+            return;
+        };
+        let own = supply::own_files(self.ctx, self.component, &published.to_string());
+        let why = self.supply.check(&own, Depth::Presence, Duration::ZERO).problems;
+        self.ctx.say(format!(
+            "{} {newest} is the newest complete version: {} newer ones, up to {published}, are not complete: {}",
+            self.component.name,
+            newer.len(),
+            lines(&why)
+        ));
+    }
+
+    /// Computes every edit, and reads every file that the new locks name.
+    fn plan(&self, to: Version, wait: Duration) -> Result<Plan> {
+        let mut versions = self.versions.clone();
+        versions.insert(self.component.name.clone(), to.to_string());
+        let mut edits = locks::resolve(self.ctx, &[self.component], &versions, false)?;
+        let texts: BTreeMap<&str, &str> = edits.iter().map(|e| (e.path.as_str(), e.after.as_str())).collect();
+        let needs = supply::closure(self.ctx, &[self.component], &|path| match texts.get(path) {
+            Some(text) => Ok((*text).to_owned()),
+            None => self.ctx.read(path),
+        })?;
+        let report = self.supply.check(&needs, Depth::Bytes, wait);
+        if !report.problems.is_empty() {
+            bail!(
+                "{} {to} cannot be had with its dependencies and nothing was changed: {}",
+                self.component.name,
+                lines(&report.problems)
+            );
+        }
+        edits.insert(0, self.dockerfile(to)?);
+        let (changelog, entry) = self.changelog(to)?;
+        edits.push(changelog);
+        edits.push(page::edit(self.ctx, &versions, &page::sizes(self.ctx)?)?);
+        edits.retain(Edit::changes);
+        Ok(Plan { from: self.from, to, edits, entry })
+    }
+
+    /// The one Dockerfile that pins the component.
+    fn dockerfile(&self, to: Version) -> Result<Edit> {
+        let arg = self.component.arg();
+        for image in [&self.ctx.config.variants, &self.ctx.config.base] {
+            let before = self.ctx.read(&image.dockerfile)?;
+            if dockerfile::arg_default(&before, &arg).is_some() {
+                let after = dockerfile::with_arg_default(&before, &arg, &to.to_string())
+                    .with_context(|| image.dockerfile.clone())?;
+                return Ok(Edit { path: image.dockerfile.clone(), before, after });
+            }
+        }
+        bail!("no Dockerfile pins {} by `ARG {arg}=…`", self.component.name)
+    }
+
+    /// A release is named after opencode, so its bump makes the entry; other bumps wait for a release, which --tag is.
+    fn changelog(&self, to: Version) -> Result<(Edit, Option<ReleaseTag>)> {
+        let before = self.ctx.read(CHANGELOG)?;
+        let log = Changelog::parse(&before);
+        let newest_is_open = match log.newest() {
+            Some(newest) => !git::has_tag(&self.ctx.runner, &newest.to_string())?,
+            None => false,
+        };
+        let tag = match (self.component.name.as_str(), self.options.tag) {
+            ("opencode", true) => Some(tags::next(self.ctx, to)?),
+            ("opencode", false) => Some(ReleaseTag::first(to)),
+            (_, true) => Some(tags::next(self.ctx, self.ctx.opencode_version()?)?),
+            (_, false) => None,
+        };
+        let date = Timestamp::now().strftime("%F").to_string();
+        let entry = tag.map(|tag| Entry { tag, date: &date, newest_is_open });
+        let between = |version: &&Version| **version > self.from && **version < to;
+        let mut skipped: Vec<Version> = self.upstream.published.iter().filter(between).copied().collect();
+        skipped.sort();
+        let notes = self.component.notes(&to.to_string());
+        let bump =
+            Bump { component: &self.component.name, from: self.from, to, notes: &notes, skipped: &skipped };
+        let after = log.bump(bump, entry)?.to_string();
+        Ok((Edit { path: CHANGELOG.to_owned(), before, after }, tag))
+    }
+}
+
+/// Shows the change, makes it, and commits it where that is asked for.
+fn apply(ctx: &Ctx, component: &Component, plan: &Plan, options: &Options) -> Result<()> {
+    let Plan { from, to, edits, entry } = plan;
+    let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
+    if ctx.json {
+        println!(
+            "{}",
+            json!({ "component": component.name, "from": from.to_string(), "to": to.to_string(), "files": paths, "entry": entry })
+        );
+    } else {
+        edits.iter().for_each(|edit| print!("{}", edit.diff()));
+    }
+    if !ctx.runner.dry_run {
+        files::replace(&ctx.root, edits)?;
+    }
+    let subject = format!("Bump {} {from} → {to}", component.name);
+    if options.commit {
+        git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{}", component.notes(&to.to_string())))?;
+    }
+    if let (true, Some(tag)) = (options.tag, entry) {
+        git::tag(&ctx.runner, &tag.to_string(), &subject)?;
+        ctx.ci.set("release_tag", tag)?;
+    }
+    ctx.say(format!("{subject}: {} files", paths.len()));
+    Ok(())
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

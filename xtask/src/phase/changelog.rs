@@ -1,0 +1,57 @@
+//! Checks `CHANGELOG.md`, prints one entry, or gives what is unreleased its release.
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use crate::ctx::Ctx;
+use crate::model::changelog::{Changelog, Entry};
+use crate::model::version::ReleaseTag;
+use crate::tools::files::{self, Edit};
+use crate::tools::git;
+
+const FILE: &str = "CHANGELOG.md";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Action {
+    /// Name what is wrong; with --release-tag, also what that release lacks
+    Check,
+    /// Print the entry of a release, for its notes
+    Show { tag: ReleaseTag },
+    /// Move what is unreleased into the entry of a release
+    Promote { tag: ReleaseTag },
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let text = ctx.read(FILE)?;
+    let log = Changelog::parse(&text);
+    match args.action {
+        Action::Check => {
+            let problems = log.problems(ctx.release_tag);
+            if !problems.is_empty() {
+                bail!("{FILE}: {}", problems.join("\n  "));
+            }
+            Ok(())
+        }
+        Action::Show { tag } => {
+            println!("{}", log.entry(tag).with_context(|| format!("{FILE} has no entry for {tag}"))?);
+            Ok(())
+        }
+        Action::Promote { tag } => {
+            let date = Timestamp::now().strftime("%F").to_string();
+            let newest_is_open = match log.newest() {
+                Some(newest) => !git::has_tag(&ctx.runner, &newest.to_string())?,
+                None => false,
+            };
+            let after = log.promote(Entry { tag, date: &date, newest_is_open })?.to_string();
+            let edit = Edit { path: FILE.to_owned(), before: text, after };
+            print!("{}", edit.diff());
+            if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &[edit]) }
+        }
+    }
+}

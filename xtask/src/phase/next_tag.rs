@@ -1,0 +1,18 @@
+//! Prints the release tag that comes next, by git and the registry.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::ctx::Ctx;
+use crate::tags;
+
+pub fn run(ctx: &Ctx) -> Result<()> {
+    let tag = tags::next(ctx, ctx.opencode_version()?)?;
+    ctx.ci.set("release_tag", tag)?;
+    if ctx.json {
+        println!("{}", json!({ "release_tag": tag }));
+    } else {
+        println!("{tag}");
+    }
+    Ok(())
+}
