@@ -6,6 +6,7 @@ pub mod config;
 pub mod dockerfile;
 pub mod key;
 pub mod platform;
+pub mod promotion;
 pub mod reference;
 pub mod retry;
 pub mod version;

@@ -1,4 +1,7 @@
-//! What git knows about the tree. All of it only labels images; none of it is in a key.
+//! What git knows about the tree. Labels come from here and the proof that a public release is what was tagged; none
+//! of it is in a key.
+
+use anyhow::Result;
 
 use crate::model::command::Cmd;
 
@@ -15,4 +18,20 @@ pub fn revision(runner: &Runner) -> Option<String> {
 pub fn commit_time(runner: &Runner) -> Option<String> {
     let text = runner.probe(&Cmd::new("git", ["log", "-1", "--format=%ct"]))?;
     Some(text.trim().to_owned())
+}
+
+/// The text of a file as a commit has it; `None` where this clone cannot tell.
+pub fn file_at(runner: &Runner, revision: &str, path: &str) -> Option<String> {
+    runner.probe(&Cmd::new("git", ["cat-file", "blob", &format!("{revision}:{path}")]))
+}
+
+/// True if nothing differs from the commit, files that git does not know included.
+pub fn is_clean(runner: &Runner) -> Result<bool> {
+    Ok(runner.read(&Cmd::new("git", ["status", "--porcelain"]))?.is_empty())
+}
+
+/// The tags of the checked-out commit.
+pub fn tags(runner: &Runner) -> Result<Vec<String>> {
+    let text = runner.read(&Cmd::new("git", ["tag", "--points-at", "HEAD"]))?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
