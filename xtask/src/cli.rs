@@ -22,6 +22,9 @@ pub struct Cli {
     /// Image repository to work on, such as docker.io/you/opencode-devbox [default: the registry on this machine]
     #[arg(long, global = true, env = "DEVBOX_REPOSITORY", value_name = "REPOSITORY")]
     pub repository: Option<Repository>,
+    /// Repository in which variants wait for their verdict [default: the image repository's name with -staging]
+    #[arg(long, global = true, env = "DEVBOX_STAGING_REPOSITORY", value_name = "REPOSITORY")]
+    pub staging_repository: Option<Repository>,
     /// Platform to work on; repeat for several [default: all of images/devbox.toml]
     #[arg(long, global = true, value_name = "OS/ARCH")]
     pub platform: Vec<Platform>,
@@ -58,6 +61,23 @@ pub enum Command {
     /// Give the tested images of all variants their version tags
     #[command(after_help = "Example:\n  cargo xtask publish --promote-latest")]
     Publish(phase::publish::Args),
+    /// Complete or undo a promotion that was cut off
+    #[command(after_help = "Examples:\n  cargo xtask repair\n  cargo xtask repair --undo")]
+    Repair(phase::repair::Args),
+    /// Point the floating tags of all variants back at an older release
+    #[command(after_help = "Example:\n  cargo xtask rollback v1.18.18")]
+    Rollback(phase::rollback::Args),
+    /// Say what a release would build, test and tag, and why; change nothing
+    #[command(after_help = "Example:\n  cargo xtask plan --json")]
+    Plan,
+    /// Say which inputs, packages and layers differ between two images, or between an image and this tree
+    #[command(
+        after_help = "Examples:\n  cargo xtask explain latest\n  cargo xtask explain v1.18.15 v1.18.18"
+    )]
+    Explain(phase::explain::Args),
+    /// Show how far a release has come, from the registry alone
+    #[command(after_help = "Example:\n  cargo xtask status --release-tag v1.18.18")]
+    Status,
     /// Point base-latest at the base that the published variants are built upon
     #[command(after_help = "Example:\n  cargo xtask promote-base-latest")]
     PromoteBaseLatest,
@@ -112,4 +132,20 @@ pub enum Command {
         after_help = "Example:\n  cargo xtask completions bash > ~/.local/share/bash-completion/completions/cargo-xtask"
     )]
     Completions(phase::completions::Args),
+}
+
+impl Command {
+    /// True for subcommands that change nothing anywhere.
+    pub fn only_looks(&self) -> bool {
+        matches!(self, Self::Plan | Self::Explain(_) | Self::Status)
+    }
+
+    /// How long the phase may go on trying, in minutes: what it takes on two cores, emulation included, and room.
+    pub fn limit_minutes(&self) -> u64 {
+        match self {
+            Self::BuildBase | Self::Release(_) | Self::Test(_) => 120,
+            Self::Build(_) | Self::Smoke(_) | Self::Doctor(_) => 60,
+            _ => 10,
+        }
+    }
 }

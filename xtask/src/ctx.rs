@@ -1,21 +1,28 @@
 //! What every phase gets: the tree, the settings, the runner. The only reader of the environment.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::env;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::cli::{Cli, Command};
+use crate::missing;
 use crate::model::config::Config;
 use crate::model::dockerfile;
 use crate::model::platform::Platform;
+use crate::model::promotion::Holder;
 use crate::model::reference::Repository;
 use crate::model::version::{ReleaseTag, Version};
+use crate::state::{Base, Verdict};
 use crate::tools::ci_output::CiOutput;
+use crate::tools::hub::Account;
 use crate::tools::registry::Registry;
-use crate::tools::runner::Runner;
+use crate::tools::runner::{self, Runner};
+use crate::tools::{http, process};
 
 /// Where images go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +39,22 @@ pub struct Ctx {
     pub destination: Destination,
     pub release_tag: Option<ReleaseTag>,
     pub json: bool,
+    /// The subcommand only looks: nothing is started, bootstrapped or stored on its way.
+    pub read_only: bool,
     pub runner: Runner,
     pub registry: Registry,
     pub ci: CiOutput,
     pub settings: Settings,
-    /// Whether the release host of gitea-mcp has the pinned version; asked once, and only if it matters.
-    pub gitea_mcp_answers: OnceCell<bool>,
+    /// Where variants wait for their verdict, if not in `<repository>-staging`.
+    pub staging: Option<Repository>,
+    /// This run, as a lease names it.
+    pub holder: Holder,
+    /// The optional parts of the base whose hosts answer; asked once, and only if it matters.
+    pub optional_answers: OnceCell<Vec<String>>,
+    /// The base, once it was found in the registry: a content key never changes its meaning.
+    pub base: RefCell<Option<Base>>,
+    /// Verdicts that passed, by image and suite.
+    pub passed: RefCell<HashMap<(String, String), Verdict>>,
 }
 
 /// What the environment says, read once.
@@ -54,6 +71,10 @@ pub struct Settings {
     pub npm_registry: String,
     /// The Python package index (its "simple" API), as pip itself is told of it.
     pub pypi_index: String,
+    /// Bounds each HTTP request.
+    pub http_timeout: Duration,
+    /// A command that is silent for this long is ended.
+    pub stall: Duration,
 }
 
 impl Ctx {
@@ -71,21 +92,25 @@ impl Ctx {
             }
             (None, _) => Destination::Local,
         };
+        let settings = Settings::read()?;
+        let mut runner = Runner::new(root.clone(), settings.stall);
+        (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
+        runner.dry_run = cli.dry_run || cli.command.only_looks();
         Ok(Self {
-            settings: Settings::read()?,
-            gitea_mcp_answers: OnceCell::new(),
+            staging: cli.staging_repository.clone(),
+            holder: process::holder(),
+            optional_answers: OnceCell::new(),
+            base: RefCell::default(),
+            passed: RefCell::default(),
             release_tag: match cli.release_tag {
                 Some(tag) => Some(tag),
                 None => asked_tag()?,
             },
             json: cli.json,
-            runner: Runner {
-                root: root.clone(),
-                dry_run: cli.dry_run,
-                quiet: cli.quiet,
-                verbose: cli.verbose,
-            },
-            registry: Registry::new(),
+            read_only: cli.command.only_looks(),
+            runner,
+            registry: Registry::new(settings.http_timeout),
+            settings,
             ci: CiOutput::new(env::var("GITHUB_OUTPUT").ok().map(Into::into)),
             root,
             config,
@@ -106,6 +131,30 @@ impl Ctx {
         }
     }
 
+    /// True if the images stay on this machine, so that nothing needs to be public knowledge.
+    pub fn is_rehearsal(&self) -> bool {
+        match &self.destination {
+            Destination::Local => true,
+            Destination::Remote(repository) => repository.is_loopback(),
+        }
+    }
+
+    /// The account that edits descriptions on Docker Hub.
+    pub fn hub_account(&self) -> Result<Account> {
+        let settings = &self.settings;
+        let (Some(username), Some(secret)) = (&settings.hub_username, &settings.hub_token) else {
+            return Err(missing(
+                "set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN (or DOCKERHUB_TOKEN_FILE) to edit the description",
+            ));
+        };
+        Ok(Account {
+            url: settings.hub_url.clone(),
+            username: username.clone(),
+            secret: secret.clone(),
+            timeout: settings.http_timeout,
+        })
+    }
+
     /// The text of a file of the tree.
     pub fn read(&self, path: &str) -> Result<String> {
         read(&self.root, path)
@@ -113,8 +162,8 @@ impl Ctx {
 
     /// Versions pinned in both Dockerfiles.
     pub fn versions(&self) -> Result<Vec<(String, String)>> {
-        let mut versions = dockerfile::versions(&self.read(&self.config.base.dockerfile)?);
-        versions.extend(dockerfile::versions(&self.read(&self.config.variants.dockerfile)?));
+        let mut versions = self.versions_in(&self.config.base.dockerfile)?;
+        versions.extend(self.versions_in(&self.config.variants.dockerfile)?);
         Ok(versions)
     }
 
@@ -124,6 +173,11 @@ impl Ctx {
         let text = self.read(file)?;
         let date = dockerfile::arg_default(&text, "DEBIAN_DATE");
         Ok(date.with_context(|| format!("{file} has no `ARG DEBIAN_DATE=…`"))?.to_owned())
+    }
+
+    /// Versions pinned in one Dockerfile.
+    pub fn versions_in(&self, file: &str) -> Result<Vec<(String, String)>> {
+        Ok(dockerfile::versions(&self.read(file)?))
     }
 
     /// The pinned version of opencode, after which releases are named.
@@ -152,6 +206,8 @@ impl Settings {
             ),
             pypi_index: address(&["PIP_INDEX_URL"], "https://pypi.org/simple"),
             hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
+            http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
+            stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })
     }
 }
@@ -160,6 +216,15 @@ impl Settings {
 fn address(names: &[&str], default: &str) -> String {
     let value = names.iter().find_map(|name| env::var(name).ok()).filter(|value| !value.is_empty());
     value.as_deref().unwrap_or(default).trim_end_matches('/').to_owned()
+}
+
+/// A whole number of seconds from the environment.
+fn seconds(name: &str, default: u64) -> Result<Duration> {
+    let Ok(text) = env::var(name) else { return Ok(Duration::from_secs(default)) };
+    match text.parse() {
+        Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+        _ => anyhow::bail!("{name}={text}: expected a whole number of seconds above 0"),
+    }
 }
 
 /// `NAME`, or the content of the file that `NAME_FILE` names.

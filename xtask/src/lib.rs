@@ -15,10 +15,14 @@
 
 pub mod cli;
 pub mod ctx;
+pub mod disk;
+pub mod ledger;
 pub mod locks;
 pub mod model;
 pub mod page;
 pub mod phase;
+pub mod release_record;
+pub mod rights;
 pub mod state;
 pub mod supply;
 pub mod tags;
@@ -56,6 +60,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
     use cli::Command;
     let ctx = ctx::Ctx::new(&cli)?;
+    ctx.runner.begin(std::time::Duration::from_secs(60 * cli.command.limit_minutes()));
     match cli.command {
         Command::Doctor(args) => phase::doctor::run(&ctx, &args),
         Command::BaseDecide => phase::base_decide::run(&ctx).map(drop),
@@ -63,6 +68,11 @@ pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
         Command::Build(args) => phase::build::run(&ctx, &args),
         Command::Smoke(args) => phase::smoke::run(&ctx, &args),
         Command::Publish(args) => phase::publish::run(&ctx, &args),
+        Command::Repair(args) => phase::repair::run(&ctx, &args),
+        Command::Rollback(args) => phase::rollback::run(&ctx, &args),
+        Command::Plan => phase::plan::run(&ctx),
+        Command::Explain(args) => phase::explain::run(&ctx, &args),
+        Command::Status => phase::status::run(&ctx),
         Command::PromoteBaseLatest => phase::promote_base_latest::run(&ctx),
         Command::UpdateDescription => phase::update_description::run(&ctx),
         Command::Docs(args) => phase::docs::run(&ctx, &args),

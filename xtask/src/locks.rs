@@ -49,7 +49,7 @@ pub fn resolve(
     let settings = &ctx.settings;
     let toolbox = toolbox::open(
         &ctx.runner,
-        &Web::new(),
+        &Web::new(settings.http_timeout),
         &settings.pypi_index,
         &ctx.state_dir(),
         &ctx.read(TOOLS)?,

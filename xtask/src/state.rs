@@ -1,40 +1,55 @@
-//! What this tree means in the registry: its base key, its variants' keys, and which of them exist.
+//! What this tree means in the registry: its base key, its variants' keys, which of them exist and what was tested.
 //!
-//! Everything is asked anew from the registry, which is the only state, so any machine can run any phase.
+//! Everything is asked from the registry, which is the only state, so any machine can run any phase.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use camino::Utf8PathBuf;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use similar::{ChangeTag, TextDiff};
 
 use crate::ctx::{Ctx, Destination};
 use crate::missing;
 use crate::model::bake::Target;
-use crate::model::config::{Image, Variant};
+use crate::model::command::Cmd;
+use crate::model::config::{Image, Optional, Variant};
 use crate::model::dockerfile::arg_default;
-use crate::model::key::{self, Key};
+use crate::model::key::{Change, Inputs, Key, digest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
-use crate::tools::registry::Manifest;
-use crate::tools::{docker, git, local, source, tree};
+use crate::tools::registry::{Manifest, Place};
+use crate::tools::{docker, git, local, process, source, tree};
 
-/// The media type of a smoke verdict.
+/// The artifact type of a smoke verdict.
 pub const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v1+json";
 
-/// The script that decides whether an image is good.
+/// The artifact type of what a build took.
+const BUILD: &str = "application/vnd.opencode-devbox.build.v1+json";
+
+/// The annotation of an image that holds its [`Inputs`].
+pub const INPUTS: &str = "opencode-devbox.inputs";
+
+/// The OCI annotation and label of the commit that an image was built from.
+const REVISION: &str = "org.opencontainers.image.revision";
+
+/// The floating tag of the base.
+pub const BASE_LATEST: &str = "base-latest";
+
+/// The script that decides whether an image is good, and the folder of its parts.
 pub const SUITE: &str = "scripts/smoke-test.sh";
+const SUITE_PARTS: &str = "scripts/smoke";
 
 /// The base that this tree implies.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Base {
     pub key: Key,
     /// `base-<key>`.
     pub tag: String,
+    pub inputs: Inputs,
     /// The Debian image by digest.
     pub debian: String,
-    /// Build arguments that are part of the key.
-    pub args: BTreeMap<String, String>,
     pub repository: Repository,
     /// The index in the registry, if it is complete on every asked platform.
     pub present: Option<Manifest>,
@@ -44,50 +59,113 @@ pub struct Base {
 #[derive(Debug)]
 pub struct Stage<'a> {
     pub variant: &'a Variant,
+    pub key: Key,
     /// `<variant>-<key>` in the staging repository.
     pub tag: String,
+    pub inputs: Inputs,
     pub args: BTreeMap<String, String>,
     pub staging: Repository,
     /// The index in the registry, if it is complete on every asked platform.
     pub present: Option<Manifest>,
 }
 
+impl Stage<'_> {
+    /// The staged index, or the command that makes it.
+    pub fn staged(&self) -> Result<&Manifest> {
+        let name = &self.variant.name;
+        self.present.as_ref().ok_or_else(|| {
+            missing(format!("{} is not staged: run `cargo xtask build {name}`", self.staging.tag(&self.tag)))
+        })
+    }
+}
+
+/// What the smoke suite said about one image on one platform.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verdict {
+    pub image: String,
+    pub platform: Platform,
+    pub variant: String,
+    /// Content key of the suite: its scripts and what it was asked to expect.
+    pub suite: String,
+    pub passed: bool,
+    pub seconds: u64,
+    /// When it ended, in seconds since 1970.
+    pub at: u64,
+    /// Debian packages of the image: name, version and architecture, a line each, separated by tabs.
+    pub packages: String,
+}
+
+/// What a build took; recorded to forecast the next one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BuildRecord {
+    pub seconds: u64,
+    /// How much less disk was free afterwards, in bytes.
+    pub disk_bytes: u64,
+}
+
 /// The repository to work on; the local registry is started where it does not run.
 pub fn repository(ctx: &Ctx) -> Result<Repository> {
     match &ctx.destination {
         Destination::Remote(repository) => Ok(repository.clone()),
+        Destination::Local if ctx.read_only => local::running_repository(&ctx.state_dir()),
         Destination::Local => local::repository(&ctx.runner, &ctx.state_dir()),
     }
 }
 
+/// The host of the local registry, if it runs.
+pub fn running_registry(ctx: &Ctx) -> Option<String> {
+    Some(local::running_repository(&ctx.state_dir()).ok()?.host().to_owned())
+}
+
+/// Where variants wait for their verdict: `<repository>-staging`, unless another is asked for.
+pub fn staging(ctx: &Ctx, repository: &Repository) -> Repository {
+    ctx.staging.clone().unwrap_or_else(|| repository.staging())
+}
+
 /// Computes the base's key and looks it up.
 ///
-/// gitea-mcp comes from a release host that not every machine reaches. A base that has it is used wherever it exists;
-/// only where one would have to be built does it matter whether the host answers, and without it another key results.
+/// Optional parts come from hosts that not every machine reaches. A base that has all of them is used wherever it
+/// exists; only where one would have to be built does it matter which hosts answer, and what is left out is part of
+/// the key.
 pub fn base(ctx: &Ctx) -> Result<Base> {
+    if let Some(base) = ctx.base.borrow().as_ref() {
+        return Ok(base.clone());
+    }
     let repository = repository(ctx)?;
     let (debian, digests) = debian(ctx, &repository)?;
     let entries = tree::snapshot(&ctx.root, &ctx.config.base.inputs)?;
-    let make = |gitea_mcp: bool| -> Result<Base> {
-        let args = BTreeMap::from([("INSTALL_GITEA_MCP".to_owned(), gitea_mcp.to_string())]);
-        let key = key::key(&entries, &args, &digests);
+    let optional = &ctx.config.base_optional;
+    let versions = ctx.versions_in(&ctx.config.base.dockerfile)?;
+    let make = |installed: &dyn Fn(&Optional) -> bool| -> Result<Base> {
+        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string())).collect();
+        let mut inputs = Inputs::new(&entries, args, named("Debian", digests.clone()));
+        inputs.versions = versions.iter().cloned().collect();
+        let key = inputs.key();
         let tag = format!("base-{key}");
         let present = complete(ctx, &repository, &tag)?;
-        Ok(Base { key, tag, debian: debian.clone(), args, repository: repository.clone(), present })
+        let (debian, repository) = (debian.clone(), repository.clone());
+        Ok(Base { key, tag, inputs, debian, repository, present })
     };
-    let whole = make(true)?;
-    if whole.present.is_some() || *ctx.gitea_mcp_answers.get_or_init(|| gitea_mcp_answers(ctx)) {
-        return Ok(whole);
+    let mut base = make(&|_| true)?;
+    if base.present.is_none() {
+        let answers = ctx.optional_answers.get_or_init(|| {
+            optional.iter().filter(|part| answers(ctx, part)).map(|part| part.name.clone()).collect()
+        });
+        if answers.len() < optional.len() {
+            base = make(&|part| answers.contains(&part.name))?;
+        }
     }
-    make(false)
+    if let Some(manifest) = &base.present {
+        ctx.registry.remember(&base.repository, &base.tag, manifest);
+        *ctx.base.borrow_mut() = Some(base.clone());
+    }
+    Ok(base)
 }
 
-/// True if the release host of gitea-mcp has the pinned version.
-fn gitea_mcp_answers(ctx: &Ctx) -> bool {
+/// True if the host of an optional part has the pinned version.
+fn answers(ctx: &Ctx, part: &Optional) -> bool {
     let Ok(text) = ctx.read(&ctx.config.base.dockerfile) else { return false };
-    let (url, version) = (arg_default(&text, "GITEA_MCP_URL"), arg_default(&text, "GITEA_MCP_VERSION"));
-    let (Some(url), Some(version)) = (url, version) else { return false };
-    source::answers(&format!("{url}/v{version}/checksums.txt"))
+    part.probe_url(|name| arg_default(&text, name)).is_some_and(|url| source::answers(&url))
 }
 
 /// The base, or the command that makes it.
@@ -104,24 +182,36 @@ pub fn existing_base(ctx: &Ctx) -> Result<(Base, Manifest)> {
 
 /// Computes the keys of variants (all, if none is named) and looks them up.
 pub fn stages<'a>(ctx: &'a Ctx, names: &[String], base: &Base, index: &Manifest) -> Result<Vec<Stage<'a>>> {
-    let entries = tree::snapshot(&ctx.root, &ctx.config.variants.inputs)?;
-    let mut upon = platform_digests(ctx, index)?;
-    upon.insert("debian".to_owned(), base.debian.clone());
-    let staging = base.repository.staging();
+    let mut upon = named("base", platform_digests(ctx, index)?);
+    upon.insert("Debian".to_owned(), base.debian.rsplit('@').next().unwrap_or_default().to_owned());
+    let staging = staging(ctx, &base.repository);
     let mut stages = Vec::new();
     for variant in chosen(ctx, names)? {
-        let mut args = BTreeMap::new();
-        for component in ["opencode", "omos", "pi"] {
-            args.insert(format!("INSTALL_{}", component.to_uppercase()), variant.has(component).to_string());
-        }
-        let key = key::key(&entries, &args, &upon);
+        let inputs = variant_inputs(ctx, variant, upon.clone())?;
+        let mut args = inputs.args.clone();
+        let key = inputs.key();
         args.insert("BASE_IMAGE".to_owned(), base.repository.digest(&index.digest));
         args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
         let tag = format!("{}-{key}", variant.name);
         let present = complete(ctx, &staging, &tag)?;
-        stages.push(Stage { variant, tag, args, staging: staging.clone(), present });
+        if let Some(manifest) = &present {
+            ctx.registry.remember(&staging, &tag, manifest);
+        }
+        stages.push(Stage { variant, key, tag, inputs, args, staging: staging.clone(), present });
     }
     Ok(stages)
+}
+
+/// What a variant is made from, upon these digests.
+pub fn variant_inputs(ctx: &Ctx, variant: &Variant, upon: BTreeMap<String, String>) -> Result<Inputs> {
+    let entries = tree::snapshot(&ctx.root, &ctx.config.variants.inputs)?;
+    let arg = |component: &str| {
+        (format!("INSTALL_{}", component.to_uppercase()), variant.has(component).to_string())
+    };
+    let mut inputs = Inputs::new(&entries, ["opencode", "omos", "pi"].map(arg).into(), upon);
+    let versions = ctx.versions_in(&ctx.config.variants.dockerfile)?;
+    inputs.versions = versions.into_iter().filter(|(name, _)| variant.has(name)).collect();
+    Ok(inputs)
 }
 
 /// The variants of these names, in the order of devbox.toml; all if there are no names.
@@ -147,6 +237,11 @@ fn platform_digests(ctx: &Ctx, index: &Manifest) -> Result<BTreeMap<String, Stri
     ctx.platforms.iter().map(digest).collect()
 }
 
+/// Puts a name before each key.
+fn named(name: &str, map: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    map.into_iter().map(|(key, value)| (format!("{name} {key}"), value)).collect()
+}
+
 /// The Debian image by digest and its digest per platform. A local repository uses the copy that was bootstrapped
 /// once, so that the key stays; otherwise Docker Hub is asked, and where it cannot be reached the archive is used.
 fn debian(ctx: &Ctx, repository: &Repository) -> Result<(String, BTreeMap<String, String>)> {
@@ -168,29 +263,23 @@ fn debian(ctx: &Ctx, repository: &Repository) -> Result<(String, BTreeMap<String
 }
 
 fn bootstrap(ctx: &Ctx, mirror: &Repository, suite: &str) -> Result<Manifest> {
-    ctx.say(format!("Docker Hub does not answer: making {} from Debian's archive", mirror.tag(suite)));
+    ctx.say(format!("Docker Hub does not answer: {} is made from Debian's archive", mirror.tag(suite)));
     let debian = &ctx.config.debian;
     let script = "scripts/bootstrap-debian.sh";
-    let mut cmd =
-        crate::model::command::Cmd::new(script, ["--suite", &debian.suite, "--date", &ctx.debian_date()?]);
+    let mut cmd = Cmd::new(script, ["--suite", &debian.suite, "--date", &ctx.debian_date()?]);
     cmd = cmd.args(["--repository", &mirror.to_string()]);
     for platform in &ctx.platforms {
         cmd = cmd.args(["--platform", &platform.to_string()]);
     }
-    ctx.runner.run(&cmd)?;
+    if !ctx.read_only {
+        ctx.runner.run(&cmd)?;
+    }
     if ctx.runner.dry_run {
-        let manifests: Vec<_> = ctx
-            .platforms
-            .iter()
-            .map(|p| {
-                json!({ "digest": "sha256:unknown-until-made",
-            "platform": { "os": "linux", "architecture": p.arch() } })
-            })
-            .collect();
-        return Ok(Manifest {
-            digest: "sha256:unknown-until-made".to_owned(),
-            json: json!({ "manifests": manifests }),
-        });
+        let digest = "sha256:unknown-until-made";
+        let entry = |platform: &Platform| json!({ "digest": digest, "platform": { "os": "linux", "architecture": platform.arch() } });
+        let manifests: Vec<_> = ctx.platforms.iter().map(entry).collect();
+        let json = json!({ "manifests": manifests });
+        return Ok(Manifest { digest: digest.to_owned(), size: 0, media_type: String::new(), json });
     }
     complete(ctx, mirror, suite)?.with_context(|| format!("{script} left no complete {}", mirror.tag(suite)))
 }
@@ -212,7 +301,7 @@ pub fn labels(ctx: &Ctx, title: &str, components: &[String]) -> Result<BTreeMap<
     label("licenses", "MIT".to_owned());
     label("version", ctx.opencode_version()?.to_string());
     if let Some(revision) = git::revision(&ctx.runner) {
-        label("revision", revision);
+        labels.insert(REVISION.to_owned(), revision);
     }
     for (name, version) in ctx.versions()? {
         if components.contains(&name) {
@@ -220,6 +309,15 @@ pub fn labels(ctx: &Ctx, title: &str, components: &[String]) -> Result<BTreeMap<
         }
     }
     Ok(labels)
+}
+
+/// What an image carries about its own making, beside its labels.
+pub fn annotations(ctx: &Ctx, inputs: &Inputs) -> Result<BTreeMap<String, String>> {
+    let mut annotations = BTreeMap::from([(INPUTS.to_owned(), serde_json::to_string(inputs)?)]);
+    if let Some(revision) = git::revision(&ctx.runner) {
+        annotations.insert(REVISION.to_owned(), revision);
+    }
+    Ok(annotations)
 }
 
 /// Builds and pushes targets in one bake.
@@ -231,19 +329,111 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
         return Ok(());
     }
     docker::require_engine(&ctx.runner)?;
-    ctx.runner.run(&docker::bake(&definition, git::commit_time(&ctx.runner).as_deref()))
+    ctx.runner.run_again(&docker::bake(&definition, git::commit_time(&ctx.runner).as_deref()))
 }
 
-/// The tag of the verdict on one image: a function of image, suite and platform, so a change of any of them asks anew.
-pub fn verdict_tag(ctx: &Ctx, image: &str, platform: Platform) -> Result<String> {
-    let suite = key::digest(ctx.read(SUITE)?.as_bytes());
-    let text = format!("{image}\n{suite}\n{platform}");
-    Ok(format!("verdict-{}", &key::digest(text.as_bytes())["sha256:".len()..][..32]))
+/// The content key of the smoke suite as it stands, with what it is asked to expect of a variant.
+pub fn suite(ctx: &Ctx, variant: &Variant) -> Result<String> {
+    let entries = tree::snapshot(&ctx.root, &[SUITE.to_owned(), SUITE_PARTS.to_owned()])?;
+    let args = BTreeMap::from([("arguments".to_owned(), expectations(ctx, variant)?.join(" "))]);
+    Ok(Inputs::new(&entries, args, BTreeMap::new()).key().to_string())
 }
 
-/// How long the suite as it stands took to pass on this image; `None` if it has not passed.
-pub fn passed(ctx: &Ctx, staging: &Repository, image: &str, platform: Platform) -> Result<Option<u64>> {
-    let verdict = ctx.registry.artifact(&ctx.runner, staging, &verdict_tag(ctx, image, platform)?)?;
-    let verdict = verdict.filter(|verdict| verdict["passed"] == true && verdict["image"] == image);
-    Ok(verdict.map(|verdict| verdict["seconds"].as_u64().unwrap_or_default()))
+/// What the tree pins is what the image has to answer: the suite's arguments beside the image and its platform.
+pub fn expectations(ctx: &Ctx, variant: &Variant) -> Result<Vec<String>> {
+    let mut words = vec!["--components".to_owned(), variant.components.join(",")];
+    words.extend(["--max-size-mb".to_owned(), variant.budget_mb.to_string()]);
+    for (name, version) in ctx.versions()? {
+        if variant.has(&name) || ["node", "uv", "mempalace"].contains(&name.as_str()) {
+            words.extend(["--expect".to_owned(), format!("{name}={version}")]);
+        }
+    }
+    Ok(words)
+}
+
+/// The newest verdict of the suite as it stands on one platform's image; `None` if it was never run.
+pub fn verdict(ctx: &Ctx, stage: &Stage<'_>, platform: Platform) -> Result<Option<Verdict>> {
+    let index = stage.staged()?;
+    let image = index.platform(platform).context("a complete index lacks a platform")?;
+    let suite = suite(ctx, stage.variant)?;
+    let memo = (image.to_owned(), suite.clone());
+    if let Some(known) = ctx.passed.borrow().get(&memo) {
+        return Ok(Some(known.clone()));
+    }
+    let found = verdicts(ctx, &stage.staging, image)?;
+    let newest =
+        found.into_iter().filter(|it| it.suite == suite && it.platform == platform).max_by_key(|it| it.at);
+    if let Some(verdict) = newest.as_ref().filter(|verdict| verdict.passed) {
+        ctx.passed.borrow_mut().insert(memo, verdict.clone());
+    }
+    Ok(newest)
+}
+
+/// All verdicts on one platform's image, of any suite.
+pub fn verdicts(ctx: &Ctx, staging: &Repository, image: &str) -> Result<Vec<Verdict>> {
+    let found = ctx.registry.referrers(&ctx.runner, staging, image, VERDICT)?;
+    let parsed =
+        found.into_iter().filter_map(|(_, document)| serde_json::from_value::<Verdict>(document).ok());
+    Ok(parsed.filter(|verdict| verdict.image == image).collect())
+}
+
+/// Records a verdict beside the image that it is about.
+pub fn record_verdict(ctx: &Ctx, staging: &Repository, verdict: &Verdict) -> Result<()> {
+    let image =
+        ctx.registry.manifest(&ctx.runner, staging, &verdict.image)?.context("the tested image is gone")?;
+    let labels = BTreeMap::from([
+        ("opencode-devbox.passed".to_owned(), verdict.passed.to_string()),
+        ("opencode-devbox.suite".to_owned(), verdict.suite.clone()),
+    ]);
+    let document = serde_json::to_value(verdict)?;
+    let place = Place::Referrer(&image);
+    ctx.registry.put_document(&ctx.runner, staging, &place, VERDICT, &labels, &document).map(drop)
+}
+
+/// Records what a build took, beside each image that it made.
+pub fn record_build(
+    ctx: &Ctx,
+    images: &[Manifest],
+    staging: &Repository,
+    record: &BuildRecord,
+) -> Result<()> {
+    for image in images {
+        let document = serde_json::to_value(record)?;
+        let place = Place::Referrer(image);
+        ctx.registry.put_document(&ctx.runner, staging, &place, BUILD, &BTreeMap::new(), &document)?;
+    }
+    Ok(())
+}
+
+/// What the build of an image took, where it was recorded.
+pub fn build_record(ctx: &Ctx, staging: &Repository, image: &str) -> Result<Option<BuildRecord>> {
+    let found = ctx.registry.referrers(&ctx.runner, staging, image, BUILD)?;
+    Ok(found.into_iter().rev().find_map(|(_, document)| serde_json::from_value(document).ok()))
+}
+
+/// The inputs that an image was made from, as it carries them; `None` for an image that carries none.
+pub fn inputs_of(image: &Manifest) -> Option<Inputs> {
+    serde_json::from_str(image.annotation(INPUTS)?).ok()
+}
+
+/// What led from an older image to these inputs. How many lines of a file changed is told where this clone has the
+/// commit of the older image, and the very text that went into it.
+pub fn changes(ctx: &Ctx, old: &Manifest, new: &Inputs) -> Option<Vec<Change>> {
+    let mut changes = new.changes(&inputs_of(old)?);
+    let revision = old.annotation(REVISION).map(|revision| revision.trim_end_matches("-dirty"));
+    for change in &mut changes {
+        let Change::Edited { path, was, lines } = change else { continue };
+        let before = revision.and_then(|revision| git::file_at(&ctx.runner, revision, path));
+        let before = before.filter(|text| digest(text.as_bytes()).ends_with(was.as_str()));
+        if let (Some(before), Ok(after)) = (before, ctx.read(path)) {
+            let diff = TextDiff::from_lines(&before, &after);
+            *lines = Some(diff.iter_all_changes().filter(|line| line.tag() != ChangeTag::Equal).count());
+        }
+    }
+    Some(changes)
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    process::now()
 }

@@ -177,7 +177,7 @@ impl Supply {
         let known = ctx.state_dir().join("verified");
         fs::create_dir_all(&known).with_context(|| format!("cannot create {known}"))?;
         Ok(Self {
-            web: Web::new(),
+            web: Web::new(ctx.settings.http_timeout),
             npm_registry: ctx.settings.npm_registry.clone(),
             pypi_index: ctx.settings.pypi_index.clone(),
             quiet: ctx.runner.quiet,
@@ -197,7 +197,7 @@ impl Supply {
             let problems: Vec<Problem> = results.iter().flatten().cloned().collect();
             let passing =
                 |p: &Problem| matches!(p.verdict, Verdict::Propagating { .. } | Verdict::RateLimited { .. });
-            let pause = retry::backoff(4 + round).min(Duration::from_secs(60));
+            let pause = Duration::from_secs(5 << round.min(4)).min(retry::LONGEST_WAIT);
             let hopeless = problems.iter().any(|problem| !passing(problem));
             if problems.is_empty() || hopeless || Instant::now() + pause > end {
                 return Report { items: needs.len(), read: self.read.load(Ordering::Relaxed), problems };

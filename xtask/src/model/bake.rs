@@ -14,16 +14,21 @@ pub struct Target {
     pub context: String,
     pub args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     pub tag: String,
 }
 
 /// Bake's JSON for a group of targets. `ca` is the host's certificate bundle, passed as a secret: it is in no layer
 /// and no cache key. Attestations are off, since they would put times into the index and so change its digest.
 pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) -> Value {
+    // An image of one platform is pushed without an index.
+    let level = if platforms.len() == 1 { "manifest" } else { "index" };
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     let secrets: Vec<String> = ca.iter().map(|path| format!("type=file,id=ca,src={path}")).collect();
     let mut map = serde_json::Map::new();
     for target in targets {
+        let annotations: Vec<String> =
+            target.annotations.iter().map(|(name, value)| format!("{level}:{name}={value}")).collect();
         map.insert(
             target.name.clone(),
             json!({
@@ -31,6 +36,7 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
                 "dockerfile": target.dockerfile,
                 "args": target.args,
                 "labels": target.labels,
+                "annotations": annotations,
                 "tags": [target.tag],
                 "platforms": platforms,
                 "secret": secrets,

@@ -22,6 +22,9 @@ pub struct Config {
     pub short_description: String,
     pub debian: Debian,
     pub base: Image,
+    /// Parts of the base that are left out where their host does not answer.
+    #[serde(default)]
+    pub base_optional: Vec<Optional>,
     pub variants: Image,
     pub variant: Vec<Variant>,
     pub component: Vec<Component>,
@@ -41,6 +44,34 @@ pub struct Debian {
 pub struct Image {
     pub dockerfile: String,
     pub inputs: Vec<String>,
+}
+
+/// A part of the base that comes from a host of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optional {
+    pub name: String,
+    /// Address that answers where the part can be had; `{NAME}` stands for that `ARG`'s default in the Dockerfile.
+    pub probe: String,
+}
+
+impl Optional {
+    /// The build argument that puts it in: `INSTALL_GITEA_MCP` for gitea-mcp.
+    pub fn arg(&self) -> String {
+        format!("INSTALL_{}", self.name.to_uppercase().replace('-', "_"))
+    }
+
+    /// The address to ask, with the defaults that `arg_default` knows put in; `None` if it lacks one.
+    pub fn probe_url<'a>(&self, arg_default: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+        let mut parts = self.probe.split('{');
+        let mut url = parts.next()?.to_owned();
+        for part in parts {
+            let (name, rest) = part.split_once('}')?;
+            url.push_str(arg_default(name)?);
+            url.push_str(rest);
+        }
+        Some(url)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -118,5 +149,23 @@ impl Config {
             let names: Vec<&str> = self.variant.iter().map(|v| v.name.as_str()).collect();
             anyhow::anyhow!("no variant {name:?}; choose from: {}", names.join(", "))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_optional_part_is_asked_for_where_the_dockerfile_says() {
+        let part = Optional { name: "gitea-mcp".into(), probe: "{URL}/v{V}/sums.txt".into() };
+        assert_eq!(part.arg(), "INSTALL_GITEA_MCP");
+        let default = |name: &str| match name {
+            "URL" => Some("https://x.example"),
+            "V" => Some("1.2"),
+            _ => None,
+        };
+        assert_eq!(part.probe_url(default).as_deref(), Some("https://x.example/v1.2/sums.txt"));
+        assert_eq!(part.probe_url(|_| None), None);
     }
 }

@@ -1,16 +1,17 @@
-//! Content keys: what an image is made from, as a short hash.
+//! Content keys: names of images that depend only on what goes into them.
 //!
-//! A key covers the path, kind, mode and bytes of each input, the build arguments, and the digests of what is built
-//! upon. Each field is written with its length, so that bytes cannot move from one field to the next unnoticed.
+//! The key is a SHA-256 over a record of the inputs ([`Inputs`]) that travels with the image, so that any machine can
+//! say later why two images differ. Every field is written with its length before it, so no two different records
+//! give the same stream. Time, commit and repository name are no inputs.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Changes when the way of hashing changes, so that old and new keys never meet.
-const FORMAT: &str = "opencode-devbox content key 1";
+const FORMAT: &str = "opencode-devbox content key 2";
 
 /// One file of a build context, as git would keep it: only the executable bit of the mode counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,29 @@ pub enum Kind {
     Symlink { target: String },
 }
 
+/// Mode and content of one input file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInput {
+    /// As git writes it: `100644`, `100755`, or `120000` for a symbolic link.
+    pub mode: String,
+    /// SHA-256 of the bytes, or of the link's target, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Everything that an image is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    pub files: BTreeMap<String, FileInput>,
+    /// Build arguments.
+    pub args: BTreeMap<String, String>,
+    /// Resolved digests of what is built upon, by platform or name.
+    pub upon: BTreeMap<String, String>,
+    /// Pinned versions, to name a change by; they stand in the files and so are no part of the key themselves.
+    pub versions: BTreeMap<String, String>,
+}
+
 /// The first 12 hexadecimal digits of the hash.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key(String);
 
 impl fmt::Display for Key {
@@ -36,42 +58,142 @@ impl fmt::Display for Key {
     }
 }
 
-/// Computes the key of an image. The order of `entries` does not matter.
-pub fn key(entries: &[Entry], args: &BTreeMap<String, String>, upon: &BTreeMap<String, String>) -> Key {
-    let mut hash = Sha256::new();
-    let mut field = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    };
-    field(FORMAT.as_bytes());
-    let mut sorted: Vec<&Entry> = entries.iter().collect();
-    sorted.sort_by(|a, b| a.path.cmp(&b.path));
-    field(b"entries");
-    field(&(sorted.len() as u64).to_be_bytes());
-    for entry in sorted {
-        field(entry.path.as_bytes());
-        match &entry.kind {
-            Kind::File { executable, bytes } => {
-                field(if *executable { b"100755" } else { b"100644" });
-                field(bytes);
-            }
-            Kind::Symlink { target } => {
-                field(b"120000");
-                field(target.as_bytes());
+impl Inputs {
+    /// The record of `entries`, in whichever order they come.
+    pub fn new(entries: &[Entry], args: BTreeMap<String, String>, upon: BTreeMap<String, String>) -> Self {
+        let files = entries.iter().map(|entry| (entry.path.clone(), FileInput::of(&entry.kind))).collect();
+        Self { files, args, upon, versions: BTreeMap::new() }
+    }
+
+    /// The name of the image.
+    pub fn key(&self) -> Key {
+        let mut hash = Sha256::new();
+        let mut field = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        field(FORMAT);
+        field("files");
+        field(&self.files.len().to_string());
+        for (path, file) in &self.files {
+            [path, &file.mode, &file.sha256].into_iter().for_each(|text| field(text));
+        }
+        for (name, map) in [("args", &self.args), ("upon", &self.upon)] {
+            field(name);
+            field(&map.len().to_string());
+            for (key, value) in map {
+                field(key);
+                field(value);
             }
         }
+        let mut text = hex(&hash.finalize());
+        text.truncate(12);
+        Key(text)
     }
-    for (name, map) in [("args", args), ("upon", upon)] {
-        field(name.as_bytes());
-        field(&(map.len() as u64).to_be_bytes());
-        for (key, value) in map {
-            field(key.as_bytes());
-            field(value.as_bytes());
+
+    /// What led from `old` to this, as sentences without a verb: the cause of a rebuild. Changed versions are named
+    /// before the files that hold them.
+    pub fn changes(&self, old: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (name, from, to) in differences(&old.versions, &self.versions) {
+            changes.push(Change::Version { name, from, to });
+        }
+        for (path, from, to) in differences(&old.files, &self.files) {
+            changes.push(match (from, to) {
+                (None, _) => Change::Added(path),
+                (_, None) => Change::Removed(path),
+                (Some(from), Some(to)) if from.sha256 == to.sha256 => {
+                    Change::Mode { path, from: from.mode, to: to.mode }
+                }
+                (Some(from), Some(_)) => Change::Edited { path, was: from.sha256, lines: None },
+            });
+        }
+        for (name, from, to) in differences(&old.args, &self.args) {
+            changes.push(Change::Argument { name, from, to });
+        }
+        for (name, from, to) in differences(&old.upon, &self.upon) {
+            changes.push(Change::Upon { name, from, to });
+        }
+        changes
+    }
+}
+
+impl FileInput {
+    fn of(kind: &Kind) -> Self {
+        let (mode, bytes) = match kind {
+            Kind::File { executable: true, bytes } => ("100755", bytes.as_slice()),
+            Kind::File { executable: false, bytes } => ("100644", bytes.as_slice()),
+            Kind::Symlink { target } => ("120000", target.as_bytes()),
+        };
+        Self { mode: mode.to_owned(), sha256: hex(&Sha256::digest(bytes)) }
+    }
+}
+
+/// One difference between the inputs of two images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Change {
+    Version {
+        name: String,
+        from: Option<String>,
+        to: Option<String>,
+    },
+    #[serde(serialize_with = "path_only")]
+    Added(String),
+    #[serde(serialize_with = "path_only")]
+    Removed(String),
+    Mode {
+        path: String,
+        from: String,
+        to: String,
+    },
+    /// `lines` is how many lines differ, where the old text could be had.
+    Edited {
+        path: String,
+        was: String,
+        lines: Option<usize>,
+    },
+    Argument {
+        name: String,
+        from: Option<String>,
+        to: Option<String>,
+    },
+    Upon {
+        name: String,
+        from: Option<String>,
+        to: Option<String>,
+    },
+}
+
+fn path_only<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    BTreeMap::from([("path", path)]).serialize(serializer)
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        match self {
+            Self::Version { name, from, to } => write!(f, "{name} {} → {}", or_none(from), or_none(to)),
+            Self::Added(path) => write!(f, "{path} added"),
+            Self::Removed(path) => write!(f, "{path} removed"),
+            Self::Mode { path, from, to } => write!(f, "{path} mode {from} → {to}"),
+            Self::Edited { path, lines: None, .. } => write!(f, "{path} changed"),
+            Self::Edited { path, lines: Some(1), .. } => write!(f, "{path} changed: 1 line"),
+            Self::Edited { path, lines: Some(lines), .. } => write!(f, "{path} changed: {lines} lines"),
+            Self::Argument { name, from, to } => write!(f, "{name}={} → {}", or_none(from), or_none(to)),
+            Self::Upon { name, .. } => write!(f, "{name} moved"),
         }
     }
-    let mut text = hex(&hash.finalize());
-    text.truncate(12);
-    Key(text)
+}
+
+/// Names whose values differ, with the old and the new value.
+fn differences<T: Clone + PartialEq>(
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+) -> Vec<(String, Option<T>, Option<T>)> {
+    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let pairs = names.into_iter().map(|name| (name.clone(), old.get(name).cloned(), new.get(name).cloned()));
+    pairs.filter(|(_, from, to)| from != to).collect()
 }
 
 /// `sha256:<hex>` of bytes, as OCI descriptors write it.
@@ -92,18 +214,22 @@ mod tests {
         Entry { path: path.to_owned(), kind: Kind::File { executable: false, bytes: text.into() } }
     }
 
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
     fn of(entries: &[Entry]) -> Key {
-        key(entries, &BTreeMap::new(), &BTreeMap::new())
+        Inputs::new(entries, map(&[]), map(&[])).key()
     }
 
     /// A published vector: if this changes, [`FORMAT`] has to change too.
     #[test]
     fn the_key_of_a_known_tree_stays() {
-        let args = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
-        let upon = BTreeMap::from([("linux/amd64".to_owned(), "sha256:00".to_owned())]);
-        assert_eq!(key(&[file("a", "x")], &args, &upon).to_string(), "9de649629abe");
+        let inputs = Inputs::new(&[file("a", "x")], map(&[("A", "1")]), map(&[("linux/amd64", "sha256:00")]));
+        assert_eq!(inputs.key().to_string(), "5476d8886704");
     }
 
+    /// The table of docs/architecture.md, "What changes a key".
     #[test]
     fn what_changes_a_key_and_what_does_not() {
         let plain = of(&[file("a", "12"), file("b", "3")]);
@@ -117,9 +243,35 @@ mod tests {
         let link = |target: &str| Entry { path: "a".into(), kind: Kind::Symlink { target: target.into() } };
         assert_ne!(of(&[link("x")]), of(&[link("y")]), "symlink target");
         assert_ne!(of(&[link("x")]), of(&[file("a", "x")]), "kind");
-        let upon = |digest: &str| BTreeMap::from([("linux/amd64".to_owned(), digest.to_owned())]);
-        let none = BTreeMap::new();
-        assert_ne!(key(&[], &none, &upon("1")), key(&[], &none, &upon("2")), "what is built upon");
-        assert_ne!(key(&[], &upon("1"), &none), key(&[], &none, &upon("1")), "argument or base");
+        let with =
+            |args: &[(&str, &str)], upon: &[(&str, &str)]| Inputs::new(&[], map(args), map(upon)).key();
+        assert_ne!(with(&[], &[("p", "1")]), with(&[], &[("p", "2")]), "what is built upon");
+        assert_ne!(with(&[("p", "1")], &[]), with(&[], &[("p", "1")]), "argument or base");
+        let mut named = Inputs::new(&[file("a", "12"), file("b", "3")], map(&[]), map(&[]));
+        named.versions.insert("opencode".into(), "1.18.18".into());
+        assert_eq!(plain, named.key(), "a version's name is not an input, its file is");
+    }
+
+    #[test]
+    fn changes_are_told_as_causes() {
+        let upon = map(&[("Debian", "1")]);
+        let mut old = Inputs::new(&[file("a", "1"), file("b", "2")], map(&[("X", "1")]), upon);
+        old.versions = map(&[("opencode", "1.18.15")]);
+        let executable =
+            Entry { path: "b".into(), kind: Kind::File { executable: true, bytes: b"2".to_vec() } };
+        let entries = [file("a", "3"), executable, file("c", "")];
+        let mut new = Inputs::new(&entries, map(&[("X", "2")]), map(&[("Debian", "2")]));
+        new.versions = map(&[("opencode", "1.18.18")]);
+        let told: Vec<String> = new.changes(&old).iter().map(ToString::to_string).collect();
+        let expected = [
+            "opencode 1.18.15 → 1.18.18",
+            "a changed",
+            "b mode 100644 → 100755",
+            "c added",
+            "X=1 → 2",
+            "Debian moved",
+        ];
+        assert_eq!(told, expected);
+        assert!(old.changes(&old).is_empty());
     }
 }

@@ -12,6 +12,7 @@ pub mod hub_page;
 pub mod key;
 pub mod npm_lock;
 pub mod platform;
+pub mod promotion;
 pub mod python_lock;
 pub mod reference;
 pub mod retry;

@@ -1,10 +1,14 @@
 //! Builds the variants that the staging repository lacks, all of them and all platforms in one bake.
 
-use anyhow::Result;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
 
 use crate::ctx::Ctx;
+use crate::disk;
 use crate::model::bake::Target;
-use crate::state;
+use crate::state::{self, Base, BuildRecord, Stage};
+use crate::tools::registry::Manifest;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -19,14 +23,70 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     state::chosen(ctx, &args.variants)?;
     let (base, index) = state::existing_base(ctx)?;
     let stages = state::stages(ctx, &args.variants, &base, &index)?;
+    let mut lacking = Vec::new();
+    for stage in &stages {
+        match (&stage.present, args.print) {
+            (Some(_), false) => {
+                ctx.say(format!("{} is there: nothing to build", stage.staging.tag(&stage.tag)))
+            }
+            _ => lacking.push(stage),
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let targets = targets(ctx, &base, &index, &lacking)?;
+    if args.print {
+        return state::bake(ctx, &targets, true);
+    }
+    // What the last build of the family took is what this one may take.
+    disk::require(ctx, &base.repository, &lacking[0].variant.latest_tag(), "variants")?;
+    let (start, free) = (Instant::now(), disk::free(ctx));
+    let built = state::bake(ctx, &targets, false);
+    if ctx.runner.dry_run {
+        return built;
+    }
+    if let Err(error) = built {
+        // A bake ends with its first failure. One bad variant must not cost the others their build.
+        ctx.say(format!("{error:#}"));
+        one_by_one(ctx, &targets, &lacking, &base, &index)?;
+    }
+    let names: Vec<String> = lacking.iter().map(|stage| stage.variant.name.clone()).collect();
+    let images = state::stages(ctx, &names, &base, &index)?.into_iter().filter_map(|stage| stage.present);
+    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free) };
+    state::record_build(ctx, &images.collect::<Vec<_>>(), &lacking[0].staging, &record)
+}
+
+/// Builds what a failed bake left out, each alone, and tells all failures at the end.
+fn one_by_one(
+    ctx: &Ctx,
+    targets: &[Target],
+    lacking: &[&Stage<'_>],
+    base: &Base,
+    index: &Manifest,
+) -> Result<()> {
+    let mut failures = Vec::new();
+    for (target, stage) in targets.iter().zip(lacking) {
+        let name = &stage.variant.name;
+        let there = state::stages(ctx, std::slice::from_ref(name), base, index)?;
+        if there.iter().all(|stage| stage.present.is_none())
+            && let Err(error) = state::bake(ctx, std::slice::from_ref(target), false)
+        {
+            failures.push(format!("{name}: {error:#}"));
+        }
+    }
+    match failures.as_slice() {
+        [] => Ok(()),
+        _ => {
+            bail!("{} of {} variants cannot be built\n{}", failures.len(), targets.len(), failures.join("\n"))
+        }
+    }
+}
+
+fn targets(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[&Stage<'_>]) -> Result<Vec<Target>> {
     let context = state::context(ctx, &ctx.config.variants, "variants")?;
     let mut targets = Vec::new();
-    for stage in &stages {
-        let reference = stage.staging.tag(&stage.tag);
-        if stage.present.is_some() && !args.print {
-            ctx.say(format!("{reference} is there: nothing to build"));
-            continue;
-        }
+    for stage in stages {
         let mut labels = state::labels(ctx, "opencode-devbox", &stage.variant.components)?;
         labels.insert("org.opencontainers.image.base.name".to_owned(), base.repository.tag(&base.tag));
         labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.clone());
@@ -37,8 +97,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             context: context.to_string(),
             args: stage.args.clone(),
             labels,
-            tag: reference,
+            annotations: state::annotations(ctx, &stage.inputs)?,
+            tag: stage.staging.tag(&stage.tag),
         });
     }
-    if targets.is_empty() { Ok(()) } else { state::bake(ctx, &targets, args.print) }
+    Ok(targets)
 }

@@ -1,10 +1,13 @@
 //! Builds the base for every platform and pushes it under its key, unless the registry has it.
 
+use std::time::Instant;
+
 use anyhow::Result;
 
 use crate::ctx::Ctx;
+use crate::disk;
 use crate::model::bake::Target;
-use crate::state;
+use crate::state::{self, BASE_LATEST, BuildRecord};
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     let base = state::base(ctx)?;
@@ -15,12 +18,16 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
     ctx.say(format!("building {reference} upon {}", base.debian));
     let mut components = ["node", "uv", "mempalace"].map(String::from).to_vec();
-    if base.args["INSTALL_GITEA_MCP"] == "true" {
-        components.push("gitea-mcp".to_owned());
-    } else {
-        ctx.say("gitea-mcp is left out: its release host does not answer");
+    for part in &ctx.config.base_optional {
+        if base.inputs.args[&part.arg()] == "true" {
+            components.push(part.name.clone());
+        } else {
+            ctx.say(format!("{} is left out: its host does not answer", part.name));
+        }
     }
-    let mut args = base.args.clone();
+    disk::require(ctx, &base.repository, BASE_LATEST, "the base")?;
+    let (start, free) = (Instant::now(), disk::free(ctx));
+    let mut args = base.inputs.args.clone();
     args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
     // The key goes into the folder's name, so that two trees never share a context.
     let context = state::context(ctx, &ctx.config.base, &base.tag)?;
@@ -30,7 +37,14 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         context: context.into_string(),
         args,
         labels: state::labels(ctx, "opencode-devbox base", &components)?,
+        annotations: state::annotations(ctx, &base.inputs)?,
         tag: reference,
     };
-    state::bake(ctx, &[target], false)
+    state::bake(ctx, &[target], false)?;
+    if ctx.runner.dry_run {
+        return Ok(());
+    }
+    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free) };
+    let staging = state::staging(ctx, &base.repository);
+    state::record_build(ctx, state::base(ctx)?.present.as_slice(), &staging, &record)
 }

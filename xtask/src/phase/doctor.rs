@@ -9,8 +9,11 @@ use serde_json::json;
 use crate::ctx::{Ctx, Destination};
 use crate::missing;
 use crate::model::command::Cmd;
+use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
-use crate::tools::{docker, local};
+use crate::model::reference::Repository;
+use crate::tools::{docker, local, source};
+use crate::{rights, state};
 
 /// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
 const DISK: u64 = 15_000_000_000;
@@ -105,15 +108,54 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
         Some(free) => Finding::ok(format!("{} GB of disk are free", free / 1_000_000_000)),
         None => Finding { what: "free disk space".into(), mend: Some("cannot tell".into()), fatal: false },
     });
-    if let Destination::Remote(repository) = &ctx.destination
-        && repository.is_docker_hub()
-        && (ctx.settings.hub_username.is_none() || ctx.settings.hub_token.is_none())
-    {
-        findings.push(Finding::bad(
-            "no Docker Hub credentials",
-            "set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, and run `docker login`",
-        ));
+    findings.extend(sources(ctx));
+    match &ctx.destination {
+        Destination::Local => findings.push(match state::running_registry(ctx) {
+            Some(host) => Finding::ok(format!("local registry {host}")),
+            None => Finding::ok("local registry: started when it is needed"),
+        }),
+        // Proved here, since a refusal after an hour of building helps nobody.
+        Destination::Remote(repository) => {
+            let problems = rights::missing(ctx, repository);
+            if problems.is_empty() {
+                findings.push(Finding::ok(format!("the accounts may publish to {repository}")));
+            }
+            findings.extend(problems.into_iter().map(|problem| Finding::bad("publishing", problem)));
+        }
     }
+    findings
+}
+
+/// Whether each place that a build takes something from answers; what has a substitute is only told.
+fn sources(ctx: &Ctx) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let debian = &ctx.config.debian;
+    if let Ok(official) = debian.image.parse::<Repository>() {
+        findings.push(match source::responds(&format!("{}/v2/", official.api())) {
+            true => Finding::ok(format!("{} answers", official.host())),
+            false => {
+                Finding::ok(format!("{} does not answer: Debian's archive is used instead", official.host()))
+            }
+        });
+    }
+    let dockerfile = ctx.read(&ctx.config.base.dockerfile).unwrap_or_default();
+    for part in &ctx.config.base_optional {
+        let url = part.probe_url(|name| arg_default(&dockerfile, name));
+        findings.push(match url.is_some_and(|url| source::answers(&url)) {
+            true => Finding::ok(format!("the host of {} answers", part.name)),
+            false => Finding::ok(format!("the host of {} does not answer: the base goes without", part.name)),
+        });
+    }
+    let archive = archive(ctx).map(|uri| format!("{uri}dists/{}/InRelease", debian.suite));
+    findings.push(match archive {
+        Some(url) if source::answers(&url) => Finding::ok("Debian's archive answers"),
+        Some(url) => Finding::bad(
+            format!("Debian's archive does not answer at {url}"),
+            "check the network and apt's sources",
+        ),
+        // Not a Debian host: the build containers have sources of their own.
+        None => Finding::ok("Debian's archive: not asked, since this is no Debian host"),
+    });
     findings
 }
 
@@ -220,13 +262,17 @@ fn apt(ctx: &Ctx, packages: &[&str], debian: bool) -> Result<()> {
     apt(&args)
 }
 
-/// Adds the newer suite at a priority at which nothing is ever taken from it unasked.
-fn newer_suite(ctx: &Ctx) -> Result<()> {
+/// The address of Debian's archive in apt's own sources, with a slash at its end.
+fn archive(ctx: &Ctx) -> Option<String> {
     let format =
         ["indextargets", "--format", "$(REPO_URI) $(COMPONENT)", "Created-By: Packages", "Label: Debian"];
-    let targets = ctx.runner.read(&Cmd::new("apt-get", format))?;
-    let uri = targets.lines().find_map(|line| line.strip_suffix(" main"));
-    let uri = uri.context("apt knows no Debian archive: run `apt-get update`")?;
+    let targets = ctx.runner.probe(&Cmd::new("apt-get", format))?;
+    targets.lines().find_map(|line| line.strip_suffix(" main")).map(str::to_owned)
+}
+
+/// Adds the newer suite at a priority at which nothing is ever taken from it unasked.
+fn newer_suite(ctx: &Ctx) -> Result<()> {
+    let uri = archive(ctx).context("apt knows no Debian archive: run `apt-get update`")?;
     write(
         ctx,
         "/etc/apt/sources.list.d/opencode-devbox.sources",

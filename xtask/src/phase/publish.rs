@@ -1,80 +1,120 @@
 //! Gives the tested images their public tags. Nothing is built; tags move onto digests that have passed.
 //!
 //! Every refusal comes before the first write. Version tags of all variants come first and are never re-pointed;
-//! floating tags follow together.
+//! floating tags follow together. See [`crate::ledger`] for what happens when that is cut off.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::ctx::{Ctx, Destination};
+use crate::ctx::Ctx;
+use crate::ledger::Books;
 use crate::missing;
+use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
-use crate::state::{self, Stage};
-use crate::tools::crane;
+use crate::release_record as record;
+use crate::rights;
+use crate::state::{self, Base, Stage};
+use crate::tools::git;
+use crate::tools::registry::Manifest;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// Also point latest and latest-<variant> at this release
     #[arg(long)]
     pub promote_latest: bool,
+    /// Let latest go back to an older release
+    #[arg(long)]
+    pub allow_downgrade: bool,
     /// Only these variants; a local rehearsal may publish part of the family
     #[arg(long, value_name = "VARIANT")]
     pub only: Vec<String>,
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
-    if !args.only.is_empty() && ctx.destination_is_public() {
+    if !args.only.is_empty() && !ctx.is_rehearsal() {
         bail!("--only would publish part of a release: it is for registries on this machine");
     }
+    // What is published is what was tested.
     let (base, index) = state::existing_base(ctx)?;
     let stages = state::stages(ctx, &args.only, &base, &index)?;
     refuse_untested(ctx, &stages)?;
+
+    // Which release this is, and what its tags point at now.
+    let mut books = Books::open(ctx, &base.repository, &state::staging(ctx, &base.repository))?;
     let release = release_tag(ctx, &base.repository, &stages)?;
     ctx.say(format!("release {release} in {}", base.repository));
-
-    // All version tags stand before any floating tag moves, so no user meets half a release.
-    let mut moved = 0;
-    for stage in &stages {
-        moved += point(ctx, stage, &base.repository, &stage.variant.version_tag(release))?;
-    }
-    if args.promote_latest {
-        for stage in &stages {
-            moved += point(ctx, stage, &base.repository, &stage.variant.latest_tag())?;
-        }
-    }
     ctx.ci.set("release_tag", release)?;
+    let tags: Vec<String> = stages.iter().flat_map(|stage| tags(stage, release, args)).collect();
+    let standing = books.standing(tags.iter().map(String::as_str))?;
+    let promotion = promotion(&books, &stages, release, args, &standing)?;
+    let pending = promotion.pending(&standing).count();
+    if pending == 0 {
+        return finished(ctx, &mut books, release);
+    }
+
+    // Every problem at once, before the first write.
+    let mut problems = unshared_base(ctx, &base, &index, &stages)?;
+    problems.extend(wrong_commit(ctx, release)?);
+    if args.promote_latest && !args.allow_downgrade && books.ledger.is_downgrade(release) {
+        let latest = books.ledger.latest.context("a downgrade from nothing")?;
+        problems
+            .push(format!("latest stands at {latest}, which is newer: give --allow-downgrade to go back"));
+    }
+    problems.extend(rights::missing(ctx, &base.repository));
+    if !problems.is_empty() {
+        return Err(missing(format!("nothing published; {}", problems.join("; "))));
+    }
+
+    // The record says what the release is before any public tag says so.
+    books.refuse_held(false)?;
+    record::write(ctx, &base, &index, &stages, &promotion, books.ledger.latest)?;
+    books.begin(promotion, false)?;
+    books.promote()?;
     if ctx.json {
-        println!(
-            "{}",
-            json!({ "release": release, "repository": base.repository.to_string(), "moved": moved })
-        );
-    } else if moved == 0 {
+        let repository = base.repository.to_string();
+        println!("{}", json!({ "release": release, "repository": repository, "moved": pending }));
+    }
+    Ok(())
+}
+
+/// Nothing is left to move. A ledger that a run was cut off before closing is closed now.
+fn finished(ctx: &Ctx, books: &mut Books<'_>, release: ReleaseTag) -> Result<()> {
+    if let Some(cut_off) = books.ledger.interrupted() {
+        books.refuse_held(false)?;
+        let standing = books.standing_of(cut_off)?;
+        if cut_off.pending(&standing).next().is_some() {
+            let cut_off = cut_off.release;
+            return Err(missing(format!("the promotion of {cut_off} was cut off: run `cargo xtask repair`")));
+        }
+        books.ledger.latest = books.ledger.latest.max(Some(release));
+        books.finish(Outcome::Done)?;
+    }
+    if ctx.json {
+        println!("{}", json!({ "release": release, "repository": books.repository.to_string(), "moved": 0 }));
+    } else {
         ctx.say("all tags stand already: nothing to publish");
     }
     Ok(())
 }
 
-impl Ctx {
-    /// True unless the images stay on this machine.
-    fn destination_is_public(&self) -> bool {
-        matches!(&self.destination, Destination::Remote(repository) if !repository.is_loopback())
-    }
-}
-
-/// Collects everything that is missing before anything is written.
+/// Every variant has to be staged and to have passed on every platform; all gaps are told at once.
 fn refuse_untested(ctx: &Ctx, stages: &[Stage]) -> Result<()> {
     let mut problems = Vec::new();
     for stage in stages {
         let name = &stage.variant.name;
-        let Some(manifest) = &stage.present else {
+        if stage.present.is_none() {
             problems.push(format!("{name} is not staged: run `cargo xtask build {name}`"));
             continue;
-        };
+        }
         for platform in &ctx.platforms {
-            let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
-            if state::passed(ctx, &stage.staging, digest, *platform)?.is_none() {
-                problems.push(format!("{name} is untested on {platform}: run `cargo xtask smoke {name}`"));
+            let again = format!("run `cargo xtask smoke {name}`");
+            match state::verdict(ctx, stage, *platform)? {
+                Some(verdict) if verdict.passed => {}
+                Some(_) => problems.push(format!("{name} failed its smoke test on {platform}: {again}")),
+                None => problems.push(format!("{name} is untested on {platform}: {again}")),
             }
         }
     }
@@ -129,16 +169,76 @@ fn taken(
     Ok(None)
 }
 
-/// Points a tag at a staged image and reads it back; 0 if it stood already, 1 if it moved.
-fn point(ctx: &Ctx, stage: &Stage, repository: &Repository, tag: &str) -> Result<u32> {
-    let digest = &stage.present.as_ref().context("a stage vanished")?.digest;
-    let there = |ctx: &Ctx| ctx.registry.manifest(&ctx.runner, repository, tag);
-    if there(ctx)?.is_some_and(|manifest| &manifest.digest == digest) {
-        return Ok(0);
+fn tags(stage: &Stage<'_>, release: ReleaseTag, args: &Args) -> Vec<String> {
+    let mut tags = vec![stage.variant.version_tag(release)];
+    if args.promote_latest {
+        tags.push(stage.variant.latest_tag());
     }
-    ctx.runner.run(&crane::copy(&stage.staging.digest(digest), &repository.tag(tag)))?;
-    if !ctx.runner.dry_run && there(ctx)?.is_none_or(|manifest| &manifest.digest != digest) {
-        bail!("{} does not read back as {digest}: run the same command again", repository.tag(tag));
+    tags
+}
+
+/// The moves of this release: version tags of all variants, then, if asked for, the floating tags of all.
+fn promotion(
+    books: &Books<'_>,
+    stages: &[Stage<'_>],
+    release: ReleaseTag,
+    args: &Args,
+    standing: &Standing,
+) -> Result<Promotion> {
+    let mut moves = Vec::new();
+    for floating in [false, true] {
+        if floating && !args.promote_latest {
+            break;
+        }
+        for stage in stages {
+            let tag = if floating { stage.variant.latest_tag() } else { stage.variant.version_tag(release) };
+            let now = standing.get(&tag).and_then(Option::as_ref);
+            let from = if floating { books.ledger.before(&tag, now) } else { None };
+            moves.push(Move { tag, floating, from, to: stage.staged()?.digest.clone() });
+        }
     }
-    Ok(1)
+    Ok(Promotion { release, kind: PromotionKind::Publish, moves, outcome: Outcome::Open })
+}
+
+/// Every variant has to begin with exactly the layers of the base that it claims, on every platform.
+fn unshared_base(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[Stage<'_>]) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let layers = |repository: &Repository, index: &Manifest| -> Result<BTreeMap<String, Vec<String>>> {
+        let mut map = BTreeMap::new();
+        for platform in &ctx.platforms {
+            let digest = index.platform(*platform).context("a complete index lacks a platform")?;
+            let image = ctx.registry.manifest(&ctx.runner, repository, digest)?;
+            let layers = image.context("an index without its image")?.layers();
+            map.insert(platform.to_string(), layers.into_iter().map(|(digest, _)| digest).collect());
+        }
+        Ok(map)
+    };
+    let shared = layers(&base.repository, index)?;
+    for stage in stages {
+        for (platform, own) in layers(&stage.staging, stage.staged()?)? {
+            if !own.starts_with(&shared[&platform]) {
+                problems.push(format!(
+                    "{} on {platform} does not begin with the layers of {}",
+                    stage.tag, base.tag
+                ));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// A public release is a commit that anybody can look up: nothing uncommitted, and its tag on it.
+fn wrong_commit(ctx: &Ctx, release: ReleaseTag) -> Result<Vec<String>> {
+    if ctx.is_rehearsal() {
+        return Ok(Vec::new());
+    }
+    let mut problems = Vec::new();
+    if !git::is_clean(&ctx.runner)? {
+        problems.push("the tree differs from its commit: commit or stash the changes".to_owned());
+    }
+    if !git::tags(&ctx.runner)?.contains(&release.to_string()) {
+        problems
+            .push(format!("the commit is not tagged {release}: run `git tag -a {release}` and push the tag"));
+    }
+    Ok(problems)
 }

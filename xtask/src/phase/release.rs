@@ -1,6 +1,6 @@
 //! The whole release, phase by phase. A rerun does only what is missing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -16,6 +16,9 @@ pub struct Args {
     /// Release into a registry on this machine, setting up engine and registry where they are missing
     #[arg(long)]
     pub local: bool,
+    /// Let latest go back to an older release
+    #[arg(long)]
+    pub allow_downgrade: bool,
     /// Only these variants; a local rehearsal may release part of the family
     #[arg(long, value_name = "VARIANT")]
     pub only: Vec<String>,
@@ -23,23 +26,24 @@ pub struct Args {
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let start = Instant::now();
-    let step = |number: u32, name: &str| {
+    let step = |number: u32, name: &str, minutes: u64| {
+        ctx.runner.begin(Duration::from_secs(60 * minutes));
         ctx.say(format!("==> [{number}/7] {name} ({} s)", start.elapsed().as_secs()))
     };
     let variants = state::chosen(ctx, &args.only)?;
 
-    step(1, "doctor: what this machine lacks");
+    step(1, "doctor: what this machine lacks", 10);
     let install = args.local || ctx.destination == Destination::Local;
     doctor::run(ctx, &doctor::Args { install })?;
 
-    step(2, "base");
+    step(2, "base", 120);
     build_base::run(ctx)?;
     if ctx.runner.dry_run && state::base(ctx)?.present.is_none() {
         ctx.say("the rest depends on the base's digest: a dry run ends here");
         return Ok(());
     }
 
-    step(3, "variants");
+    step(3, "variants", 60);
     build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
     let (base, index) = state::existing_base(ctx)?;
     let unstaged = state::stages(ctx, &args.only, &base, &index)?.iter().any(|stage| stage.present.is_none());
@@ -48,18 +52,19 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         return Ok(());
     }
 
-    step(4, "smoke");
+    step(4, "smoke", 60);
     for variant in &variants {
         smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false })?;
     }
 
-    step(5, "publish");
-    publish::run(ctx, &publish::Args { promote_latest: true, only: args.only.clone() })?;
+    step(5, "publish", 10);
+    let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
+    publish::run(ctx, &publish::Args { promote_latest: true, allow_downgrade, only })?;
 
-    step(6, "base-latest");
+    step(6, "base-latest", 10);
     promote_base_latest::run(ctx)?;
 
-    step(7, "description");
+    step(7, "description", 10);
     update_description::run(ctx)?;
     table(ctx, &args.only, start)
 }
@@ -85,6 +90,7 @@ fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
         let manifest = stage.present.as_ref().context("a stage vanished")?;
         for platform in &ctx.platforms {
             let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
+            let verdict = state::verdict(ctx, &stage, *platform)?;
             let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
             let reference = base.repository.tag(&stage.variant.latest_tag());
             rows.push(Row {
@@ -92,7 +98,7 @@ fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
                 platform: *platform,
                 digest: digest.to_owned(),
                 bytes: image.context("an index without its image")?.layer_bytes(),
-                smoke_seconds: state::passed(ctx, &stage.staging, digest, *platform)?.unwrap_or_default(),
+                smoke_seconds: verdict.map_or(0, |verdict| verdict.seconds),
                 run: format!("docker run --rm -it --platform {platform} {reference}"),
             });
         }

@@ -3,7 +3,6 @@
 use anyhow::{Result, bail};
 
 use crate::ctx::Ctx;
-use crate::missing;
 use crate::model::config::HUB_DESCRIPTION_BYTES;
 use crate::state;
 use crate::tools::hub::Hub;
@@ -19,17 +18,12 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         bail!("DOCKER_HUB.md has {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten it", full.len());
     }
     let short = &ctx.config.short_description;
-    let settings = &ctx.settings;
-    let (Some(username), Some(token)) = (&settings.hub_username, &settings.hub_token) else {
-        return Err(missing(
-            "set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN (or DOCKERHUB_TOKEN_FILE) to edit the description",
-        ));
-    };
+    let account = ctx.hub_account()?;
     if ctx.runner.dry_run {
-        println!("# PATCH {}/v2/repositories/{}/ with DOCKER_HUB.md", settings.hub_url, repository.path());
+        println!("# PATCH {}/v2/repositories/{}/ with DOCKER_HUB.md", account.url, repository.path());
         return Ok(());
     }
-    let hub = Hub::login(&settings.hub_url, username, token)?;
+    let hub = Hub::login(&account)?;
     let wanted = (full, short.clone());
     if hub.description(&repository)? == wanted {
         ctx.say("the description is up to date");

@@ -1,10 +1,15 @@
-//! Command lines of crane, which moves and copies images without pulling them.
+//! Command lines of crane, which copies and tags images without pulling them.
 
 use crate::model::command::Cmd;
 
 /// Copies an image, all platforms, by digest; blobs are mounted where source and target share a registry.
 pub fn copy(from: &str, to: &str) -> Cmd {
     Cmd::new("crane", ["copy", from, to])
+}
+
+/// Gives an image of a repository one more tag there: one request to write.
+pub fn tag(image: &str, tag: &str) -> Cmd {
+    Cmd::new("crane", ["tag", image, tag])
 }
 
 /// The credentials for a registry as JSON, from Docker's own configuration.

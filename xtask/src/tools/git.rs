@@ -1,4 +1,5 @@
-//! What git knows about the tree. All of it only labels images; none of it is in a key.
+//! What git knows about the tree. Labels come from here and the proof that a public release is what was tagged; none
+//! of it is in a key.
 
 use anyhow::Result;
 
@@ -44,4 +45,20 @@ pub fn commit(runner: &Runner, paths: &[&str], message: &str) -> Result<()> {
 /// An annotated tag on the last commit.
 pub fn tag(runner: &Runner, tag: &str, message: &str) -> Result<()> {
     runner.run(&Cmd::new("git", ["tag", "--annotate", tag, "--message", message]))
+}
+
+/// The text of a file as a commit has it; `None` where this clone cannot tell.
+pub fn file_at(runner: &Runner, revision: &str, path: &str) -> Option<String> {
+    runner.probe(&Cmd::new("git", ["cat-file", "blob", &format!("{revision}:{path}")]))
+}
+
+/// True if nothing differs from the commit, files that git does not know included.
+pub fn is_clean(runner: &Runner) -> Result<bool> {
+    Ok(changes(runner)?.is_empty())
+}
+
+/// The tags of the checked-out commit.
+pub fn tags(runner: &Runner) -> Result<Vec<String>> {
+    let text = runner.read(&Cmd::new("git", ["tag", "--points-at", "HEAD"]))?;
+    Ok(text.lines().map(str::to_owned).collect())
 }

@@ -1,13 +1,27 @@
 //! Docker Hub's own API: the description of a repository.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use crate::missing;
 use crate::model::reference::Repository;
 
-use super::registry::agent;
+use super::http;
+
+/// Who edits descriptions, and where.
+pub struct Account {
+    /// Base address of the API.
+    pub url: String,
+    pub username: String,
+    /// Password or access token; it travels in a body only.
+    pub secret: String,
+    /// Bounds each request.
+    pub timeout: Duration,
+}
 
 pub struct Hub {
     agent: Agent,
@@ -16,43 +30,58 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Logs in. `secret` is a password or access token; it travels in the body only.
-    pub fn login(url: &str, username: &str, secret: &str) -> Result<Self> {
-        let agent = agent();
-        let body = json!({ "username": username, "password": secret });
-        let mut response = agent
-            .post(format!("{url}/v2/users/login"))
-            .send_json(body)
-            .with_context(|| format!("{url} does not answer"))?;
+    /// Logs in.
+    pub fn login(account: &Account) -> Result<Self> {
+        let (agent, url) = (http::agent(account.timeout), account.url.clone());
+        let body = json!({ "username": account.username, "password": account.secret });
+        let mut response = send(&url, || agent.post(format!("{url}/v2/users/login")).send_json(&body))?;
         match response.status().as_u16() {
             200 => {}
             401 | 403 => {
                 return Err(missing(format!(
-                    "Docker Hub refuses the login of {username}: check DOCKERHUB_TOKEN"
+                    "Docker Hub refuses the login of {}: check DOCKERHUB_TOKEN",
+                    account.username
                 )));
             }
             status => bail!("Docker Hub login: HTTP {status}"),
         }
         let body: Value = response.body_mut().read_json()?;
         let token = body["token"].as_str().context("Docker Hub login answers without a token")?.to_owned();
-        Ok(Self { agent, url: url.to_owned(), token })
+        Ok(Self { agent, url, token })
     }
 
     /// The full and the short description.
     pub fn description(&self, repository: &Repository) -> Result<(String, String)> {
-        let mut response =
-            self.agent.get(self.address(repository)).header("Authorization", self.bearer()).call()?;
-        self.check(response.status().as_u16(), repository)?;
-        let body: Value = response.body_mut().read_json()?;
+        let body = self.repository(repository)?;
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         Ok((text("full_description"), text("description")))
+    }
+
+    /// Fails unless the account may edit the description. Docker Hub says so with the repository
+    /// (`permissions.write`), and leaves it out for those who may only read.
+    pub fn prove_edit(&self, repository: &Repository) -> Result<()> {
+        let body = self.repository(repository)?;
+        if body["permissions"]["write"] != true {
+            return Err(forbidden(repository));
+        }
+        Ok(())
     }
 
     /// Replaces both descriptions.
     pub fn describe(&self, repository: &Repository, full: &str, short: &str) -> Result<()> {
         let body = json!({ "full_description": full, "description": short });
-        let request = self.agent.patch(self.address(repository)).header("Authorization", self.bearer());
-        self.check(request.send_json(body)?.status().as_u16(), repository)
+        let request = || {
+            self.agent.patch(self.address(repository)).header("Authorization", self.bearer()).send_json(&body)
+        };
+        check(&send(&self.url, request)?, repository)
+    }
+
+    fn repository(&self, repository: &Repository) -> Result<Value> {
+        let request =
+            || self.agent.get(self.address(repository)).header("Authorization", self.bearer()).call();
+        let mut response = send(&self.url, request)?;
+        check(&response, repository)?;
+        Ok(response.body_mut().read_json()?)
     }
 
     fn address(&self, repository: &Repository) -> String {
@@ -62,15 +91,23 @@ impl Hub {
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }
+}
 
-    fn check(&self, status: u16, repository: &Repository) -> Result<()> {
-        match status {
-            200 => Ok(()),
-            401 | 403 => Err(missing(format!(
-                "the Docker Hub account may not edit {repository}: give DOCKERHUB_TOKEN the scope read, write and delete"
-            ))),
-            404 => Err(missing(format!("Docker Hub has no repository {repository}: create it first"))),
-            status => bail!("Docker Hub answers HTTP {status} for {repository}"),
-        }
+fn send(url: &str, request: impl Fn() -> Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
+    http::send(url, || Duration::MAX, request)
+}
+
+fn check(response: &Response<Body>, repository: &Repository) -> Result<()> {
+    match response.status().as_u16() {
+        200 => Ok(()),
+        401 | 403 => Err(forbidden(repository)),
+        404 => Err(missing(format!("Docker Hub has no repository {repository}: create it first"))),
+        status => bail!("Docker Hub answers HTTP {status} for {repository}"),
     }
+}
+
+fn forbidden(repository: &Repository) -> anyhow::Error {
+    missing(format!(
+        "the Docker Hub account may not edit {repository}: give DOCKERHUB_TOKEN the scope read, write and delete"
+    ))
 }

@@ -9,10 +9,12 @@ use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
+use crate::missing;
 use crate::model::command::Cmd;
 use crate::model::reference::Repository;
 
 use super::docker;
+use super::process::start_time;
 use super::runner::Runner;
 
 /// The first port that is tried.
@@ -60,13 +62,6 @@ impl Daemon {
     }
 }
 
-/// Start time in clock ticks since boot (proc(5), field 22 of stat); `None` if there is no such live process.
-fn start_time(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?
-}
-
 fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -87,6 +82,16 @@ pub fn repository(runner: &Runner, state: &Utf8Path) -> Result<Repository> {
         None => start_registry(runner, state)?,
     };
     format!("localhost:{port}/opencode-devbox").parse().map_err(|why| anyhow::anyhow!("{why}"))
+}
+
+/// The local repository, if its registry runs.
+pub fn running_repository(state: &Utf8Path) -> Result<Repository> {
+    let Some(daemon) = Daemon::running(state, "registry") else {
+        return Err(missing(
+            "no registry of this project runs on this machine: run `cargo xtask release --local`",
+        ));
+    };
+    format!("localhost:{}/opencode-devbox", daemon.port).parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
 
 fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {

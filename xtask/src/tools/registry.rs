@@ -1,43 +1,55 @@
-//! Asks a registry over its HTTP API (OCI distribution-spec 1.1, Docker's token authentication).
+//! Asks a registry over its HTTP API (OCI distribution-spec 1.1, Docker's token authentication), and stores the small
+//! documents that say what was tested and promoted.
 //!
-//! A probe has three answers: present, a clear 404, and an error that says why it cannot tell.
+//! A probe has three answers: present, a clear 404, and an error that says why it cannot tell. Images are pushed by
+//! docker and copied by crane; nothing here moves a layer.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::thread;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
-use ureq::Agent;
 use ureq::http::Response;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body};
 
 use crate::model::key::digest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
-use crate::model::retry;
 
 use super::crane;
+use super::http::{self, header};
 use super::runner::Runner;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
+/// The annotation that holds an artifact's document. A manifest is written in one request, so a document is there
+/// whole or not at all, and is read in one request too.
+const DOCUMENT: &str = "opencode-devbox.document";
 
 pub struct Registry {
     agent: Agent,
     /// Authorization headers by repository and action.
     tokens: RefCell<HashMap<String, String>>,
+    /// Manifests that cannot change, since their name is made from their content or its inputs.
+    known: RefCell<HashMap<String, Manifest>>,
+    /// Repositories that turned out to have no referrers API.
+    no_referrers: RefCell<HashSet<String>>,
 }
 
 /// A manifest or index as the registry holds it.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     pub digest: String,
+    /// In bytes.
+    pub size: usize,
+    pub media_type: String,
     pub json: Value,
 }
 
@@ -51,22 +63,48 @@ impl Manifest {
         entries.iter().find(matches)?["digest"].as_str()
     }
 
+    /// Digest and compressed size of each layer of a single-platform image, in order.
+    pub fn layers(&self) -> Vec<(String, u64)> {
+        let layers = self.json["layers"].as_array().into_iter().flatten();
+        let pair = |layer: &Value| Some((layer["digest"].as_str()?.to_owned(), layer["size"].as_u64()?));
+        layers.filter_map(pair).collect()
+    }
+
     /// Compressed bytes of all layers of a single-platform image.
     pub fn layer_bytes(&self) -> u64 {
-        let layers = self.json["layers"].as_array();
-        layers.into_iter().flatten().filter_map(|layer| layer["size"].as_u64()).sum()
+        self.layers().iter().map(|(_, size)| size).sum()
+    }
+
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.json["annotations"][name].as_str()
+    }
+
+    /// The document of an artifact made by [`Registry::put_document`].
+    fn document(&self) -> Option<Value> {
+        serde_json::from_str(self.annotation(DOCUMENT)?).ok()
+    }
+
+    fn descriptor(&self) -> Value {
+        json!({ "mediaType": self.media_type, "digest": self.digest, "size": self.size })
     }
 }
 
-impl Default for Registry {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Where a document is stored.
+pub enum Place<'a> {
+    Tag(&'a str),
+    /// As a referrer of an image (distribution-spec, "Listing Referrers").
+    Referrer(&'a Manifest),
 }
 
 impl Registry {
-    pub fn new() -> Self {
-        Self { agent: agent(), tokens: RefCell::default() }
+    /// `timeout` bounds each request.
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            agent: http::agent(timeout),
+            tokens: RefCell::default(),
+            known: RefCell::default(),
+            no_referrers: RefCell::default(),
+        }
     }
 
     /// A tag's or digest's manifest; `None` only on a clear 404.
@@ -76,22 +114,41 @@ impl Registry {
         repository: &Repository,
         reference: &str,
     ) -> Result<Option<Manifest>> {
+        let name = if reference.starts_with("sha256:") {
+            repository.digest(reference)
+        } else {
+            repository.tag(reference)
+        };
+        if let Some(known) = self.known.borrow().get(&name) {
+            return Ok(Some(known.clone()));
+        }
         let url = format!("{}/v2/{}/manifests/{reference}", repository.api(), repository.path());
-        let mut response = self
-            .get(runner, repository, &url)
-            .with_context(|| format!("cannot tell whether {repository} has {reference}"))?;
-        match response.status().as_u16() {
-            200 => {
-                let body = response.body_mut().read_to_vec()?;
-                let json = serde_json::from_slice(&body).with_context(|| format!("{url}: not a manifest"))?;
-                Ok(Some(Manifest { digest: digest(&body), json }))
-            }
-            404 => Ok(None),
+        let mut response = self.get(runner, repository, &url)?;
+        let status = response.status().as_u16();
+        if status == 404 && !error_code(&mut response, &["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"]) {
+            bail!(
+                "cannot tell whether {name} exists: HTTP 404 without the code MANIFEST_UNKNOWN or NAME_UNKNOWN"
+            );
+        }
+        match status {
+            200 => {}
+            404 => return Ok(None),
             status => bail!(
-                "cannot tell whether {repository} has {reference}: HTTP {status}{}",
-                advice(status, repository)
+                "cannot tell whether {name} exists: HTTP {status}{}",
+                advice(status, repository, "pull")
             ),
         }
+        let media_type = header(&response, "content-type").unwrap_or_default();
+        let body = response.body_mut().read_to_vec().with_context(|| format!("cannot read {name}"))?;
+        let json = serde_json::from_slice(&body).with_context(|| format!("{name} is not a manifest"))?;
+        let manifest = Manifest { digest: digest(&body), size: body.len(), media_type, json };
+        if reference.starts_with("sha256:") {
+            if manifest.digest != reference {
+                bail!("{name} came with other bytes than its digest says: {}", manifest.digest);
+            }
+            self.known.borrow_mut().insert(name, manifest.clone());
+        }
+        Ok(Some(manifest))
     }
 
     /// An image by tag, as an index: a single-platform image, which an engine pushes without one, gets the index
@@ -101,107 +158,224 @@ impl Registry {
         if let Some(config) = manifest.json["config"]["digest"].as_str() {
             let config = self.blob(runner, repository, config)?;
             let platform = json!({ "os": config["os"], "architecture": config["architecture"] });
-            manifest.json = json!({ "manifests": [{ "digest": manifest.digest, "platform": platform }] });
+            manifest.json["manifests"] = json!([{ "digest": manifest.digest, "platform": platform }]);
         }
         Ok(Some(manifest))
     }
 
-    /// Stores a small JSON document as an OCI artifact (image-spec, "Guidelines for artifact usage") under a tag.
-    pub fn put_artifact(
+    /// Remembers an image under a tag that never changes its meaning, such as a content key.
+    pub fn remember(&self, repository: &Repository, tag: &str, manifest: &Manifest) {
+        self.known.borrow_mut().insert(repository.tag(tag), manifest.clone());
+    }
+
+    /// Stores a JSON document as an OCI artifact (image-spec, "Guidelines for Artifact Usage"). `labels` become
+    /// annotations beside the document. Returns the artifact's digest.
+    pub fn put_document(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        place: &Place<'_>,
+        kind: &str,
+        labels: &BTreeMap<String, String>,
+        document: &Value,
+    ) -> Result<String> {
+        if runner.dry_run {
+            let name = match place {
+                Place::Tag(tag) => tag,
+                Place::Referrer(subject) => subject.digest.as_str(),
+            };
+            println!("# store {kind} for {name} in {repository}");
+            return Ok(String::new());
+        }
+        self.put_empty_blob(runner, repository)?;
+        let empty = json!({ "mediaType": EMPTY, "digest": digest(b"{}"), "size": 2 });
+        let mut annotations = labels.clone();
+        annotations.insert(DOCUMENT.to_owned(), document.to_string());
+        let mut manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind,
+            "config": empty, "layers": [empty], "annotations": annotations });
+        let reference = match place {
+            Place::Tag(tag) => (*tag).to_owned(),
+            Place::Referrer(subject) => {
+                manifest["subject"] = subject.descriptor();
+                digest(&serde_json::to_vec(&manifest)?)
+            }
+        };
+        let bytes = serde_json::to_vec(&manifest)?;
+        let response = self.put_manifest(runner, repository, &reference, MANIFEST, &bytes)?;
+        if let Place::Referrer(subject) = place
+            && header(&response, "oci-subject").is_none()
+        {
+            let entry = json!({ "mediaType": MANIFEST, "artifactType": kind, "digest": reference,
+                "size": bytes.len(), "annotations": annotations });
+            self.list_referrer(runner, repository, subject, entry)?;
+        }
+        Ok(digest(&bytes))
+    }
+
+    /// The document under a tag.
+    pub fn document(
         &self,
         runner: &Runner,
         repository: &Repository,
         tag: &str,
-        kind: &str,
-        body: &Value,
-    ) -> Result<()> {
-        if runner.dry_run {
-            println!("# store {kind} as {}", repository.tag(tag));
-            return Ok(());
-        }
-        let body = serde_json::to_vec(body)?;
-        for blob in [&b"{}"[..], &body] {
-            self.put_blob(runner, repository, blob)?;
-        }
-        let empty = "application/vnd.oci.empty.v1+json";
-        let manifest = serde_json::to_vec(&json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind,
-            "config": { "mediaType": empty, "digest": digest(b"{}"), "size": 2 },
-            "layers": [{ "mediaType": kind, "digest": digest(&body), "size": body.len() }],
-        }))?;
-        let url = format!("{}/v2/{}/manifests/{tag}", repository.api(), repository.path());
-        let auth = self.authorization(runner, repository, "pull,push")?;
-        let response = self
-            .agent
-            .put(&url)
-            .header("Authorization", &auth)
-            .header("Content-Type", MANIFEST)
-            .send(&manifest)?;
-        expect(&response, 201, &format!("cannot store {}", repository.tag(tag)), repository)
+    ) -> Result<Option<(String, Value)>> {
+        let Some(manifest) = self.manifest(runner, repository, tag)? else { return Ok(None) };
+        let document = manifest.document();
+        let document =
+            document.with_context(|| format!("{} is no document of this pipeline", repository.tag(tag)))?;
+        Ok(Some((manifest.digest, document)))
     }
 
-    /// The JSON document of an artifact made by [`Self::put_artifact`].
-    pub fn artifact(&self, runner: &Runner, repository: &Repository, tag: &str) -> Result<Option<Value>> {
-        let Some(manifest) = self.manifest(runner, repository, tag)? else {
-            return Ok(None);
+    /// Annotations and document of every artifact of a kind that refers to an image.
+    pub fn referrers(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        image: &str,
+        kind: &str,
+    ) -> Result<Vec<(Value, Value)>> {
+        let listed = match self.referrers_api(runner, repository, image)? {
+            Some(index) => index,
+            None => match self.manifest(runner, repository, &fallback_tag(image))? {
+                Some(manifest) => manifest.json,
+                None => return Ok(Vec::new()),
+            },
         };
-        let digest = manifest.json["layers"][0]["digest"].as_str().context("an artifact without a layer")?;
-        self.blob(runner, repository, digest).map(Some)
+        let entries = listed["manifests"].as_array().cloned().unwrap_or_default();
+        let ours = entries.into_iter().filter(|entry| entry["artifactType"] == kind);
+        Ok(ours
+            .filter_map(|entry| {
+                let document = serde_json::from_str(entry["annotations"][DOCUMENT].as_str()?).ok()?;
+                Some((entry["annotations"].clone(), document))
+            })
+            .collect())
+    }
+
+    /// Proves that the account may push, by beginning an upload and cancelling it.
+    pub fn prove_push(&self, runner: &Runner, repository: &Repository) -> Result<()> {
+        let location = self.begin_upload(runner, repository)?;
+        // An upload that is not cancelled is cleaned up by the registry in time.
+        let auth = self.authorization(runner, repository, "pull,push")?;
+        let _ = self.agent.delete(&location).header("Authorization", &auth).call();
+        Ok(())
+    }
+
+    /// The index that the referrers API gives; `None` where the registry has no such API (2.8 and older).
+    fn referrers_api(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Option<Value>> {
+        if self.no_referrers.borrow().contains(&repository.to_string()) {
+            return Ok(None);
+        }
+        let url = format!("{}/v2/{}/referrers/{image}", repository.api(), repository.path());
+        let mut response = self.get(runner, repository, &url)?;
+        match response.status().as_u16() {
+            200 => Ok(Some(response.body_mut().read_json()?)),
+            404 => {
+                self.no_referrers.borrow_mut().insert(repository.to_string());
+                Ok(None)
+            }
+            status => bail!("cannot list what refers to {image} in {repository}: HTTP {status}"),
+        }
+    }
+
+    /// Adds an entry to the referrers tag of an image (distribution-spec, "Referrers Tag Schema").
+    fn list_referrer(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        subject: &Manifest,
+        entry: Value,
+    ) -> Result<()> {
+        let tag = fallback_tag(&subject.digest);
+        let there = self.manifest(runner, repository, &tag)?;
+        let mut entries =
+            there.and_then(|manifest| manifest.json["manifests"].as_array().cloned()).unwrap_or_default();
+        entries.retain(|other| other["digest"] != entry["digest"]);
+        entries.push(entry);
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        self.put_manifest(runner, repository, &tag, INDEX, &serde_json::to_vec(&index)?).map(drop)
+    }
+
+    fn put_manifest(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        reference: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Response<Body>> {
+        let url = format!("{}/v2/{}/manifests/{reference}", repository.api(), repository.path());
+        let response = self.send(runner, repository, "pull,push", |agent, auth| {
+            agent.put(&url).header("Authorization", auth).header("Content-Type", media_type).send(bytes)
+        })?;
+        expect(response, 201, &format!("cannot store {reference}"), repository)
     }
 
     /// A blob that is JSON.
-    fn blob(&self, runner: &Runner, repository: &Repository, digest: &str) -> Result<Value> {
+    pub fn blob(&self, runner: &Runner, repository: &Repository, digest: &str) -> Result<Value> {
         let url = format!("{}/v2/{}/blobs/{digest}", repository.api(), repository.path());
-        let mut response = self.get(runner, repository, &url)?;
-        expect(&response, 200, &format!("cannot read {}", repository.digest(digest)), repository)?;
+        let response = self.get(runner, repository, &url)?;
+        let mut response = expect(response, 200, &format!("cannot read blob {digest}"), repository)?;
         Ok(response.body_mut().read_json()?)
     }
 
-    fn put_blob(&self, runner: &Runner, repository: &Repository, bytes: &[u8]) -> Result<()> {
-        let auth = self.authorization(runner, repository, "pull,push")?;
-        let base = format!("{}/v2/{}/blobs", repository.api(), repository.path());
-        let known =
-            self.agent.head(format!("{base}/{}", digest(bytes))).header("Authorization", &auth).call()?;
+    /// Makes sure that the repository has the blob `{}`, which every artifact refers to.
+    fn put_empty_blob(&self, runner: &Runner, repository: &Repository) -> Result<()> {
+        let name = digest(b"{}");
+        let url = format!("{}/v2/{}/blobs/{name}", repository.api(), repository.path());
+        let known = self.send(runner, repository, "pull,push", |agent, auth| {
+            agent.head(&url).header("Authorization", auth).call()
+        })?;
         if known.status() == 200 {
             return Ok(());
         }
-        let response =
-            self.agent.post(format!("{base}/uploads/")).header("Authorization", &auth).send_empty()?;
-        expect(&response, 202, &format!("cannot upload to {repository}"), repository)?;
-        let location = header(&response, "location").context("the registry names no upload location")?;
-        let location =
-            if location.starts_with('/') { format!("{}{location}", repository.api()) } else { location };
-        let joint = if location.contains('?') { '&' } else { '?' };
-        let url = format!("{location}{joint}digest={}", digest(bytes));
-        let request = self.agent.put(&url).header("Authorization", &auth);
-        let response = request.header("Content-Type", "application/octet-stream").send(bytes)?;
-        expect(&response, 201, &format!("cannot upload to {repository}"), repository)
+        // An upload that broke cannot go on, so a try is a whole upload.
+        let response = self.send(runner, repository, "pull,push", |agent, auth| {
+            let location =
+                self.begin_upload(runner, repository).map_err(|error| ureq::Error::Other(error.into()))?;
+            let joint = if location.contains('?') { '&' } else { '?' };
+            let request = agent.put(format!("{location}{joint}digest={name}")).header("Authorization", auth);
+            request.header("Content-Type", "application/octet-stream").send(b"{}")
+        })?;
+        expect(response, 201, "cannot upload a blob", repository).map(drop)
     }
 
-    /// GET with the retries of [`retry`] and, on a 401, one round of token authentication.
-    fn get(&self, runner: &Runner, repository: &Repository, url: &str) -> Result<Response<ureq::Body>> {
+    /// Begins an upload and returns its address.
+    fn begin_upload(&self, runner: &Runner, repository: &Repository) -> Result<String> {
+        let url = format!("{}/v2/{}/blobs/uploads/", repository.api(), repository.path());
+        let response = self.send(runner, repository, "pull,push", |agent, auth| {
+            agent.post(&url).header("Authorization", auth).send_empty()
+        })?;
+        let response = expect(response, 202, "cannot begin an upload", repository)?;
+        let location = header(&response, "location").context("the registry names no upload location")?;
+        Ok(if location.starts_with('/') { format!("{}{location}", repository.api()) } else { location })
+    }
+
+    fn get(&self, runner: &Runner, repository: &Repository, url: &str) -> Result<Response<Body>> {
         let accept = [INDEX, DOCKER_INDEX, MANIFEST, DOCKER_MANIFEST, "application/octet-stream"].join(", ");
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let auth = self.authorization(runner, repository, "pull")?;
-            let request = self.agent.get(url).header("Accept", &accept).header("Authorization", &auth);
-            let wait = match request.call() {
-                Ok(response) => {
-                    let after = header(&response, "retry-after").and_then(|text| text.parse().ok());
-                    match retry::after_status(response.status().as_u16(), after, attempt) {
-                        None => return Ok(response),
-                        Some(wait) => wait,
-                    }
-                }
-                Err(error) if attempt < 2 => {
-                    eprintln!("{url}: {error}; trying again");
-                    retry::backoff(attempt)
-                }
-                Err(error) => bail!("{} does not answer: {error}", repository.host()),
-            };
-            thread::sleep(wait);
+        self.send(runner, repository, "pull", |agent, auth| {
+            agent.get(url).header("Accept", &accept).header("Authorization", auth).call()
+        })
+    }
+
+    /// Sends a request with the account's authorization. A token that ran out is renewed once.
+    fn send(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        action: &str,
+        request: impl Fn(&Agent, &str) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>> {
+        let attempt = || {
+            let auth = self.authorization(runner, repository, action)?;
+            let response = http::send(repository.host(), || runner.left(), || request(&self.agent, &auth))?;
+            Ok::<_, anyhow::Error>((response, !auth.is_empty()))
+        };
+        let (response, authorized) = attempt()?;
+        if response.status() != 401 || !authorized {
+            return Ok(response);
         }
+        self.tokens.borrow_mut().remove(&format!("{repository} {action}"));
+        Ok(attempt()?.0)
     }
 
     /// The Authorization header for an action, asked for once; empty where the registry wants none.
@@ -220,8 +394,7 @@ impl Registry {
 
     fn token(&self, runner: &Runner, repository: &Repository, action: &str) -> Result<String> {
         let response = self.agent.get(format!("{}/v2/", repository.api())).call();
-        let response =
-            response.map_err(|error| anyhow::anyhow!("{} does not answer: {error}", repository.host()))?;
+        let response = response.map_err(|error| anyhow!("{} does not answer: {error}", repository.host()))?;
         let Some(challenge) = header(&response, "www-authenticate") else {
             return Ok(String::new());
         };
@@ -236,46 +409,46 @@ impl Registry {
         if let Some(basic) = &basic {
             request = request.header("Authorization", basic);
         }
-        let mut response = request.call()?;
-        expect(&response, 200, &format!("no token for {action} on {repository}"), repository)?;
+        let response = request.call()?;
+        let mut response = expect(response, 200, &format!("no token for {action}"), repository)?;
         let body: Value = response.body_mut().read_json()?;
-        let token = body["token"]
-            .as_str()
-            .or(body["access_token"].as_str())
-            .context("a token answer without a token")?;
-        Ok(format!("Bearer {token}"))
+        let token = body["token"].as_str().or(body["access_token"].as_str());
+        Ok(format!("Bearer {}", token.context("a token answer without a token")?))
     }
 }
 
-/// One pool of connections, answers with any status, roots of trust from the host.
-pub fn agent() -> Agent {
-    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-    let config = Agent::config_builder().http_status_as_error(false).tls_config(tls);
-    config
-        .max_idle_connections_per_host(16)
-        .timeout_connect(Some(Duration::from_secs(10)))
-        .timeout_global(Some(Duration::from_secs(60)))
-        .build()
-        .into()
+/// The tag under which a registry without the referrers API lists what refers to an image.
+fn fallback_tag(image: &str) -> String {
+    image.replace(':', "-")
 }
 
-fn header<T>(response: &Response<T>, name: &str) -> Option<String> {
-    Some(response.headers().get(name)?.to_str().ok()?.to_owned())
+/// True if the body is a registry's error with one of these codes (distribution-spec, "Error Codes").
+fn error_code(response: &mut Response<Body>, codes: &[&str]) -> bool {
+    let body: Value = response.body_mut().read_json().unwrap_or_default();
+    let errors = body["errors"].as_array().into_iter().flatten();
+    errors.filter_map(|error| error["code"].as_str()).any(|code| codes.contains(&code))
 }
 
-fn expect<T>(response: &Response<T>, status: u16, what: &str, repository: &Repository) -> Result<()> {
+fn expect(
+    response: Response<Body>,
+    status: u16,
+    what: &str,
+    repository: &Repository,
+) -> Result<Response<Body>> {
     let got = response.status().as_u16();
     if got != status {
-        bail!("{what}: HTTP {got}{}", advice(got, repository));
+        bail!("{what} in {repository}: HTTP {got}{}", advice(got, repository, "pull,push"));
     }
-    Ok(())
+    Ok(response)
 }
 
-fn advice(status: u16, repository: &Repository) -> String {
+fn advice(status: u16, repository: &Repository, scope: &str) -> String {
     match status {
-        401 | 403 => {
-            format!(": the account may not use {repository}; run `docker login {}`", repository.host())
-        }
+        401 | 403 => format!(
+            ": the account that docker is logged in with lacks {scope} on {}; run `docker login {}`",
+            repository.path(),
+            repository.host()
+        ),
         429 => ": rate limited; wait, or log in".to_owned(),
         _ => String::new(),
     }

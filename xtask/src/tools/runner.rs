@@ -1,19 +1,28 @@
-//! Runs programs. Three verbs: `probe` asks and tolerates failure, `read` asks, `run` changes something.
-//! Only `run` obeys a dry run; no other module spawns.
+//! Runs programs. Four verbs: `probe` asks and tolerates failure, `read` asks, `run` changes something, `run_again`
+//! does so and tries again after causes that pass by themselves. Only the last two obey a dry run; no other module
+//! spawns.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use camino::Utf8PathBuf;
 
 use crate::missing;
 use crate::model::command::Cmd;
+use crate::model::retry::{Cause, Tries};
 
 /// How many of the last lines an error repeats.
 const TAIL: usize = 15;
+
+/// How long a command may be silent, in seconds, unless `DEVBOX_STALL_SECONDS` says otherwise. The longest silence of
+/// a healthy build is the emulated set-up of a Debian package, which stays under a minute.
+pub const STALL_SECONDS: u64 = 600;
 
 pub struct Runner {
     /// Working directory of everything that runs.
@@ -21,9 +30,34 @@ pub struct Runner {
     pub dry_run: bool,
     pub quiet: bool,
     pub verbose: bool,
+    /// A command that is silent for this long is ended.
+    pub stall: Duration,
+    /// When the running phase gives up trying again.
+    deadline: Cell<Option<Instant>>,
+}
+
+/// How a command ended.
+enum End {
+    Done,
+    Failed { status: String, tail: VecDeque<String> },
+    Stalled,
 }
 
 impl Runner {
+    pub fn new(root: Utf8PathBuf, stall: Duration) -> Self {
+        Self { root, dry_run: false, quiet: false, verbose: false, stall, deadline: Cell::new(None) }
+    }
+
+    /// Starts the clock of a phase: after `limit` nothing is tried again.
+    pub fn begin(&self, limit: Duration) {
+        self.deadline.set(Some(Instant::now() + limit));
+    }
+
+    /// The time until the phase's deadline.
+    pub fn left(&self) -> Duration {
+        self.deadline.get().map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
+    }
+
     /// Standard output if the program is there and succeeds.
     pub fn probe(&self, cmd: &Cmd) -> Option<String> {
         let output = self.output(cmd).ok()?;
@@ -41,28 +75,87 @@ impl Runner {
 
     /// Runs a program that changes something, its output passed on to standard error as it comes.
     pub fn run(&self, cmd: &Cmd) -> Result<()> {
+        match self.echo_and_watch(cmd)? {
+            End::Done => Ok(()),
+            end => Err(self.failure(cmd, &end)),
+        }
+    }
+
+    /// Like [`Self::run`] for a program that may be run twice, and tried again where its last lines name a cause that
+    /// passes by itself.
+    pub fn run_again(&self, cmd: &Cmd) -> Result<()> {
+        let mut tries = Tries::default();
+        loop {
+            let end = self.echo_and_watch(cmd)?;
+            let cause = match &end {
+                End::Done => return Ok(()),
+                End::Stalled => Some(Cause::Stalled),
+                End::Failed { tail, .. } => {
+                    Cause::of_output(&tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))
+                }
+            };
+            let wait = cause.and_then(|cause| tries.next(cause, self.left()));
+            let (Some(cause), Some(wait)) = (cause, wait) else { return Err(self.failure(cmd, &end)) };
+            eprintln!("{}: {cause}; trying again in {:.1} s", cmd.program, wait.as_secs_f64());
+            thread::sleep(wait);
+        }
+    }
+
+    fn failure(&self, cmd: &Cmd, end: &End) -> anyhow::Error {
+        // The here-document of a command would bury its error.
+        let short = Cmd { stdin: None, ..cmd.clone() };
+        match end {
+            End::Failed { status, tail } => {
+                let first = tail.len().saturating_sub(TAIL);
+                let lines: Vec<&str> = tail.iter().skip(first).map(String::as_str).collect();
+                anyhow!("`{short}` failed ({status}); its last lines:\n{}", lines.join("\n"))
+            }
+            _ => anyhow!("`{short}` was ended: it printed nothing for {} s", self.stall.as_secs()),
+        }
+    }
+
+    fn echo_and_watch(&self, cmd: &Cmd) -> Result<End> {
         if self.dry_run {
             println!("{cmd}");
-            return Ok(());
+            return Ok(End::Done);
         }
         if !self.quiet {
             eprintln!("$ {cmd}");
         }
-        let mut child = self.spawn(cmd, Stdio::piped())?;
+        self.watch(self.spawn(cmd)?)
+    }
+
+    /// Passes output on until the program ends, or ends it where it is silent for too long.
+    fn watch(&self, mut child: Child) -> Result<End> {
+        let (sender, lines) = channel();
         // Both streams are drained at once, so that neither can fill its pipe and stall the program.
         let stderr = child.stderr.take().context("no standard error")?;
         let stdout = child.stdout.take().context("no standard output")?;
-        let quiet = self.quiet;
-        let errors = thread::spawn(move || pass_on(stderr, quiet));
-        let mut tail = pass_on(stdout, quiet);
-        tail.extend(errors.join().unwrap_or_default());
-        let status = child.wait()?;
-        if !status.success() {
-            let first = tail.len().saturating_sub(TAIL);
-            let lines: Vec<String> = tail.into_iter().skip(first).collect();
-            bail!("`{}` failed ({status}); its last lines:\n{}", short(cmd), lines.join("\n"));
+        let errors = sender.clone();
+        thread::spawn(move || forward(stderr, &errors));
+        thread::spawn(move || forward(stdout, &sender));
+        let mut tail = VecDeque::with_capacity(TAIL);
+        loop {
+            match lines.recv_timeout(self.stall) {
+                Ok(line) => {
+                    if !self.quiet {
+                        eprintln!("{line}");
+                    }
+                    if tail.len() == TAIL {
+                        tail.pop_front();
+                    }
+                    tail.push_back(line);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill().context("cannot end a silent program")?;
+                    child.wait()?;
+                    return Ok(End::Stalled);
+                }
+            }
         }
-        Ok(())
+        let status = child.wait()?;
+        Ok(if status.success() { End::Done } else { End::Failed { status: status.to_string(), tail } })
     }
 
     /// Starts a program that outlives this one, in a session of its own, its output in a log.
@@ -90,14 +183,14 @@ impl Runner {
         if self.verbose {
             eprintln!("$ {cmd}");
         }
-        Ok(self.spawn(cmd, Stdio::piped())?.wait_with_output()?)
+        Ok(self.spawn(cmd)?.wait_with_output()?)
     }
 
-    fn spawn(&self, cmd: &Cmd, out: Stdio) -> Result<Child> {
+    fn spawn(&self, cmd: &Cmd) -> Result<Child> {
         let mut command = Command::new(&cmd.program);
         command.args(&cmd.args).envs(cmd.env.iter().cloned()).current_dir(&self.root);
         command.stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(out).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
                 missing(format!("{} is not installed: run `cargo xtask doctor --install`", cmd.program))
@@ -111,23 +204,11 @@ impl Runner {
     }
 }
 
-/// A command line without its here-document, for an error message.
-fn short(cmd: &Cmd) -> String {
-    Cmd { stdin: None, ..cmd.clone() }.to_string()
-}
-
-/// Copies lines to standard error and returns the last of them.
-fn pass_on(stream: impl Read, quiet: bool) -> VecDeque<String> {
-    let mut tail = VecDeque::with_capacity(TAIL);
+/// Sends the lines of a stream to the watcher until the stream ends.
+fn forward(stream: impl Read, lines: &Sender<String>) {
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if !quiet {
-            eprintln!("{line}");
+        if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            return;
         }
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(line);
     }
-    tail
 }

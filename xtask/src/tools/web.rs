@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,10 +20,12 @@ use crate::model::availability::Verdict;
 use crate::model::checksum::Checksum;
 use crate::model::retry;
 
-use super::registry::agent;
+use super::http;
 
 /// How long one large file may take.
 const FILE_LIMIT: Duration = Duration::from_secs(900);
+/// How long one question is asked again after failures that pass by themselves.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The largest document that is read, in bytes: metadata of packages with thousands of versions.
 const DOCUMENT_LIMIT: u64 = 200_000_000;
 
@@ -75,18 +76,15 @@ impl<T> Answer<T> {
 /// One pool of connections, shared by all threads.
 pub struct Web {
     agent: Agent,
-}
-
-impl Default for Web {
-    fn default() -> Self {
-        Self::new()
-    }
+    timeout: Option<Duration>,
 }
 
 impl Web {
-    pub fn new() -> Self {
-        let config = agent().config().clone();
-        Self { agent: Agent::with_parts(config, DefaultConnector::default(), OnceResolver::default()) }
+    /// `timeout` bounds a request for a document; files may take longer.
+    pub fn new(timeout: Duration) -> Self {
+        let config = http::agent(timeout).config().clone();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), OnceResolver::default());
+        Self { agent, timeout: Some(timeout) }
     }
 
     /// A JSON document.
@@ -150,51 +148,47 @@ impl Web {
     fn get(&self, url: &str, accept: &str) -> Answer<Response<Body>> {
         self.ask(url, || {
             let request = self.agent.get(url).header("Accept", accept);
-            request.config().timeout_global(Some(FILE_LIMIT)).build().call()
+            // Files pass through here as well; what bounds a stalled one is its first byte.
+            request
+                .config()
+                .timeout_global(Some(FILE_LIMIT))
+                .timeout_recv_response(self.timeout)
+                .build()
+                .call()
         })
     }
 
-    /// Repeats a request by the policy of [`retry`] and sorts its answer.
+    /// Repeats a request by the policy of [`http`] and sorts its answer.
     fn ask(
         &self,
         url: &str,
         request: impl Fn() -> Result<Response<Body>, ureq::Error>,
     ) -> Answer<Response<Body>> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let response = match request() {
-                Ok(response) => response,
-                Err(_) if attempt < 2 => {
-                    thread::sleep(retry::backoff(attempt));
-                    continue;
-                }
-                Err(error) => return Answer::CannotTell(format!("{url}: {error}")),
-            };
-            let status = response.status().as_u16();
-            let after = retry_after(&response);
-            match (status, retry::after_status(status, after, attempt)) {
-                (200..=299, _) => return Answer::Present(response),
-                (404 | 410, _) => return Answer::Absent,
-                (_, Some(wait)) => thread::sleep(wait),
-                (429, None) => {
-                    let seconds = after.unwrap_or(retry::LONGEST_WAIT.as_secs());
-                    let seconds = i64::try_from(seconds).unwrap_or(i64::from(u32::MAX));
-                    return Answer::LimitedUntil(Timestamp::now() + SignedDuration::from_secs(seconds));
-                }
-                (status, None) => return Answer::CannotTell(format!("{url}: HTTP {status}")),
+        let host = url.split('/').nth(2).unwrap_or(url);
+        let response = match http::send(host, || PATIENCE, request) {
+            Ok(response) => response,
+            Err(error) => return Answer::CannotTell(format!("{error:#}")),
+        };
+        match response.status().as_u16() {
+            200..=299 => Answer::Present(response),
+            404 | 410 => Answer::Absent,
+            429 => {
+                let seconds = retry_after(&response).unwrap_or(retry::LONGEST_WAIT.as_secs());
+                let seconds = i64::try_from(seconds).unwrap_or(i64::from(u32::MAX));
+                Answer::LimitedUntil(Timestamp::now() + SignedDuration::from_secs(seconds))
             }
+            status => Answer::CannotTell(format!("{url}: HTTP {status}")),
         }
     }
 }
 
 /// Seconds to wait by the `Retry-After` header, which holds seconds or a date (RFC 9110, 10.2.3).
 fn retry_after(response: &Response<Body>) -> Option<u64> {
-    let text = response.headers().get("retry-after")?.to_str().ok()?;
+    let text = http::header(response, "retry-after")?;
     if let Ok(seconds) = text.parse() {
         return Some(seconds);
     }
-    let date = rfc2822::parse(text).ok()?.timestamp();
+    let date = rfc2822::parse(&text).ok()?.timestamp();
     u64::try_from(date.duration_since(Timestamp::now()).as_secs()).ok()
 }
 

@@ -37,8 +37,9 @@ fn serve(store: &mut Store, request: &mut Request) -> (u16, Vec<u8>, Option<(Str
     if let Some((repository, reference)) = url.split_once("/manifests/") {
         if method == Method::Put {
             store.writes += 1;
-            for name in [format!("{repository}@{}", digest(&body)), format!("{repository}:{reference}")] {
-                store.manifests.insert(name, body.clone());
+            store.manifests.insert(format!("{repository}@{}", digest(&body)), body.clone());
+            if !reference.starts_with("sha256:") {
+                store.manifests.insert(format!("{repository}:{reference}"), body);
             }
             return (201, Vec::new(), None);
         }
@@ -48,10 +49,13 @@ fn serve(store: &mut Store, request: &mut Request) -> (u16, Vec<u8>, Option<(Str
         let joint = if reference.starts_with("sha256:") { '@' } else { ':' };
         return match store.manifests.get(&format!("{repository}{joint}{reference}")) {
             Some(manifest) => (200, manifest.clone(), None),
-            None => (404, Vec::new(), None),
+            None => (404, br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(), None),
         };
     }
-    let (repository, blob) = url.split_once("/blobs/").unwrap();
+    // Like the distribution registry before version 3, this one has no referrers API.
+    let Some((repository, blob)) = url.split_once("/blobs/") else {
+        return (404, b"404 page not found".to_vec(), None);
+    };
     match method {
         Method::Post => {
             (202, Vec::new(), Some(("Location".into(), format!("/v2/{repository}/blobs/uploads/1?s=1"))))
@@ -73,35 +77,80 @@ pub struct World {
     pub root: PathBuf,
     pub store: Arc<Mutex<Store>>,
     pub host: String,
+    /// Path of the public repository.
+    pub path: String,
     _dir: TempDir,
 }
 
-const DOCKER: &str = r#"#!/usr/bin/env bash
-# Pushes an index of two platforms for each target of a bake; its bytes depend on what the target is made from.
+const DOCKER: &str = r##"#!/usr/bin/env bash
+# Pushes an index of two platforms for each target of a bake: a layer that all share, one of its own for a variant.
 set -euo pipefail
 echo "docker $*" >> "$FAKE_LOG"
+sum() { printf %s "$1" | sha256sum | cut -c1-64; }
+blob() {
+  local url=http://$1/v2/$2/blobs at
+  curl -fsS -o /dev/null -I "$url/sha256:$(sum "$3")" 2>/dev/null && return
+  at=$(curl -fsS -o /dev/null -D - -X POST "$url/uploads/" | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
+  case $at in /*) at=http://$1$at ;; esac
+  curl -fsS -o /dev/null -X PUT -H 'Content-Type: application/octet-stream' --data-binary "$3" \
+    "$at$([[ $at = *\?* ]] && echo '&' || echo '?')digest=sha256:$(sum "$3")"
+}
+manifest() { # HOST PATH REFERENCE TYPE BODY
+  curl -fsS -o /dev/null -X PUT -H "Content-Type: application/vnd.oci.image.$4.v1+json" --data-binary "$5" \
+    "http://$1/v2/$2/manifests/$3"
+}
+descriptor() { printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%d' "$1" "$(sum "$2")" "${#2}"; }
 case "$1 ${2:-}" in
-  'info --format') echo '{"ServerVersion":"1","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}' ;;
+  'info --format') echo '{"ServerVersion":"1","DockerRootDir":"/","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}' ;;
+  'run --rm') printf 'git\t1:2.47\tamd64\n' ;;
   'buildx bake')
     definition=$(cat)
     printf '%s\n' "$definition" > "$FAKE_LOG.bake"
-    for tag in $(grep -oE '"127[^"]*:[a-z][^"/]*"' <<<"$definition" | tr -d '"'); do
-      sum=$(printf %s "$tag" | sha256sum | cut -c1-64)
-      image() { printf '{"digest":"sha256:%s","platform":{"os":"linux","architecture":"%s"}}' "${sum%??}$1" "$2"; }
-      path=${tag#*/}
-      printf '{"manifests":[%s,%s]}' "$(image aa amd64)" "$(image bb arm64)" |
-        curl -fsS -X PUT --data-binary @- "http://${tag%%/*}/v2/${path%:*}/manifests/${path##*:}"
+    if grep -qE ":${FAKE_UNBUILDABLE:-none}-[0-9a-f]{12}\"" <<<"$definition"; then
+      echo "target $FAKE_UNBUILDABLE: failed to solve: exit code: 1" >&2
+      exit 1
+    fi
+    mapfile -t inputs < <(sed -n 's/^ *"index:opencode-devbox.inputs=\(.*\)",\{0,1\}$/\1/p' <<<"$definition")
+    mapfile -t tags < <(grep -oE '"[a-z0-9.]*:[0-9]+/[^"@]*:[a-z][^"/@]*"$' <<<"$definition" | tr -d '"')
+    for index in "${!tags[@]}"; do
+      tag=${tags[$index]}
+      host=${tag%%/*} path=${tag#*/} name=${tag##*:}
+      path=${path%:*}
+      entries=
+      for arch in amd64 arm64; do
+        config="{\"architecture\":\"$arch\",\"os\":\"linux\"}" layers=("${FAKE_FIRST_LAYER:-base}")
+        case $name in base-????????????) [[ $path = *-staging ]] && layers+=("$name") ;; *) layers+=("$name") ;; esac
+        blob "$host" "$path" "$config"
+        list=
+        for layer in "${layers[@]}"; do
+          blob "$host" "$path" "$layer"
+          list+=,$(descriptor layer.v1.tar "$layer")}
+        done
+        image="{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"config\":$(descriptor config.v1+json "$config")},\"layers\":[${list#,}],\"annotations\":{\"name\":\"$name\"}}"
+        manifest "$host" "$path" "sha256:$(sum "$image")" manifest "$image"
+        entries+=,$(descriptor manifest.v1+json "$image"),\"platform\":{\"os\":\"linux\",\"architecture\":\"$arch\"}}
+      done
+      manifest "$host" "$path" "$name" index "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[${entries#,}],\"annotations\":{\"opencode-devbox.inputs\":\"${inputs[$index]}\"}}"
     done ;;
 esac
-"#;
+"##;
 
 const CRANE: &str = r#"#!/usr/bin/env bash
 set -euo pipefail
 echo "crane $*" >> "$FAKE_LOG"
-[ "$1" = copy ] || exit 0
-host=${2%%/*} from=${2#*/} to=${3#*/}
-curl -fsS "http://$host/v2/${from%@*}/manifests/${from#*@}" -o "$FAKE_LOG.copy"
-curl -fsS -X PUT --data-binary "@$FAKE_LOG.copy" "http://$host/v2/${to%:*}/manifests/${to##*:}"
+case $1 in copy | tag) ;; *) exit 0 ;; esac
+host=${2%%/*} from=${2#*/}
+case $1 in copy) to=${3#*/} ;; tag) to=${from%@*}:$3 ;; esac
+move() { # FROM-PATH DIGEST TO-PATH REFERENCE
+  curl -fsS "http://$host/v2/$1/manifests/$2" -o "$FAKE_LOG.$4"
+  curl -fsS -X PUT --data-binary "@$FAKE_LOG.$4" "http://$host/v2/$3/manifests/$4"
+}
+if [ "$1" = copy ]; then
+  for image in $(curl -fsS "http://$host/v2/${from%@*}/manifests/${from#*@}" | grep -oE '"digest":"sha256:[0-9a-f]*"' | cut -d'"' -f4); do
+    move "${from%@*}" "$image" "${to%:*}" "$image"
+  done
+fi
+move "${from%@*}" "${from#*@}" "${to%:*}" "${to##*:}"
 "#;
 
 const SMOKE: &str = r#"#!/usr/bin/env bash
@@ -112,7 +161,7 @@ echo "smoke $4 $6" >> "$FAKE_LOG"
 const FILES: [(&str, &str); 4] = [
     (
         "images/Dockerfile.base",
-        "ARG NODE_VERSION=24.1.0\nARG GITEA_MCP_VERSION=0.1.0\nARG GITEA_MCP_URL=http://127.0.0.1:9\n",
+        "ARG NODE_VERSION=24.1.0\nARG GITEA_MCP_VERSION=0.1.0\nARG GITEA_MCP_URL=http://127.0.0.1:9\nARG EMBEDDING_MODEL_URL=http://127.0.0.1:9\n",
     ),
     (
         "images/Dockerfile.variant",
@@ -131,8 +180,35 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// The image that everything is built upon.
+pub const DEBIAN: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[
+    {"digest":"sha256:d1","platform":{"os":"linux","architecture":"amd64"}},
+    {"digest":"sha256:d2","platform":{"os":"linux","architecture":"arm64"}}]}"#;
+
 impl World {
+    /// A tree before a registry in this process, with a fake crane.
     pub fn new() -> Self {
+        let server = Server::http("127.0.0.1:0").unwrap();
+        let world = Self::before(&server.server_addr().to_string(), "devbox");
+        script(&world.root.with_file_name("bin").join("crane"), CRANE);
+        let shared = world.store.clone();
+        thread::spawn(move || {
+            for mut request in server.incoming_requests() {
+                let (status, body, header) = serve(&mut shared.lock().unwrap(), &mut request);
+                let mut response = Response::from_data(body).with_status_code(status);
+                if let Some((name, value)) = header {
+                    response.add_header(Header::from_bytes(name, value).unwrap());
+                }
+                // A client that was killed no longer listens.
+                let _ = request.respond(response);
+            }
+        });
+        world.store.lock().unwrap().manifests.insert("debian:trixie-slim".into(), DEBIAN.into());
+        world
+    }
+
+    /// A tree before the registry at `host`, with the machine's own crane.
+    pub fn before(host: &str, path: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let root = dir.path().join("tree");
         fs::create_dir(&root).unwrap();
@@ -146,28 +222,8 @@ impl World {
         }
         script(&root.join("scripts/smoke-test.sh"), SMOKE);
         script(&dir.path().join("bin/docker"), DOCKER);
-        script(&dir.path().join("bin/crane"), CRANE);
-        let server = Server::http("127.0.0.1:0").unwrap();
-        let host = server.server_addr().to_string();
         let store = Arc::new(Mutex::new(Store::default()));
-        let shared = store.clone();
-        thread::spawn(move || {
-            for mut request in server.incoming_requests() {
-                let (status, body, header) = serve(&mut shared.lock().unwrap(), &mut request);
-                let mut response = Response::from_data(body).with_status_code(status);
-                if let Some((name, value)) = header {
-                    response.add_header(Header::from_bytes(name, value).unwrap());
-                }
-                // A client that was killed no longer listens.
-                let _ = request.respond(response);
-            }
-        });
-        let world = Self { root, store, host, _dir: dir };
-        // The image that everything is built upon.
-        let debian = r#"{"manifests":[{"digest":"sha256:d1","platform":{"os":"linux","architecture":"amd64"}},
-            {"digest":"sha256:d2","platform":{"os":"linux","architecture":"arm64"}}]}"#;
-        world.store.lock().unwrap().manifests.insert("debian:trixie-slim".into(), debian.into());
-        world
+        Self { root, store, host: host.to_owned(), path: path.to_owned(), _dir: dir }
     }
 
     fn log_file(&self) -> PathBuf {
@@ -178,7 +234,8 @@ impl World {
     pub fn log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.log_file()).unwrap_or_default();
         let _ = fs::remove_file(self.log_file());
-        let changes = |line: &&str| !line.starts_with("docker info") && !line.starts_with("crane auth");
+        let reads = ["docker info", "docker run --rm --network=none", "crane auth"];
+        let changes = |line: &&str| !reads.iter().any(|read| line.starts_with(read));
         text.lines().filter(changes).map(|line| self.without_chance(line)).collect()
     }
 
@@ -201,7 +258,12 @@ impl World {
     /// The definition that the last bake got.
     pub fn bake(&self) -> String {
         let text = fs::read_to_string(self.root.with_file_name("log.bake")).unwrap();
-        self.without_chance(&text)
+        // Every edit of an input changes the record of the inputs.
+        let lines = text.lines().map(|line| match line.split_once("opencode-devbox.inputs=") {
+            Some((head, _)) => format!("{head}opencode-devbox.inputs=INPUTS\"\n"),
+            None => format!("{line}\n"),
+        });
+        self.without_chance(&lines.collect::<String>())
     }
 
     pub fn xtask(&self, line: &str) -> Output {
@@ -209,16 +271,20 @@ impl World {
     }
 
     pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
+        self.command(line).envs(env.iter().copied()).output().unwrap()
+    }
+
+    /// A command line of xtask that works on this tree.
+    pub fn command(&self, line: &str) -> Command {
         let bin = self.root.with_file_name("bin");
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(line.split(' ')).env("PATH", path).env("DEVBOX_ROOT", &self.root);
+        command.env("FAKE_LOG", self.log_file()).env_remove("GITHUB_REF_TYPE").env_remove("GITHUB_OUTPUT");
+        command.env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
+        command.env("DEVBOX_REPOSITORY", format!("{}/{}", self.host, self.path));
+        command.env("GIT_DIR", "/nonexistent").current_dir(&self.root);
         command
-            .env("FAKE_LOG", self.log_file())
-            .env_remove("GITHUB_REF_TYPE")
-            .env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
-        command.env("DEVBOX_REPOSITORY", format!("{}/devbox", self.host)).envs(env.iter().copied());
-        command.env("GIT_DIR", "/nonexistent").current_dir(&self.root).output().unwrap()
     }
 
     #[track_caller]

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cli;
+mod crash;
 mod fakes;
 mod hub;
 mod live;
 mod pipeline;
+mod proxy;
+mod recovery;
 mod tidy;
 mod workflows;

@@ -64,7 +64,8 @@ fn one_bad_variant_keeps_all_back_and_only_it_is_tested_again() {
     SMOKES[..3].iter().for_each(|line| drop(world.ok(line)));
     world.fails(SMOKES[3], &[("FAKE_BROKEN", "omos-with-pi")], 1);
     let text = world.fails("publish --promote-latest", &[], 3);
-    assert!(text.contains("omos-with-pi is untested on linux/amd64"), "{text}");
+    assert!(text.contains("omos-with-pi failed its smoke test on linux/amd64"), "{text}");
+    assert!(text.contains("omos-with-pi is untested on linux/arm64"), "{text}");
     assert!(names(&world).is_empty(), "nothing public has changed");
     world.log();
     publish(&world);
@@ -136,27 +137,9 @@ fn a_dry_run_prints_and_changes_nothing() {
     world.log();
     let writes = world.store.lock().unwrap().writes;
     let text = world.ok("publish --promote-latest --dry-run");
-    assert_eq!(text.lines().filter(|line| line.starts_with("crane copy")).count(), 8, "{text}");
+    let count = |verb: &str| text.lines().filter(|line| line.starts_with(verb)).count();
+    assert_eq!((count("crane copy"), count("crane tag")), (4, 4), "{text}");
     assert_eq!((world.log(), world.store.lock().unwrap().writes), (vec![], writes));
-}
-
-#[test]
-fn a_bump_edits_what_holds_the_version_and_back_again_restores_it() {
-    let world = World::new();
-    let files = ["images/Dockerfile.variant", "CHANGELOG.md", "DOCKER_HUB.md"];
-    let read = || files.map(|file| fs::read_to_string(world.root.join(file)).unwrap());
-    let before = read();
-    world.ok("bump-opencode 1.18.15 --dry-run");
-    assert_eq!(read(), before);
-    world.ok("bump-opencode 1.18.15");
-    for (file, text) in files.iter().zip(read()) {
-        assert!(text.contains("1.18.15"), "{file}");
-    }
-    world.ok("bump-opencode 1.18.18");
-    assert_eq!(read(), before);
-    fs::remove_file(world.root.join("CHANGELOG.md")).unwrap();
-    world.fails("bump-opencode 1.18.15", &[], 1);
-    assert_eq!(fs::read_to_string(world.root.join(files[0])).unwrap(), before[0], "nothing is half written");
 }
 
 #[test]

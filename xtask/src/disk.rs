@@ -1,0 +1,38 @@
+//! Disk space of the engine: what is free, and what the last build took.
+
+use anyhow::Result;
+
+use crate::ctx::Ctx;
+use crate::missing;
+use crate::model::command::Cmd;
+use crate::model::reference::Repository;
+use crate::state;
+use crate::tools::docker;
+
+/// Free bytes where the engine keeps its images; `None` where that cannot be told.
+pub fn free(ctx: &Ctx) -> Option<u64> {
+    let engine = docker::engine(&ctx.runner)?;
+    let text = ctx.runner.probe(&Cmd::new("df", ["--output=avail", "-B1", &engine.root]))?;
+    text.lines().nth(1)?.trim().parse().ok()
+}
+
+/// How much less is free than there was.
+pub fn used(ctx: &Ctx, before: Option<u64>) -> u64 {
+    before.zip(free(ctx)).map_or(0, |(before, now)| before.saturating_sub(now))
+}
+
+/// Fails if less is free than the build of the image under `tag` took. An image without a record asks for nothing.
+pub fn require(ctx: &Ctx, repository: &Repository, tag: &str, what: &str) -> Result<()> {
+    let Some(image) = ctx.registry.manifest(&ctx.runner, repository, tag)? else { return Ok(()) };
+    let record = state::build_record(ctx, &state::staging(ctx, repository), &image.digest)?;
+    let (Some(record), Some(free)) = (record, free(ctx)) else { return Ok(()) };
+    if free < record.disk_bytes {
+        return Err(missing(format!(
+            "{} MB of disk are free and the last build of {what} took {} MB: free some, for instance with \
+             `docker builder prune`",
+            free / 1_000_000,
+            record.disk_bytes / 1_000_000
+        )));
+    }
+    Ok(())
+}

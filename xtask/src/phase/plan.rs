@@ -1,0 +1,220 @@
+//! Says what a release of this tree would reuse, build, test and tag, why, and about how long it would take. Changes
+//! nothing: no registry is started, no image made. Causes come from the inputs that the published images carry.
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::ctx::Ctx;
+use crate::model::key::{Change, Inputs};
+use crate::model::platform::Platform;
+use crate::model::reference::Repository;
+use crate::state::{self, BASE_LATEST, Stage};
+use crate::tools::registry::Manifest;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    Reuse,
+    Build,
+    Smoke,
+    Retag,
+}
+
+/// What happens to one image on one platform.
+#[derive(Serialize)]
+struct Row {
+    image: String,
+    platform: Platform,
+    actions: Vec<Action>,
+    /// Why it is built; empty where it is not.
+    causes: Vec<String>,
+    /// Compressed bytes that a build pushes beyond the base, as the published image has them.
+    bytes: Option<u64>,
+    /// Seconds of its smoke test, as last recorded.
+    smoke_seconds: Option<u64>,
+}
+
+pub fn run(ctx: &Ctx) -> Result<()> {
+    let base = state::base(ctx)?;
+    let repository = &base.repository;
+    let staging = state::staging(ctx, repository);
+    let published = |tag: &str| ctx.registry.image(&ctx.runner, repository, tag);
+    let (mut rows, mut seconds) = (Vec::new(), Some(0));
+
+    // The base first: all else stands upon it.
+    let old_base = published(BASE_LATEST)?;
+    let building = base.present.is_none();
+    for platform in &ctx.platforms {
+        rows.push(Row {
+            image: base.tag.clone(),
+            platform: *platform,
+            actions: vec![if building { Action::Build } else { Action::Reuse }],
+            causes: if building { causes(ctx, old_base.as_ref(), &base.inputs) } else { Vec::new() },
+            bytes: if building { bytes(ctx, repository, old_base.as_ref(), None, *platform)? } else { None },
+            smoke_seconds: None,
+        });
+    }
+    if building {
+        seconds = add(seconds, build_seconds(ctx, &staging, old_base.as_ref())?);
+    }
+
+    // Then the variants; without a base their keys cannot be known, but their causes can.
+    let stages = match &base.present {
+        Some(index) => state::stages(ctx, &[], &base, index)?,
+        None => Vec::new(),
+    };
+    let mut bake = Some(0);
+    for variant in &ctx.config.variant {
+        let stage = stages.iter().find(|stage| stage.variant.name == variant.name);
+        let old = published(&variant.latest_tag())?;
+        let staged = stage.is_some_and(|stage| stage.present.is_some());
+        let inputs = match stage {
+            Some(stage) => stage.inputs.clone(),
+            None => {
+                let upon = old.as_ref().and_then(state::inputs_of).unwrap_or_default().upon;
+                state::variant_inputs(ctx, variant, upon)?
+            }
+        };
+        let mut why = if staged { Vec::new() } else { causes(ctx, old.as_ref(), &inputs) };
+        if building && old.is_some() {
+            why.push("the base is built anew".to_owned());
+        }
+        for platform in &ctx.platforms {
+            let smoke_seconds = smoke_seconds(ctx, &staging, old.as_ref(), *platform)?;
+            let actions = actions(ctx, stage, old.as_ref(), *platform)?;
+            if actions.contains(&Action::Smoke) {
+                seconds = add(seconds, smoke_seconds);
+            }
+            let bytes = if staged {
+                None
+            } else {
+                bytes(ctx, repository, old.as_ref(), old_base.as_ref(), *platform)?
+            };
+            let (image, causes) = (variant.name.clone(), why.clone());
+            rows.push(Row { image, platform: *platform, actions, causes, bytes, smoke_seconds });
+        }
+        if !staged {
+            // One bake builds all variants, so its time counts once.
+            bake = bake.zip(build_seconds(ctx, &staging, old.as_ref())?).map(|(a, b): (u64, u64)| a.max(b));
+        }
+    }
+    print(ctx, &rows, add(seconds, bake));
+    Ok(())
+}
+
+fn actions(
+    ctx: &Ctx,
+    stage: Option<&Stage<'_>>,
+    published: Option<&Manifest>,
+    platform: Platform,
+) -> Result<Vec<Action>> {
+    let Some((stage, present)) = stage.and_then(|stage| Some((stage, stage.present.as_ref()?))) else {
+        return Ok(vec![Action::Build, Action::Smoke, Action::Retag]);
+    };
+    let mut actions = vec![Action::Reuse];
+    if !state::verdict(ctx, stage, platform)?.is_some_and(|verdict| verdict.passed) {
+        actions.push(Action::Smoke);
+    }
+    if published.is_none_or(|published| published.digest != present.digest) {
+        actions.push(Action::Retag);
+    }
+    Ok(actions)
+}
+
+fn causes(ctx: &Ctx, old: Option<&Manifest>, inputs: &Inputs) -> Vec<String> {
+    let Some(old) = old else { return vec!["nothing is published yet".to_owned()] };
+    match state::changes(ctx, old, inputs) {
+        None => vec!["the published image does not say what it was made from".to_owned()],
+        Some(changes) => told(&changes),
+    }
+}
+
+/// Causes as a person reads them: a version that changed is not told again as the edit that changed it, unless that
+/// edit did more.
+fn told(changes: &[Change]) -> Vec<String> {
+    let versions = changes.iter().filter(|change| matches!(change, Change::Version { .. })).count();
+    // One version is one line removed and one added.
+    let only_versions =
+        |change: &Change| matches!(change, Change::Edited { lines: Some(n), .. } if *n == 2 * versions);
+    changes.iter().filter(|change| versions == 0 || !only_versions(change)).map(ToString::to_string).collect()
+}
+
+/// Bytes of the layers that the published image has beyond the base that it stands upon.
+fn bytes(
+    ctx: &Ctx,
+    repository: &Repository,
+    image: Option<&Manifest>,
+    base: Option<&Manifest>,
+    platform: Platform,
+) -> Result<Option<u64>> {
+    let layers = |index: Option<&Manifest>| -> Result<Option<Vec<(String, u64)>>> {
+        let Some(digest) = index.and_then(|index| index.platform(platform)) else { return Ok(None) };
+        Ok(ctx.registry.manifest(&ctx.runner, repository, digest)?.map(|image| image.layers()))
+    };
+    let Some(own) = layers(image)? else { return Ok(None) };
+    let shared = layers(base)?.unwrap_or_default();
+    Ok(Some(own.iter().filter(|layer| !shared.contains(layer)).map(|(_, size)| size).sum()))
+}
+
+fn build_seconds(ctx: &Ctx, staging: &Repository, old: Option<&Manifest>) -> Result<Option<u64>> {
+    let Some(old) = old else { return Ok(None) };
+    Ok(state::build_record(ctx, staging, &old.digest)?.map(|record| record.seconds))
+}
+
+fn smoke_seconds(
+    ctx: &Ctx,
+    staging: &Repository,
+    old: Option<&Manifest>,
+    platform: Platform,
+) -> Result<Option<u64>> {
+    let Some(image) = old.and_then(|old| old.platform(platform)) else { return Ok(None) };
+    let newest = state::verdicts(ctx, staging, image)?.into_iter().max_by_key(|verdict| verdict.at);
+    Ok(newest.map(|verdict| verdict.seconds))
+}
+
+/// A sum that is unknown as soon as one part is.
+fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
+    Some(sum? + part?)
+}
+
+fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
+    if ctx.json {
+        println!("{}", json!({ "rows": rows, "estimated_seconds": seconds }));
+        return;
+    }
+    println!("{:<18} {:<12} {:<20} {:>8} {:>8}  cause", "image", "platform", "actions", "MB", "smoke s");
+    for row in rows {
+        let actions: Vec<String> =
+            row.actions.iter().map(|action| format!("{action:?}").to_lowercase()).collect();
+        let mb = row.bytes.map_or("-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6));
+        let smoke = row.actions.contains(&Action::Smoke).then_some(row.smoke_seconds).flatten();
+        let smoke = smoke.map_or("-".to_owned(), |seconds| seconds.to_string());
+        let (platform, actions) = (row.platform.to_string(), actions.join(" "));
+        let line = format!("{:<18} {platform:<12} {actions:<20} {mb:>8} {smoke:>8}  ", row.image);
+        println!("{}", format!("{line}{}", row.causes.join("; ")).trim_end());
+    }
+    match seconds {
+        Some(seconds) => println!("about {seconds} s, going by the last recorded runs"),
+        None => println!("how long it takes is not known: some of it was never recorded here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bump_is_told_as_a_version_and_not_again_as_an_edit() {
+        let version =
+            Change::Version { name: "opencode".into(), from: Some("1".into()), to: Some("2".into()) };
+        let edit =
+            |lines| Change::Edited { path: "images/Dockerfile.variant".into(), was: String::new(), lines };
+        assert_eq!(told(&[version.clone(), edit(Some(2))]), ["opencode 1 → 2"]);
+        assert_eq!(
+            told(&[version, edit(Some(5))]),
+            ["opencode 1 → 2", "images/Dockerfile.variant changed: 5 lines"]
+        );
+        assert_eq!(told(&[edit(None)]), ["images/Dockerfile.variant changed"]);
+    }
+}

@@ -1,0 +1,124 @@
+//! The record of a release in the staging repository: what it is made of, written before its first public tag.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::ctx::Ctx;
+use crate::model::platform::Platform;
+use crate::model::promotion::Promotion;
+use crate::model::reference::Repository;
+use crate::model::version::ReleaseTag;
+use crate::state::{self, Base, Stage};
+use crate::tools::git;
+use crate::tools::registry::{Manifest, Place};
+
+const KIND: &str = "application/vnd.opencode-devbox.release.v1+json";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub release: ReleaseTag,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Commit that the release was made from; `-dirty` for a rehearsal with uncommitted changes.
+    pub revision: Option<String>,
+    pub base: BaseRecord,
+    pub variants: Vec<VariantRecord>,
+    pub versions: BTreeMap<String, String>,
+    /// Digest that each floating tag had before; nothing for a new tag.
+    pub before: BTreeMap<String, Option<String>>,
+    /// Release that the floating tags stood at before.
+    pub latest_before: Option<ReleaseTag>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BaseRecord {
+    pub tag: String,
+    pub digest: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VariantRecord {
+    pub name: String,
+    pub version_tag: String,
+    pub latest_tag: String,
+    pub key: String,
+    pub digest: String,
+    pub platforms: Vec<PlatformRecord>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlatformRecord {
+    pub platform: Platform,
+    pub digest: String,
+    /// Compressed size of all layers.
+    pub bytes: u64,
+    pub smoke_seconds: u64,
+    pub suite: String,
+}
+
+fn tag(release: ReleaseTag) -> String {
+    format!("release-{release}")
+}
+
+/// Stores the record of a release.
+pub fn write(
+    ctx: &Ctx,
+    base: &Base,
+    index: &Manifest,
+    stages: &[Stage<'_>],
+    promotion: &Promotion,
+    latest_before: Option<ReleaseTag>,
+) -> Result<()> {
+    let floating = promotion.moves.iter().filter(|it| it.floating);
+    let record = Record {
+        release: promotion.release,
+        at: state::now(),
+        revision: git::revision(&ctx.runner),
+        base: BaseRecord { tag: base.tag.clone(), digest: index.digest.clone() },
+        variants: stages.iter().map(|stage| variant(ctx, stage, promotion.release)).collect::<Result<_>>()?,
+        versions: ctx.versions()?.into_iter().collect(),
+        before: floating.map(|it| (it.tag.clone(), it.from.clone())).collect(),
+        latest_before,
+    };
+    let document = serde_json::to_value(&record)?;
+    let (staging, tag) = (state::staging(ctx, &base.repository), tag(promotion.release));
+    let place = Place::Tag(&tag);
+    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
+}
+
+fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
+    let index = stage.staged()?;
+    let mut platforms = Vec::new();
+    for platform in &ctx.platforms {
+        let digest = index.platform(*platform).context("a complete index lacks a platform")?;
+        let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
+        let verdict = state::verdict(ctx, stage, *platform)?.context("an untested image")?;
+        platforms.push(PlatformRecord {
+            platform: *platform,
+            digest: digest.to_owned(),
+            bytes: image.context("an index without its image")?.layer_bytes(),
+            smoke_seconds: verdict.seconds,
+            suite: verdict.suite,
+        });
+    }
+    Ok(VariantRecord {
+        name: stage.variant.name.clone(),
+        version_tag: stage.variant.version_tag(release),
+        latest_tag: stage.variant.latest_tag(),
+        key: stage.key.to_string(),
+        digest: index.digest.clone(),
+        platforms,
+    })
+}
+
+/// The record of a release; `None` if it was never begun.
+pub fn read(ctx: &Ctx, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
+    let staging = state::staging(ctx, repository);
+    let Some((_, document)) = ctx.registry.document(&ctx.runner, &staging, &tag(release))? else {
+        return Ok(None);
+    };
+    let record = serde_json::from_value(document);
+    record.map(Some).with_context(|| format!("{} is not a release record", staging.tag(&tag(release))))
+}

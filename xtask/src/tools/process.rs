@@ -1,0 +1,36 @@
+//! This process and others of this machine, told apart from later ones with the same id (Linux only, proc(5)).
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::model::promotion::Holder;
+
+/// Start time in clock ticks since boot (field 22 of stat); `None` if there is no such live process.
+pub fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?
+}
+
+/// This process, as a lease names it.
+pub fn holder() -> Holder {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let pid = std::process::id();
+    Holder {
+        host: read("/proc/sys/kernel/hostname"),
+        realm: format!("{} {}", read("/proc/sys/kernel/random/boot_id"), namespace.display()),
+        pid,
+        started: start_time(pid).unwrap_or_default(),
+    }
+}
+
+/// True if that process of this machine still runs.
+pub fn is_alive(holder: &Holder) -> bool {
+    start_time(holder.pid).as_ref() == Some(&holder.started)
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

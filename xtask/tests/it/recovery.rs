@@ -1,0 +1,138 @@
+//! Leases, undo, repair, rollback, and the phases that only look, with a fake outside world.
+
+use std::fs;
+
+use crate::fakes::World;
+
+fn released() -> World {
+    let world = World::new();
+    release(&world);
+    world
+}
+
+fn release(world: &World) {
+    for line in ["build-base", "build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
+        world.ok(line);
+    }
+    world.ok("publish --promote-latest");
+    world.ok("promote-base-latest");
+}
+
+fn bump(world: &World) {
+    let file = world.root.join("images/Dockerfile.variant");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(file, text.replace("OPENCODE_VERSION=1.18.18", "OPENCODE_VERSION=1.18.19")).unwrap();
+}
+
+fn json(world: &World, line: &str) -> serde_json::Value {
+    serde_json::from_str(&world.ok(line)).unwrap()
+}
+
+#[test]
+fn a_rollback_takes_all_floating_tags_back_and_a_downgrade_is_refused() {
+    let world = released();
+    let old = world.tags();
+    bump(&world);
+    release(&world);
+    world.ok("rollback v1.18.18");
+    let now = world.tags();
+    for (tag, digest) in old.iter().filter(|(tag, _)| !tag.starts_with('v')) {
+        assert!(now.contains(&(tag.clone(), digest.clone())), "{tag}");
+    }
+    assert!(now.iter().any(|(tag, _)| tag == "v1.18.19"), "the version tags stay");
+    let text = world.fails("rollback v9.9.9", &[], 1);
+    assert!(text.contains("no record of v9.9.9"), "{text}");
+
+    // Forward again, and then the older tree may not take latest back unasked.
+    world.ok("publish --promote-latest");
+    let file = world.root.join("images/Dockerfile.variant");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("1.18.19", "1.18.18")).unwrap();
+    let text = world.fails("publish --promote-latest", &[], 3);
+    assert!(text.contains("latest stands at v1.18.19") && text.contains("--allow-downgrade"), "{text}");
+    world.ok("publish --promote-latest --allow-downgrade");
+}
+
+#[test]
+fn variants_that_do_not_share_the_base_are_not_published() {
+    let world = World::new();
+    world.ok("build-base");
+    assert!(world.xtask_with("build", &[("FAKE_FIRST_LAYER", "other")]).status.success());
+    for line in ["smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
+        world.ok(line);
+    }
+    let text = world.fails("publish", &[], 3);
+    assert!(text.contains("does not begin with the layers of base-"), "{text}");
+    assert!(world.tags().is_empty());
+}
+
+#[test]
+fn one_variant_that_cannot_be_built_does_not_cost_the_others_their_build() {
+    let world = World::new();
+    world.ok("build-base");
+    let text = world.fails("build", &[("FAKE_UNBUILDABLE", "omos-with-pi")], 1);
+    assert!(text.contains("1 of 4 variants cannot be built"), "{text}");
+    world.log();
+    world.ok("build");
+    let bakes = world.log();
+    assert_eq!(bakes.iter().filter(|line| line.contains("bake")).count(), 1);
+    let bake = world.bake();
+    assert!(bake.contains("staging:omos-with-pi-") && !bake.contains("staging:omos-HASH"), "{bake}");
+}
+
+#[test]
+fn plan_tells_the_cause_and_changes_nothing() {
+    let world = World::new();
+    let plan = json(&world, "plan --json");
+    assert_eq!(plan["rows"].as_array().unwrap().len(), 10);
+    assert_eq!(plan["rows"][0]["actions"][0], "build");
+    release(&world);
+    let writes = world.store.lock().unwrap().writes;
+    world.log();
+    let plan = json(&world, "plan --json");
+    let rows = plan["rows"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["actions"] == serde_json::json!(["reuse"])), "{plan}");
+    bump(&world);
+    let plan = json(&world, "plan --json");
+    assert_eq!(plan["rows"][0]["actions"], serde_json::json!(["reuse"]), "the base stays");
+    assert_eq!(plan["rows"][2]["actions"], serde_json::json!(["build", "smoke", "retag"]));
+    assert_eq!(plan["rows"][2]["causes"][0], "opencode 1.18.18 → 1.18.19");
+    assert!(plan["estimated_seconds"].is_u64(), "{plan}");
+    fs::write(world.root.join("rootfs/etc/new"), "x").unwrap();
+    let text = world.ok("plan");
+    assert!(text.contains("rootfs/etc/new added") && text.contains("the base is built anew"), "{text}");
+    assert_eq!((world.log(), world.store.lock().unwrap().writes), (vec![], writes));
+}
+
+#[test]
+fn explain_compares_images_and_the_tree() {
+    let world = released();
+    bump(&world);
+    let text = world.ok("explain latest");
+    assert!(text.contains("opencode 1.18.18 → 1.18.19"), "{text}");
+    release(&world);
+    let both = json(&world, "explain v1.18.18-omos v1.18.19-omos --json");
+    assert_eq!(both["inputs"][0]["kind"], "version");
+    assert_eq!(both["layers"][0]["shared"], 1, "the base");
+    assert_eq!(both["layers"][0]["added"].as_array().unwrap().len(), 1);
+    assert_eq!(both["packages"], serde_json::json!([]));
+    let text = world.fails("explain nothing", &[], 1);
+    assert!(text.contains("has an image \"nothing\""), "{text}");
+}
+
+#[test]
+fn status_draws_the_grid_from_the_registry() {
+    let world = World::new();
+    assert!(world.fails("status", &[], 1).contains("nothing was released"));
+    release(&world);
+    let status = json(&world, "status --json");
+    assert_eq!(status["release"], "v1.18.18");
+    let rows = status["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 8);
+    for cell in ["built", "smoked", "staged", "tagged", "latest"] {
+        assert!(rows.iter().all(|row| row[cell] == true), "{cell}: {status}");
+    }
+    bump(&world);
+    release(&world);
+    let text = world.ok("status --release-tag v1.18.18");
+    assert!(text.contains("yes       yes       yes       yes       no"), "{text}");
+}
