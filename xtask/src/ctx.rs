@@ -71,6 +71,10 @@ pub struct Settings {
     pub npm_registry: String,
     /// The Python package index (its "simple" API), as pip itself is told of it.
     pub pypi_index: String,
+    /// The Gitea server that holds this project, its repository there (`owner/name`), and a token.
+    pub gitea_url: Option<String>,
+    pub gitea_repository: Option<String>,
+    pub gitea_token: Option<String>,
     /// Bounds each HTTP request.
     pub http_timeout: Duration,
     /// A command that is silent for this long is ended.
@@ -206,16 +210,24 @@ impl Settings {
             ),
             pypi_index: address(&["PIP_INDEX_URL"], "https://pypi.org/simple"),
             hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
+            // A runner of Gitea names its server and repository as GitHub's does.
+            gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),
+            gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
+            gitea_token: secret("GITEA_TOKEN")?,
             http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })
     }
 }
 
+/// The value of the first of these variables that is set to something.
+fn first(names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
 /// The address that the first of these variables holds, without a slash at its end.
 fn address(names: &[&str], default: &str) -> String {
-    let value = names.iter().find_map(|name| env::var(name).ok()).filter(|value| !value.is_empty());
-    value.as_deref().unwrap_or(default).trim_end_matches('/').to_owned()
+    first(names).as_deref().unwrap_or(default).trim_end_matches('/').to_owned()
 }
 
 /// A whole number of seconds from the environment.

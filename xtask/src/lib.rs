@@ -16,6 +16,7 @@
 pub mod cli;
 pub mod ctx;
 pub mod disk;
+pub mod forge;
 pub mod ledger;
 pub mod locks;
 pub mod model;
@@ -27,6 +28,7 @@ pub mod state;
 pub mod supply;
 pub mod tags;
 pub mod tools;
+pub mod upstream;
 
 use std::process::ExitCode;
 

@@ -24,7 +24,6 @@ use crate::model::npm_lock::{Lock, Package};
 use crate::model::platform::Platform;
 use crate::model::python_lock;
 use crate::model::retry;
-use crate::model::version::Version;
 use crate::tools::npm::{self, Packument};
 use crate::tools::pypi;
 use crate::tools::web::{Answer, Web};
@@ -164,8 +163,8 @@ pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
 /// Registries, and what was read from them before.
 pub struct Supply {
     pub web: Web,
-    npm_registry: String,
-    pypi_index: String,
+    pub npm_registry: String,
+    pub pypi_index: String,
     quiet: bool,
     /// One empty file per checksum that was read once.
     known: Utf8PathBuf,
@@ -400,75 +399,6 @@ impl Need {
             Item::Python { project, version, .. } => format!("{project} {version}"),
         }
     }
-}
-
-/// What upstream has published of a component, newest first. Pre-releases do not count.
-#[derive(Debug, Default)]
-pub struct Upstream {
-    pub published: Vec<Version>,
-    /// Those whose metadata names a file for every platform of this run.
-    pub whole: Vec<Version>,
-    /// When versions were published, where the registry tells.
-    pub times: BTreeMap<Version, Timestamp>,
-}
-
-impl Supply {
-    /// Asks for all versions of a component.
-    pub fn upstream(&self, ctx: &Ctx, component: &Component) -> Result<Upstream> {
-        let ask = |name: &String| {
-            let packument = npm::packument(&self.web, &self.npm_registry, name);
-            packument.required(&format!("npm package {name}"))
-        };
-        let mut upstream = match &component.source {
-            Source::Npm(package) => {
-                let release = ask(package)?;
-                let mut whole = release.releases();
-                for (_, binary) in component.binaries.iter().filter(|(p, _)| ctx.platforms.contains(p)) {
-                    let has = ask(binary)?.releases();
-                    whole.retain(|version| has.contains(version));
-                }
-                let published = release.releases();
-                let time = |version: &Version| Some((*version, release.published(&version.to_string())?));
-                Upstream { whole, times: published.iter().filter_map(time).collect(), published }
-            }
-            Source::Pypi(project) => {
-                let files = pypi::files(&self.web, &self.pypi_index, project);
-                python_upstream(&files.required(&format!("Python project {project}"))?, &ctx.platforms)
-            }
-            Source::Gitea(_) => anyhow::bail!("TODO"),
-        };
-        upstream.published.sort_by(|a, b| b.cmp(a));
-        upstream.whole.sort_by(|a, b| b.cmp(a));
-        Ok(upstream)
-    }
-
-    /// The newest version whose own files are there for every platform.
-    pub fn newest_complete(&self, ctx: &Ctx, component: &Component, upstream: &Upstream) -> Option<Version> {
-        let complete = |version: &&Version| {
-            let files = own_files(ctx, component, &version.to_string());
-            self.check(&files, Depth::Presence, Duration::ZERO).problems.is_empty()
-        };
-        upstream.whole.iter().find(complete).copied()
-    }
-}
-
-fn python_upstream(files: &[pypi::File], platforms: &[Platform]) -> Upstream {
-    let mut upstream = Upstream::default();
-    let mut fitting: BTreeMap<Version, BTreeSet<Platform>> = BTreeMap::new();
-    for file in files {
-        let Some(version) = file.wheel_version().and_then(|text| text.parse::<Version>().ok()) else {
-            continue;
-        };
-        let fits = platforms.iter().filter(|platform| python_lock::wheel_fits(&file.filename, **platform));
-        fitting.entry(version).or_default().extend(fits);
-        if let Some(uploaded) = file.uploaded() {
-            upstream.times.insert(version, uploaded);
-        }
-    }
-    upstream.whole =
-        fitting.iter().filter(|(_, has)| has.len() == platforms.len()).map(|(v, _)| *v).collect();
-    upstream.published = fitting.into_keys().collect();
-    upstream
 }
 
 fn cannot_tell(why: impl std::fmt::Display) -> Verdict {

@@ -18,10 +18,11 @@ use crate::model::component::Component;
 use crate::model::dockerfile;
 use crate::model::version::{ReleaseTag, Version};
 use crate::page;
-use crate::supply::{self, Depth, Problem, Supply, Upstream};
-use crate::tags;
+use crate::supply::{self, Depth, Problem, Supply};
 use crate::tools::files::{self, Edit};
 use crate::tools::git;
+use crate::upstream::Upstream;
+use crate::{forge, tags};
 
 /// How many versions `latest` tries whose own files are there but not those of their dependencies.
 const TRIES: usize = 5;
@@ -62,6 +63,9 @@ pub struct Options {
     /// Give the commit the next release tag, annotated
     #[arg(long, requires = "commit")]
     pub tag: bool,
+    /// Commit the change on a branch of its own, push that and open a pull request on the Gitea server
+    #[arg(long, conflicts_with_all = ["commit", "tag", "allow_dirty"])]
+    pub pull_request: bool,
 }
 
 /// A version, or the newest complete one.
@@ -92,11 +96,16 @@ struct Plan {
     edits: Vec<Edit>,
     /// The release whose entry the changelog got.
     entry: Option<ReleaseTag>,
+    /// The line in the changelog.
+    line: String,
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let component = ctx.config.component(&args.component)?;
     refuse_dirty(ctx, &args.options)?;
+    if args.options.pull_request {
+        forge::server(ctx)?;
+    }
     let versions = locks::pinned(ctx)?;
     let text = &versions[&component.name];
     let from: Version = text.parse().map_err(|why| anyhow::anyhow!("{}={text}: {why}", component.arg()))?;
@@ -234,11 +243,11 @@ impl Bumper<'_> {
             );
         }
         edits.insert(0, self.dockerfile(to)?);
-        let (changelog, entry) = self.changelog(to)?;
+        let (changelog, entry, line) = self.changelog(to)?;
         edits.push(changelog);
         edits.push(page::edit(self.ctx, &versions, &page::sizes(self.ctx)?)?);
         edits.retain(Edit::changes);
-        Ok(Plan { from: self.from, to, edits, entry })
+        Ok(Plan { from: self.from, to, edits, entry, line })
     }
 
     /// The one Dockerfile that pins the component.
@@ -256,7 +265,7 @@ impl Bumper<'_> {
     }
 
     /// A release is named after opencode, so its bump makes the entry; other bumps wait for a release, which --tag is.
-    fn changelog(&self, to: Version) -> Result<(Edit, Option<ReleaseTag>)> {
+    fn changelog(&self, to: Version) -> Result<(Edit, Option<ReleaseTag>, String)> {
         let before = self.ctx.read(CHANGELOG)?;
         let log = Changelog::parse(&before);
         let newest_is_open = match log.newest() {
@@ -278,34 +287,69 @@ impl Bumper<'_> {
         let bump =
             Bump { component: &self.component.name, from: self.from, to, notes: &notes, skipped: &skipped };
         let after = log.bump(bump, entry)?.to_string();
-        Ok((Edit { path: CHANGELOG.to_owned(), before, after }, tag))
+        Ok((Edit { path: CHANGELOG.to_owned(), before, after }, tag, bump.to_string()))
     }
 }
 
 /// Shows the change, makes it, and commits it where that is asked for.
 fn apply(ctx: &Ctx, component: &Component, plan: &Plan, options: &Options) -> Result<()> {
-    let Plan { from, to, edits, entry } = plan;
+    let Plan { from, to, edits, entry, .. } = plan;
     let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
+    let subject = format!("Bump {} {from} → {to}", component.name);
     if ctx.json {
+        let (from, to) = (from.to_string(), to.to_string());
         println!(
             "{}",
-            json!({ "component": component.name, "from": from.to_string(), "to": to.to_string(), "files": paths, "entry": entry })
+            json!({ "component": component.name, "from": from, "to": to, "files": paths, "entry": entry })
         );
     } else {
         edits.iter().for_each(|edit| print!("{}", edit.diff()));
     }
-    if !ctx.runner.dry_run {
-        files::replace(&ctx.root, edits)?;
+    if options.pull_request {
+        return propose(ctx, component, plan, &subject);
     }
-    let subject = format!("Bump {} {from} → {to}", component.name);
+    replace(ctx, edits)?;
     if options.commit {
-        git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{}", component.notes(&to.to_string())))?;
+        git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{}", plan.line))?;
     }
     if let (true, Some(tag)) = (options.tag, entry) {
         git::tag(&ctx.runner, &tag.to_string(), &subject)?;
         ctx.ci.set("release_tag", tag)?;
     }
     ctx.say(format!("{subject}: {} files", paths.len()));
+    Ok(())
+}
+
+fn replace(ctx: &Ctx, edits: &[Edit]) -> Result<()> {
+    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, edits) }
+}
+
+/// Opens a pull request with the change, from a branch named after it; one that is open already is left alone. The
+/// branch that was checked out is so again afterwards.
+fn propose(ctx: &Ctx, component: &Component, plan: &Plan, subject: &str) -> Result<()> {
+    let server = forge::server(ctx)?;
+    let base = git::branch(&ctx.runner)?;
+    if base.is_empty() {
+        bail!("no branch is checked out that a pull request could be for: run `git switch main`");
+    }
+    let head = format!("bump-{}-{}", component.name, plan.to);
+    if let Some(open) = server.open_pull_request(&base, &head)? {
+        ctx.say(format!("{subject} is proposed already: {}", open.html_url));
+        return Ok(());
+    }
+    let paths: Vec<&str> = plan.edits.iter().map(|edit| edit.path.as_str()).collect();
+    git::switch_to_new(&ctx.runner, &head)?;
+    let pushed = replace(ctx, &plan.edits)
+        .and_then(|()| git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{}", plan.line)))
+        .and_then(|()| git::push(&ctx.runner, &head));
+    git::switch(&ctx.runner, &base)?;
+    pushed?;
+    if ctx.runner.dry_run {
+        println!("# open a pull request of {head} for {base}: {subject}");
+        return Ok(());
+    }
+    let pull = server.create_pull_request(&base, &head, subject, &plan.line)?;
+    ctx.say(format!("{subject}: {}", pull.html_url));
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use crate::ctx::Ctx;
+use crate::forge;
 use crate::model::changelog::{Changelog, Entry};
 use crate::model::version::ReleaseTag;
 use crate::tools::files::{self, Edit};
@@ -25,6 +26,11 @@ pub enum Action {
     Show { tag: ReleaseTag },
     /// Move what is unreleased into the entry of a release
     Promote { tag: ReleaseTag },
+    /// Give the release of a tag on the Gitea server its entry as notes
+    Attach {
+        /// [default: the pushed git tag]
+        tag: Option<ReleaseTag>,
+    },
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
@@ -41,6 +47,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         Action::Show { tag } => {
             println!("{}", log.entry(tag).with_context(|| format!("{FILE} has no entry for {tag}"))?);
             Ok(())
+        }
+        Action::Attach { tag } => {
+            let tag = tag.or(ctx.release_tag);
+            forge::attach_notes(ctx, tag.context("no release: say a tag, such as v1.18.18")?)
         }
         Action::Promote { tag } => {
             let date = Timestamp::now().strftime("%F").to_string();

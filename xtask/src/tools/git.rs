@@ -62,3 +62,17 @@ pub fn tags(runner: &Runner) -> Result<Vec<String>> {
     let text = runner.read(&Cmd::new("git", ["tag", "--points-at", "HEAD"]))?;
     Ok(text.lines().map(str::to_owned).collect())
 }
+
+/// Checks out a branch that starts here, whether or not one of that name was there.
+pub fn switch_to_new(runner: &Runner, branch: &str) -> Result<()> {
+    runner.run(&Cmd::new("git", ["switch", "--quiet", "--force-create", branch]))
+}
+
+pub fn switch(runner: &Runner, branch: &str) -> Result<()> {
+    runner.run(&Cmd::new("git", ["switch", "--quiet", branch]))
+}
+
+/// Pushes a branch of this program's own, in place of what an earlier run may have left.
+pub fn push(runner: &Runner, branch: &str) -> Result<()> {
+    runner.run(&Cmd::new("git", ["push", "--quiet", "--force", "origin", branch]))
+}

@@ -5,6 +5,7 @@ pub mod crane;
 pub mod docker;
 pub mod files;
 pub mod git;
+pub mod gitea;
 pub mod http;
 pub mod hub;
 pub mod local;

@@ -1,0 +1,49 @@
+//! The Gitea server that holds this project, where the environment names one: notes of releases, and pull requests.
+
+use anyhow::{Context, Result};
+
+use crate::ctx::Ctx;
+use crate::missing;
+use crate::model::changelog::Changelog;
+use crate::model::version::ReleaseTag;
+use crate::tools::gitea::Gitea;
+
+/// The server, the repository on it and a token, or what is not set.
+pub fn server(ctx: &Ctx) -> Result<Gitea> {
+    let settings = &ctx.settings;
+    let set = |value: &Option<String>, name: &str| {
+        value.clone().ok_or_else(|| {
+            missing(format!("{name} is not set: a Gitea server, a repository and a token are needed"))
+        })
+    };
+    let url = set(&settings.gitea_url, "GITEA_URL (or GITHUB_SERVER_URL)")?;
+    let repository = set(&settings.gitea_repository, "GITEA_REPOSITORY (or GITHUB_REPOSITORY)")?;
+    let token = set(&settings.gitea_token, "GITEA_TOKEN (or GITEA_TOKEN_FILE)")?;
+    Ok(Gitea::new(&url, &repository, Some(&token), settings.http_timeout))
+}
+
+/// True if the environment names a server and gives a token for it.
+pub fn is_set(ctx: &Ctx) -> bool {
+    let settings = &ctx.settings;
+    settings.gitea_url.is_some() && settings.gitea_repository.is_some() && settings.gitea_token.is_some()
+}
+
+/// Gives the release of a tag its changelog entry as notes. A rerun changes nothing.
+pub fn attach_notes(ctx: &Ctx, tag: ReleaseTag) -> Result<()> {
+    let log = Changelog::parse(&ctx.read("CHANGELOG.md")?);
+    let notes = log.entry(tag);
+    let notes =
+        notes.with_context(|| format!("no entry for {tag}: run `cargo xtask changelog promote {tag}`"))?;
+    let server = server(ctx)?;
+    if ctx.runner.dry_run {
+        println!("# give the release of {tag} its {} bytes of notes", notes.len());
+        return Ok(());
+    }
+    let (address, changed) = server.put_release(&tag.to_string(), notes)?;
+    ctx.say(if changed {
+        format!("the notes of {tag} are at {address}")
+    } else {
+        format!("the notes of {tag} stand already")
+    });
+    Ok(())
+}

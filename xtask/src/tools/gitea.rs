@@ -1,0 +1,161 @@
+//! A Gitea server's API (`/api/v1`, Gitea 1.20 and later): releases and pull requests of one repository.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use crate::missing;
+
+use super::http;
+
+/// Answers that come back as pages are asked for in pages of this size, the largest that Gitea gives by default.
+const PAGE: usize = 50;
+
+/// A release of a repository (definition `Release` of Gitea's swagger file).
+#[derive(Clone, Debug, Deserialize)]
+pub struct Release {
+    pub id: u64,
+    pub tag_name: String,
+    #[serde(default)]
+    pub body: String,
+    #[serde(default)]
+    pub html_url: String,
+    #[serde(default)]
+    pub draft: bool,
+    #[serde(default)]
+    pub prerelease: bool,
+    #[serde(default)]
+    pub published_at: Option<String>,
+}
+
+/// A pull request (definition `PullRequest`).
+#[derive(Clone, Debug, Deserialize)]
+pub struct PullRequest {
+    pub html_url: String,
+    /// `open` or `closed`.
+    state: String,
+}
+
+/// A repository on a Gitea server.
+pub struct Gitea {
+    agent: Agent,
+    server: String,
+    /// `owner/name`.
+    repository: String,
+    token: Option<String>,
+}
+
+impl Gitea {
+    /// `token` is an access token; without one only public repositories can be read.
+    pub fn new(server: &str, repository: &str, token: Option<&str>, timeout: Duration) -> Self {
+        Self {
+            agent: http::agent(timeout),
+            server: server.trim_end_matches('/').to_owned(),
+            repository: repository.to_owned(),
+            token: token.map(str::to_owned),
+        }
+    }
+
+    /// The newest releases, at most fifty.
+    pub fn releases(&self) -> Result<Vec<Release>> {
+        let url = self.address(&format!("releases?limit={PAGE}"));
+        self.read(&url)?.with_context(|| format!("{} has no repository {}", self.server, self.repository))
+    }
+
+    /// Gives the release of a tag these notes: made where it is not there, edited where it says something else.
+    /// Returns its address and whether anything changed.
+    pub fn put_release(&self, tag: &str, notes: &str) -> Result<(String, bool)> {
+        let there: Option<Release> = self.read(&self.address(&format!("releases/tags/{tag}")))?;
+        let made: Release = match &there {
+            Some(release) if release.body == notes => return Ok((release.html_url.clone(), false)),
+            Some(release) => {
+                let body = json!({ "body": notes });
+                self.write("PATCH", &self.address(&format!("releases/{}", release.id)), &body, 200)?
+            }
+            None => {
+                let body = json!({ "tag_name": tag, "name": tag, "body": notes, "draft": false, "prerelease": false });
+                self.write("POST", &self.address("releases"), &body, 201)?
+            }
+        };
+        if made.body != notes {
+            bail!("{} took the notes of {tag} but shows others: run the same command again", self.server);
+        }
+        Ok((made.html_url, true))
+    }
+
+    /// The open pull request of these branches.
+    pub fn open_pull_request(&self, base: &str, head: &str) -> Result<Option<PullRequest>> {
+        let there: Option<PullRequest> = self.read(&self.address(&format!("pulls/{base}/{head}")))?;
+        Ok(there.filter(|pull| pull.state == "open"))
+    }
+
+    pub fn create_pull_request(
+        &self,
+        base: &str,
+        head: &str,
+        title: &str,
+        body: &str,
+    ) -> Result<PullRequest> {
+        let request = json!({ "base": base, "head": head, "title": title, "body": body });
+        self.write("POST", &self.address("pulls"), &request, 201)
+    }
+
+    fn address(&self, rest: &str) -> String {
+        format!("{}/api/v1/repos/{}/{rest}", self.server, self.repository)
+    }
+
+    /// A document; `None` on a clear 404.
+    fn read<T: DeserializeOwned>(&self, url: &str) -> Result<Option<T>> {
+        let mut response = self.send(|| {
+            let request = self.agent.get(url).header("Accept", "application/json");
+            match self.authorization() {
+                Some(value) => request.header("Authorization", value).call(),
+                None => request.call(),
+            }
+        })?;
+        match response.status().as_u16() {
+            404 => Ok(None),
+            200 => Ok(Some(response.body_mut().read_json()?)),
+            _ => Err(self.refusal(url, &mut response)),
+        }
+    }
+
+    fn write<T: DeserializeOwned>(&self, method: &str, url: &str, body: &Value, status: u16) -> Result<T> {
+        let authorization = self.authorization().with_context(|| format!("no token for {}", self.server))?;
+        let mut response = self.send(|| {
+            let request = if method == "PATCH" { self.agent.patch(url) } else { self.agent.post(url) };
+            request.header("Authorization", &authorization).send_json(body)
+        })?;
+        if response.status().as_u16() != status {
+            return Err(self.refusal(url, &mut response));
+        }
+        Ok(response.body_mut().read_json()?)
+    }
+
+    fn send(&self, request: impl Fn() -> Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
+        http::send(&self.server, || Duration::from_secs(60), request)
+    }
+
+    fn authorization(&self) -> Option<String> {
+        self.token.as_ref().map(|token| format!("token {token}"))
+    }
+
+    /// Gitea says why in `message` (definition `APIError`).
+    fn refusal(&self, url: &str, response: &mut Response<Body>) -> anyhow::Error {
+        let status = response.status().as_u16();
+        let body: Value = response.body_mut().read_json().unwrap_or_default();
+        let message = body["message"].as_str().unwrap_or_default();
+        match status {
+            401 | 403 => missing(format!(
+                "{} refuses the token for {}: give GITEA_TOKEN the scope write:repository ({message})",
+                self.server, self.repository
+            )),
+            _ => anyhow::anyhow!("{url}: HTTP {status} {message}"),
+        }
+    }
+}

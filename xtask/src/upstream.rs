@@ -1,0 +1,106 @@
+//! What is published of each component, and which of it is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+
+use crate::ctx::Ctx;
+use crate::model::component::{Component, Source};
+use crate::model::dockerfile::arg_default;
+use crate::model::platform::Platform;
+use crate::model::python_lock;
+use crate::model::version::Version;
+use crate::supply::{Depth, Supply, own_files};
+use crate::tools::gitea::Gitea;
+use crate::tools::{npm, pypi};
+
+/// What upstream has published of a component, newest first. Pre-releases do not count.
+#[derive(Debug, Default)]
+pub struct Upstream {
+    pub published: Vec<Version>,
+    /// Those whose metadata names a file for every platform of this run.
+    pub whole: Vec<Version>,
+    /// When versions were published, where the registry tells.
+    pub times: BTreeMap<Version, Timestamp>,
+}
+
+impl Supply {
+    /// Asks for all versions of a component.
+    pub fn upstream(&self, ctx: &Ctx, component: &Component) -> Result<Upstream> {
+        let ask = |name: &String| {
+            let packument = npm::packument(&self.web, &self.npm_registry, name);
+            packument.required(&format!("npm package {name}"))
+        };
+        let mut upstream = match &component.source {
+            Source::Npm(package) => {
+                let release = ask(package)?;
+                let mut whole = release.releases();
+                for (_, binary) in component.binaries.iter().filter(|(p, _)| ctx.platforms.contains(p)) {
+                    let has = ask(binary)?.releases();
+                    whole.retain(|version| has.contains(version));
+                }
+                let published = release.releases();
+                let time = |version: &Version| Some((*version, release.published(&version.to_string())?));
+                Upstream { whole, times: published.iter().filter_map(time).collect(), published }
+            }
+            Source::Pypi(project) => {
+                let files = pypi::files(&self.web, &self.pypi_index, project);
+                python_upstream(&files.required(&format!("Python project {project}"))?, &ctx.platforms)
+            }
+            Source::Gitea(repository) => gitea_upstream(ctx, repository)?,
+        };
+        upstream.published.sort_by(|a, b| b.cmp(a));
+        upstream.whole.sort_by(|a, b| b.cmp(a));
+        Ok(upstream)
+    }
+
+    /// The newest version whose own files are there for every platform.
+    pub fn newest_complete(&self, ctx: &Ctx, component: &Component, upstream: &Upstream) -> Option<Version> {
+        let complete = |version: &&Version| {
+            let files = own_files(ctx, component, &version.to_string());
+            self.check(&files, Depth::Presence, Duration::ZERO).problems.is_empty()
+        };
+        upstream.whole.iter().find(complete).copied()
+    }
+}
+
+fn python_upstream(files: &[pypi::File], platforms: &[Platform]) -> Upstream {
+    let mut upstream = Upstream::default();
+    let mut fitting: BTreeMap<Version, BTreeSet<Platform>> = BTreeMap::new();
+    for file in files {
+        let Some(version) = file.wheel_version().and_then(|text| text.parse::<Version>().ok()) else {
+            continue;
+        };
+        let fits = platforms.iter().filter(|platform| python_lock::wheel_fits(&file.filename, **platform));
+        fitting.entry(version).or_default().extend(fits);
+        if let Some(uploaded) = file.uploaded() {
+            upstream.times.insert(version, uploaded);
+        }
+    }
+    upstream.whole =
+        fitting.iter().filter(|(_, has)| has.len() == platforms.len()).map(|(v, _)| *v).collect();
+    upstream.published = fitting.into_keys().collect();
+    upstream
+}
+
+/// Releases on the host that the base's Dockerfile takes gitea-mcp from; each holds the files of all platforms.
+fn gitea_upstream(ctx: &Ctx, repository: &str) -> Result<Upstream> {
+    let text = ctx.read(&ctx.config.base.dockerfile)?;
+    let address = arg_default(&text, "GITEA_MCP_URL").context("no `ARG GITEA_MCP_URL=…`")?;
+    let server = address.split('/').take(3).collect::<Vec<_>>().join("/");
+    let releases = Gitea::new(&server, repository, None, ctx.settings.http_timeout).releases()?;
+    let mut upstream = Upstream::default();
+    for release in releases.iter().filter(|release| !release.draft && !release.prerelease) {
+        let Some(version) = release.tag_name.strip_prefix('v').and_then(|text| text.parse().ok()) else {
+            continue;
+        };
+        upstream.published.push(version);
+        if let Some(time) = release.published_at.as_ref().and_then(|text| text.parse().ok()) {
+            upstream.times.insert(version, time);
+        }
+    }
+    upstream.whole = upstream.published.clone();
+    Ok(upstream)
+}
