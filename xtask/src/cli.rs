@@ -99,6 +99,12 @@ pub enum Command {
         after_help = "Examples:\n  cargo xtask bump-opencode 1.14.44\n  cargo xtask bump-opencode latest --commit --tag"
     )]
     BumpOpencode(phase::bump::OpencodeArgs),
+    /// Say which pinned versions and which Debian packages are behind
+    #[command(after_help = "Examples:\n  cargo xtask outdated\n  cargo xtask outdated --json --exit-code")]
+    Outdated(phase::outdated::Args),
+    /// Take today's Debian packages into the base
+    #[command(after_help = "Example:\n  cargo xtask refresh-base --commit")]
+    RefreshBase(phase::refresh_base::Args),
     /// Print the release tag that comes next, by git and the registry
     #[command(after_help = "Example:\n  cargo xtask next-tag")]
     NextTag,

@@ -71,6 +71,8 @@ pub struct Settings {
     pub npm_registry: String,
     /// The Python package index (its "simple" API), as pip itself is told of it.
     pub pypi_index: String,
+    /// Debian's security archive.
+    pub debian_security: String,
     /// The Gitea server that holds this project, its repository there (`owner/name`), and a token.
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
@@ -91,7 +93,7 @@ impl Ctx {
             (Some(repository), _) => Destination::Remote(repository.clone()),
             (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),
             // Tags of releases are those that users see, not those of a rehearsal here.
-            (None, Command::NextTag | Command::Bump(_) | Command::BumpOpencode(_)) => {
+            (None, Command::NextTag | Command::Outdated(_) | Command::Bump(_) | Command::BumpOpencode(_)) => {
                 Destination::Remote(config.repository()?)
             }
             (None, _) => Destination::Local,
@@ -210,6 +212,7 @@ impl Settings {
             ),
             pypi_index: address(&["PIP_INDEX_URL"], "https://pypi.org/simple"),
             hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
+            debian_security: address(&["DEBIAN_SECURITY_URL"], "http://deb.debian.org/debian-security"),
             // A runner of Gitea names its server and repository as GitHub's does.
             gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),

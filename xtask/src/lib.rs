@@ -20,6 +20,7 @@ pub mod forge;
 pub mod ledger;
 pub mod locks;
 pub mod model;
+pub mod packages;
 pub mod page;
 pub mod phase;
 pub mod release_record;
@@ -80,6 +81,8 @@ pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
         Command::Docs(args) => phase::docs::run(&ctx, &args),
         Command::Bump(args) => phase::bump::run(&ctx, &args),
         Command::BumpOpencode(args) => phase::bump::run(&ctx, &args.into()),
+        Command::Outdated(args) => phase::outdated::run(&ctx, &args),
+        Command::RefreshBase(args) => phase::refresh_base::run(&ctx, &args),
         Command::NextTag => phase::next_tag::run(&ctx),
         Command::Changelog(args) => phase::changelog::run(&ctx, &args),
         Command::Lock(args) => phase::lock::run(&ctx, &args),

@@ -149,6 +149,16 @@ impl Changelog {
         Ok(self)
     }
 
+    /// Adds a line to what is unreleased, in place of one that begins with `start`.
+    pub fn note(mut self, start: &str, line: &str) -> Result<Self> {
+        self.unreleased()?;
+        let body = &mut self.sections[0].body;
+        let mut kept: Vec<&str> = body.lines().filter(|line| !line.starts_with(start)).collect();
+        kept.insert(0, line);
+        *body = kept.join("\n").trim().to_owned();
+        Ok(self)
+    }
+
     fn unreleased(&self) -> Result<&Section> {
         let first = self.sections.first().filter(|section| section.title == UNRELEASED);
         first.with_context(|| format!("CHANGELOG.md does not begin with `## {UNRELEASED}`"))

@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod command;
 pub mod component;
 pub mod config;
+pub mod deb_version;
 pub mod dockerfile;
 pub mod hub_page;
 pub mod key;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::ctx::Ctx;
 use crate::disk;
 use crate::model::bake::Target;
+use crate::packages;
 use crate::state::{self, BASE_LATEST, BuildRecord};
 
 pub fn run(ctx: &Ctx) -> Result<()> {
@@ -46,5 +47,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
     let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free) };
     let staging = state::staging(ctx, &base.repository);
-    state::record_build(ctx, state::base(ctx)?.present.as_slice(), &staging, &record)
+    let (built, index) = state::existing_base(ctx)?;
+    packages::record(ctx, &built.repository, &index)?;
+    state::record_build(ctx, std::slice::from_ref(&index), &staging, &record)
 }

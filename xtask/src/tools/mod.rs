@@ -2,6 +2,7 @@
 
 pub mod ci_output;
 pub mod crane;
+pub mod debian;
 pub mod docker;
 pub mod files;
 pub mod git;

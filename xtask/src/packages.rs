@@ -1,0 +1,86 @@
+//! The Debian packages of a base, recorded beside it when it is built, and what Debian's security team has newer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::ctx::Ctx;
+use crate::model::command::Cmd;
+use crate::model::deb_version;
+use crate::model::platform::Platform;
+use crate::model::reference::Repository;
+use crate::state;
+use crate::tools::debian;
+use crate::tools::registry::{Manifest, Place};
+use crate::tools::web::Web;
+
+/// The media type of the record.
+const KIND: &str = "application/vnd.opencode-devbox.debian-packages.v1+json";
+/// Where the base's Dockerfile leaves the list.
+const LIST: &str = "/usr/share/devbox/debian-packages.tsv";
+
+/// Name, version and architecture of each package as lines, by platform.
+type Lists = BTreeMap<Platform, String>;
+
+/// A package whose security update a base lacks.
+#[derive(Clone, Debug, Serialize)]
+pub struct Update {
+    pub package: String,
+    pub has: String,
+    pub newest: String,
+    pub platforms: BTreeSet<Platform>,
+}
+
+/// Reads the list out of each platform's image and records it beside the base.
+pub fn record(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<()> {
+    let mut lists = Lists::new();
+    for platform in &ctx.platforms {
+        let digest = base.platform(*platform).context("a complete index lacks a platform")?;
+        let options = [
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--platform",
+            &platform.to_string(),
+            "--entrypoint",
+            "/bin/cat",
+        ];
+        let cmd = Cmd::new("docker", options).args([repository.digest(digest).as_str(), LIST]);
+        lists.insert(*platform, ctx.runner.read(&cmd)?);
+    }
+    let (staging, place) = (state::staging(ctx, repository), Place::Referrer(base));
+    let document = serde_json::to_value(&lists)?;
+    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
+}
+
+/// The security updates that a base lacks; `None` where its packages are not recorded.
+pub fn security_updates(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<Option<Vec<Update>>> {
+    let staging = state::staging(ctx, repository);
+    let found = ctx.registry.referrers(&ctx.runner, &staging, &base.digest, KIND)?;
+    let Some((_, document)) = found.into_iter().next_back() else { return Ok(None) };
+    let lists: Lists = serde_json::from_value(document)?;
+    let web = Web::new(ctx.settings.http_timeout);
+    let suite = format!("{}-security", ctx.config.debian.suite);
+    let mut updates: BTreeMap<String, Update> = BTreeMap::new();
+    for (platform, list) in lists {
+        let newest = debian::packages(&web, &ctx.settings.debian_security, &suite, platform.arch())?;
+        for (package, has, newest) in behind(&list, &newest) {
+            let update = Update { package: package.clone(), has, newest, platforms: BTreeSet::new() };
+            updates.entry(package).or_insert(update).platforms.insert(platform);
+        }
+    }
+    Ok(Some(updates.into_values().collect()))
+}
+
+/// Packages of a list that the archive has newer: name, version in the list, version in the archive.
+fn behind(list: &str, newest: &BTreeMap<String, String>) -> Vec<(String, String, String)> {
+    let lacks = |line: &str| {
+        let mut fields = line.split('\t');
+        let (package, has) = (fields.next()?, fields.next()?);
+        let newest = newest.get(package).filter(|newest| deb_version::compare(has, newest).is_lt())?;
+        Some((package.to_owned(), has.to_owned(), newest.clone()))
+    };
+    list.lines().filter_map(lacks).collect()
+}

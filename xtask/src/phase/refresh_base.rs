@@ -1,0 +1,52 @@
+//! Takes today's Debian packages into the base: one line of its Dockerfile, from which a new base key follows.
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use crate::ctx::Ctx;
+use crate::model::changelog::Changelog;
+use crate::model::dockerfile;
+use crate::tools::files::{self, Edit};
+use crate::tools::git;
+
+const CHANGELOG: &str = "CHANGELOG.md";
+/// How the line in the changelog begins; a later refresh takes the place of an earlier one.
+const LINE: &str = "- Debian packages of ";
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Commit the change
+    #[arg(long)]
+    pub commit: bool,
+    /// Allow changes in the tree that are not committed
+    #[arg(long, conflicts_with = "commit")]
+    pub allow_dirty: bool,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    if !args.allow_dirty && !git::is_clean(&ctx.runner)? {
+        bail!("the tree has changes that are not committed: commit or stash them, or say --allow-dirty");
+    }
+    let now = Timestamp::now();
+    let (stamp, day) = (now.strftime("%Y%m%d").to_string(), now.strftime("%F").to_string());
+    if ctx.debian_date()? == stamp {
+        ctx.say(format!("the base has the Debian packages of {day} already"));
+        return Ok(());
+    }
+    let file = &ctx.config.base.dockerfile;
+    let before = ctx.read(file)?;
+    let after = dockerfile::with_arg_default(&before, "DEBIAN_DATE", &stamp).with_context(|| file.clone())?;
+    let mut edits = vec![Edit { path: file.clone(), before, after }];
+    let before = ctx.read(CHANGELOG)?;
+    let after = Changelog::parse(&before).note(LINE, &format!("{LINE}{day}."))?.to_string();
+    edits.push(Edit { path: CHANGELOG.to_owned(), before, after });
+    edits.iter().for_each(|edit| print!("{}", edit.diff()));
+    if !ctx.runner.dry_run {
+        files::replace(&ctx.root, &edits)?;
+    }
+    if args.commit {
+        let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
+        git::commit(&ctx.runner, &paths, &format!("Take the Debian packages of {day}"))?;
+    }
+    Ok(())
+}
