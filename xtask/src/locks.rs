@@ -13,6 +13,7 @@ use crate::ctx::Ctx;
 use crate::model::component::{Component, Source};
 use crate::model::npm_lock::{self, Lock};
 use crate::model::python_lock::{self, PYTHON};
+use crate::supply::Incomplete;
 use crate::tools::files::Edit;
 use crate::tools::toolbox::{self, Toolbox};
 use crate::tools::web::Web;
@@ -103,7 +104,7 @@ impl Resolver<'_> {
         if !self.upgrade && !before.is_empty() {
             fs::write(&lock, &before)?;
         }
-        self.npm_install(&folder)?;
+        self.npm_install(&folder).with_context(|| format!("{} {version}", component.name))?;
         if !component.leave_out.is_empty() {
             // npm knows no way to refuse an optional dependency for good: it is taken out, and npm prunes the rest.
             let text = npm_lock::without_optional(&fs::read_to_string(&lock)?, &component.leave_out)?;
@@ -113,7 +114,7 @@ impl Resolver<'_> {
         let after = fs::read_to_string(&lock)?;
         let problems = Lock::parse(&after)?.problems(component, version);
         if !problems.is_empty() {
-            bail!("the lock of {} {version} {}", component.name, problems.join("; it "));
+            bail!(Incomplete(format!("the lock of {} {version} {}", component.name, problems.join("; it "))));
         }
         Ok([
             Edit {
@@ -134,7 +135,11 @@ impl Resolver<'_> {
             "--omit-lockfile-registry-resolved",
         ];
         let quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-        self.ctx.runner.read(&self.toolbox.npm(args).args(quiet)).map(drop)
+        let Err(error) = self.ctx.runner.read(&self.toolbox.npm(args).args(quiet)) else { return Ok(()) };
+        match npm_lock::unresolved(&error.to_string()) {
+            Some(lacking) => bail!(Incomplete(format!("the registry lacks {lacking}, which it asks for"))),
+            None => Err(error),
+        }
     }
 
     /// The `.in` and `.txt` of a Python lock, with every component that shares it.

@@ -246,76 +246,68 @@ impl Supply {
     }
 
     fn one(&self, need: &Need, depth: Depth) -> Vec<Problem> {
-        let problem = |file: String, platforms: BTreeSet<Platform>, verdict| Problem {
-            component: need.component.clone(),
-            file,
-            platforms,
-            verdict,
-        };
         match &need.item {
             Item::Npm { package, release } => {
                 let found = self.npm(package, release.as_deref(), depth);
                 found
                     .err()
-                    .map(|verdict| problem(need.label(), need.platforms.clone(), verdict))
+                    .map(|verdict| need.problem(need.label(), &need.platforms, verdict))
                     .into_iter()
                     .collect()
             }
-            Item::Python { project, version, hashes } => {
-                match pypi::files(&self.web, &self.pypi_index, project).known() {
-                    Err(verdict) => vec![problem(need.label(), need.platforms.clone(), verdict)],
-                    Ok(files) => {
-                        let files = files.unwrap_or_default();
-                        let wanted = |file: &&pypi::File| match hashes.is_empty() {
-                            true => file.wheel_version() == Some(version.as_str()),
-                            false => hashes.contains(file.sha256()),
-                        };
-                        let files: Vec<&pypi::File> = files.iter().filter(wanted).collect();
-                        let platforms = need.platforms.iter();
-                        let bad = platforms.flat_map(|platform| {
-                            let bad = self.wheels(&files, *platform, !hashes.is_empty(), depth);
-                            bad.into_iter().map(|(file, verdict)| (*platform, file, verdict))
-                        });
-                        bad.map(|(platform, file, verdict)| {
-                            problem(file.unwrap_or_else(|| need.label()), BTreeSet::from([platform]), verdict)
-                        })
-                        .collect()
-                    }
-                }
-            }
+            Item::Python { project, version, hashes } => self.python(need, project, version, hashes, depth),
         }
     }
 
-    /// Every file of a version that an installer may take on a platform; the name of the bad one and what is wrong.
-    fn wheels(
+    /// Every file of a version that an installer may take on one of the platforms.
+    fn python(
         &self,
-        files: &[&pypi::File],
-        platform: Platform,
-        locked: bool,
+        need: &Need,
+        project: &str,
+        version: &str,
+        hashes: &BTreeSet<String>,
         depth: Depth,
-    ) -> Vec<(Option<String>, Verdict)> {
-        let fitting = |file: &&&pypi::File| python_lock::wheel_fits(&file.filename, platform);
-        let fitting: Vec<_> = files.iter().filter(fitting).collect();
-        if fitting.is_empty() {
-            let verdict = match files.is_empty() {
-                true => judge(&Evidence { locked, ..Evidence::default() }, Timestamp::now()),
-                false => Verdict::NeverExisted { why: "the release has no wheel for it".to_owned() },
-            };
-            return vec![(None, verdict)];
-        }
-        let check = |file: &pypi::File| -> Result<(), Verdict> {
-            let checksum = Checksum::sha256(file.sha256()).map_err(cannot_tell)?;
-            match self.file(&file.url, &checksum, depth)? {
-                true => Ok(()),
-                false => {
-                    let evidence =
-                        Evidence { listed: true, published: file.uploaded(), locked, ..Evidence::default() };
-                    Err(judge(&evidence, Timestamp::now()))
-                }
-            }
+    ) -> Vec<Problem> {
+        let files = match pypi::files(&self.web, &self.pypi_index, project).known() {
+            Ok(files) => files.unwrap_or_default(),
+            Err(verdict) => return vec![need.problem(need.label(), &need.platforms, verdict)],
         };
-        let bad = |file: &pypi::File| check(file).err().map(|verdict| (Some(file.filename.clone()), verdict));
-        fitting.into_iter().filter_map(|file| bad(file)).collect()
+        let wanted = |file: &&pypi::File| match hashes.is_empty() {
+            true => file.wheel_version() == Some(version),
+            false => hashes.contains(file.sha256()),
+        };
+        let files: Vec<&pypi::File> = files.iter().filter(wanted).collect();
+        let locked = !hashes.is_empty();
+        let mut problems = Vec::new();
+        for platform in &need.platforms {
+            if !files.iter().any(|file| python_lock::wheel_fits(&file.filename, *platform)) {
+                let verdict = match files.is_empty() {
+                    true => judge(&Evidence { locked, ..Evidence::default() }, Timestamp::now()),
+                    false => Verdict::NeverExisted { why: "the release has no wheel for it".to_owned() },
+                };
+                problems.push(need.problem(need.label(), &BTreeSet::from([*platform]), verdict));
+            }
+        }
+        for file in files {
+            let fits = |platform: &&Platform| python_lock::wheel_fits(&file.filename, **platform);
+            let platforms: BTreeSet<Platform> = need.platforms.iter().filter(fits).copied().collect();
+            if platforms.is_empty() {
+                continue;
+            }
+            if let Err(verdict) = self.wheel(file, locked, depth) {
+                problems.push(need.problem(file.filename.clone(), &platforms, verdict));
+            }
+        }
+        problems
+    }
+
+    fn wheel(&self, file: &pypi::File, locked: bool, depth: Depth) -> Result<(), Verdict> {
+        let checksum = Checksum::sha256(file.sha256()).map_err(cannot_tell)?;
+        if self.file(&file.url, &checksum, depth)? {
+            return Ok(());
+        }
+        let evidence = Evidence { listed: true, published: file.uploaded(), locked, ..Evidence::default() };
+        Err(judge(&evidence, Timestamp::now()))
     }
 
     /// Metadata and tarball of a package.
@@ -392,6 +384,10 @@ impl Supply {
 }
 
 impl Need {
+    fn problem(&self, file: String, platforms: &BTreeSet<Platform>, verdict: Verdict) -> Problem {
+        Problem { component: self.component.clone(), file, platforms: platforms.clone(), verdict }
+    }
+
     /// The name that a person knows it by.
     pub fn label(&self) -> String {
         match &self.item {
@@ -399,6 +395,33 @@ impl Need {
             Item::Python { project, version, .. } => format!("{project} {version}"),
         }
     }
+}
+
+/// A version that lacks something, by a clear answer: another version may be complete.
+#[derive(Debug)]
+pub struct Incomplete(pub String);
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Incomplete {}
+
+/// The error for problems: [`Incomplete`] unless a registry could not tell.
+pub fn error(problems: &[Problem], message: String) -> anyhow::Error {
+    let unclear = |p: &Problem| matches!(p.verdict, Verdict::CannotTell { .. } | Verdict::RateLimited { .. });
+    if problems.iter().any(unclear) {
+        anyhow::anyhow!(message)
+    } else {
+        anyhow::Error::new(Incomplete(message))
+    }
+}
+
+/// All problems in one line.
+pub fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn cannot_tell(why: impl std::fmt::Display) -> Verdict {

@@ -7,12 +7,14 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use crate::ctx::Ctx;
+use crate::locks;
 use crate::model::component::{Component, Source};
 use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
 use crate::model::python_lock;
 use crate::model::version::Version;
-use crate::supply::{Depth, Supply, own_files};
+use crate::supply::{self, Depth, Supply, own_files};
+use crate::tools::files::Edit;
 use crate::tools::gitea::Gitea;
 use crate::tools::{npm, pypi};
 
@@ -24,6 +26,44 @@ pub struct Upstream {
     pub whole: Vec<Version>,
     /// When versions were published, where the registry tells.
     pub times: BTreeMap<Version, Timestamp>,
+}
+
+/// How many versions are tried whose own files are there but perhaps not those of their dependencies.
+const TRIES: usize = 5;
+
+/// The locks of a component in one version, which is neither in the tree nor going there yet. Every file that they name
+/// is checked; one that cannot be had is an error, and [`supply::Incomplete`] where the registry says so clearly.
+pub fn locked(
+    ctx: &Ctx,
+    supply: &Supply,
+    component: &Component,
+    to: Version,
+    depth: Depth,
+    wait: Duration,
+) -> Result<Vec<Edit>> {
+    let mut versions = locks::pinned(ctx)?;
+    versions.insert(component.name.clone(), to.to_string());
+    let edits = locks::resolve(ctx, &[component], &versions, false)?;
+    let texts: BTreeMap<&str, &str> = edits.iter().map(|e| (e.path.as_str(), e.after.as_str())).collect();
+    let needs = supply::closure(ctx, &[component], &|path| match texts.get(path) {
+        Some(text) => Ok((*text).to_owned()),
+        None => ctx.read(path),
+    })?;
+    let problems = supply.check(&needs, depth, wait).problems;
+    if !problems.is_empty() {
+        let lacking = supply::lines(&problems);
+        let message = format!("{} {to} cannot be had with its dependencies: {lacking}", component.name);
+        return Err(supply::error(&problems, message));
+    }
+    Ok(edits)
+}
+
+impl Upstream {
+    /// Versions above one, newest first, that are worth trying with their dependencies.
+    pub fn candidates(&self, above: Version, newest: Version) -> Vec<Version> {
+        let between = |version: &&Version| **version > above && **version <= newest;
+        self.whole.iter().filter(between).take(TRIES).copied().collect()
+    }
 }
 
 impl Supply {

@@ -188,6 +188,16 @@ pub fn without_optional(text: &str, names: &[String]) -> Result<String> {
     Ok(serde_json::to_string_pretty(&lock)? + "\n")
 }
 
+/// What npm could not find, from its error output: a version that nothing has, or a package that is not there.
+pub fn unresolved(output: &str) -> Option<&str> {
+    output.lines().find_map(|line| {
+        match line.strip_prefix("npm error notarget No matching version found for ") {
+            Some(wanted) => Some(wanted.trim_end_matches('.')),
+            None => line.strip_prefix("npm error 404  '")?.split('\'').next(),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +261,14 @@ mod tests {
         let names = |platform| lock.packages(platform).into_iter().map(|p| p.name).collect::<Vec<_>>();
         assert_eq!(names(Platform::LinuxArm64), ["all", "arm", "not"]);
         assert_eq!(names(Platform::LinuxAmd64), ["all"]);
+    }
+
+    #[test]
+    fn what_npm_lacks_is_found_in_its_output() {
+        let text = "npm error code ETARGET\nnpm error notarget No matching version found for @s/a@1.5.2.\nnpm error x";
+        assert_eq!(unresolved(text), Some("@s/a@1.5.2"));
+        let text = "npm error code E404\nnpm error 404  'b@1.0.0' is not in this registry.\n";
+        assert_eq!((unresolved(text), unresolved("npm error EAI_AGAIN")), (Some("b@1.0.0"), None));
     }
 
     #[test]

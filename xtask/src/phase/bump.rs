@@ -3,7 +3,6 @@
 //! Refuses a version that is not complete on every platform, a dirty tree, and a lower version unless asked. Everything
 //! is computed and every file of the new locks is read before anything in the tree changes.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,14 +17,12 @@ use crate::model::component::Component;
 use crate::model::dockerfile;
 use crate::model::version::{ReleaseTag, Version};
 use crate::page;
-use crate::supply::{self, Depth, Problem, Supply};
+use crate::supply::{self, Depth, Incomplete, Supply};
 use crate::tools::files::{self, Edit};
 use crate::tools::git;
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 use crate::{forge, tags};
 
-/// How many versions `latest` tries whose own files are there but not those of their dependencies.
-const TRIES: usize = 5;
 const CHANGELOG: &str = "CHANGELOG.md";
 
 #[derive(Debug, clap::Args)]
@@ -174,7 +171,9 @@ impl Bumper<'_> {
                 Some(newest) => format!("the newest complete version is {newest}"),
                 None => "no version is complete".to_owned(),
             };
-            bail!("{name} {to} is not complete and nothing was changed: {}; {mend}", lines(&report.problems));
+            let lacking = supply::lines(&report.problems);
+            let message = format!("{name} {to} is not complete and nothing was changed: {lacking}; {mend}");
+            return Err(supply::error(&report.problems, message));
         }
         self.plan(to, wait)
     }
@@ -190,20 +189,20 @@ impl Bumper<'_> {
             self.ctx.say(format!("{name} is at {} already", self.from));
             return Ok(None);
         }
-        let newer = |version: &&Version| **version <= newest && **version > self.from;
-        let mut problems = Vec::new();
-        for to in self.upstream.whole.iter().filter(newer).take(TRIES) {
-            match self.to(*to) {
+        for to in self.upstream.candidates(self.from, newest) {
+            match self.to(to) {
                 Ok(plan) => return Ok(Some(plan)),
-                Err(error) => problems.push(format!("{error:#}")),
+                Err(error) if error.is::<Incomplete>() => {
+                    self.ctx.say(format!("passing over {name} {to}: {error:#}"))
+                }
+                Err(error) => return Err(error),
             }
-            self.ctx.say(format!("passing over {name} {to}: {}", problems.last().map_or("", String::as_str)));
         }
-        bail!(
-            "no version of {name} above {} can be had; nothing was changed:\n  {}",
-            self.from,
-            problems.join("\n  ")
-        )
+        self.ctx.say(format!(
+            "{name} stays at {}: no newer version is complete with its dependencies",
+            self.from
+        ));
+        Ok(None)
     }
 
     /// Says why `latest` is not what upstream calls the latest.
@@ -220,28 +219,16 @@ impl Bumper<'_> {
             "{} {newest} is the newest complete version: {} newer ones, up to {published}, are not complete: {}",
             self.component.name,
             newer.len(),
-            lines(&why)
+            supply::lines(&why)
         ));
     }
 
     /// Computes every edit, and reads every file that the new locks name.
     fn plan(&self, to: Version, wait: Duration) -> Result<Plan> {
+        let locked = upstream::locked(self.ctx, &self.supply, self.component, to, Depth::Bytes, wait);
+        let mut edits = locked.context("nothing was changed")?;
         let mut versions = self.versions.clone();
         versions.insert(self.component.name.clone(), to.to_string());
-        let mut edits = locks::resolve(self.ctx, &[self.component], &versions, false)?;
-        let texts: BTreeMap<&str, &str> = edits.iter().map(|e| (e.path.as_str(), e.after.as_str())).collect();
-        let needs = supply::closure(self.ctx, &[self.component], &|path| match texts.get(path) {
-            Some(text) => Ok((*text).to_owned()),
-            None => self.ctx.read(path),
-        })?;
-        let report = self.supply.check(&needs, Depth::Bytes, wait);
-        if !report.problems.is_empty() {
-            bail!(
-                "{} {to} cannot be had with its dependencies and nothing was changed: {}",
-                self.component.name,
-                lines(&report.problems)
-            );
-        }
         edits.insert(0, self.dockerfile(to)?);
         let (changelog, entry, line) = self.changelog(to)?;
         edits.push(changelog);
@@ -351,8 +338,4 @@ fn propose(ctx: &Ctx, component: &Component, plan: &Plan, subject: &str) -> Resu
     let pull = server.create_pull_request(&base, &head, subject, &plan.line)?;
     ctx.say(format!("{subject}: {}", pull.html_url));
     Ok(())
-}
-
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

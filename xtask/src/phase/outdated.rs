@@ -1,6 +1,8 @@
 //! Says what is behind: pinned versions against what is published and complete, and the published base against Debian's
 //! security archive. Changes nothing.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -14,7 +16,8 @@ use crate::model::component::Component;
 use crate::model::version::Version;
 use crate::packages::{self, Update};
 use crate::state::{self, BASE_LATEST};
-use crate::supply::Supply;
+use crate::supply::{Depth, Supply};
+use crate::upstream::{self, Upstream};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -94,8 +97,8 @@ fn row(ctx: &Ctx, supply: &Supply, component: &Component, pinned: &str) -> Row {
     match supply.upstream(ctx, component) {
         Err(error) => row.cannot_tell = Some(format!("{error:#}")),
         Ok(upstream) => {
-            let complete = supply.newest_complete(ctx, component, &upstream);
             let version = pinned.parse::<Version>().ok();
+            let complete = newest(ctx, supply, component, &upstream, version);
             row.age_days = version.and_then(|version| upstream.times.get(&version)).map(|time| days(*time));
             row.behind = complete.is_some_and(|complete| version.is_none_or(|version| version < complete));
             row.newest_complete = complete.map(|version| version.to_string());
@@ -104,6 +107,26 @@ fn row(ctx: &Ctx, supply: &Supply, component: &Component, pinned: &str) -> Row {
         }
     }
     row
+}
+
+/// The newest version that is complete with its dependencies. Those are resolved only where it would be newer than what
+/// is pinned.
+fn newest(
+    ctx: &Ctx,
+    supply: &Supply,
+    component: &Component,
+    upstream: &Upstream,
+    pinned: Option<Version>,
+) -> Option<Version> {
+    let newest = supply.newest_complete(ctx, component, upstream)?;
+    let Some(pinned) = pinned.filter(|pinned| *pinned < newest) else { return Some(newest) };
+    let complete = |to: &Version| {
+        let locked = upstream::locked(ctx, supply, component, *to, Depth::Presence, Duration::ZERO);
+        locked
+            .inspect_err(|error| ctx.say(format!("passing over {} {to}: {error:#}", component.name)))
+            .is_ok()
+    };
+    upstream.candidates(pinned, newest).into_iter().find(complete).or(Some(pinned))
 }
 
 fn base(ctx: &Ctx) -> Result<Base> {

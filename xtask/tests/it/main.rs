@@ -8,6 +8,8 @@ mod hub;
 mod live;
 mod pipeline;
 mod proxy;
+mod published;
 mod recovery;
 mod tidy;
+mod versions;
 mod workflows;

