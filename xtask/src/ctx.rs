@@ -93,9 +93,14 @@ impl Ctx {
             (Some(repository), _) => Destination::Remote(repository.clone()),
             (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),
             // Tags of releases are those that users see, not those of a rehearsal here.
-            (None, Command::NextTag | Command::Outdated(_) | Command::Bump(_) | Command::BumpOpencode(_)) => {
-                Destination::Remote(config.repository()?)
-            }
+            (
+                None,
+                Command::NextTag
+                | Command::Outdated(_)
+                | Command::RefreshBase(_)
+                | Command::Bump(_)
+                | Command::BumpOpencode(_),
+            ) => Destination::Remote(config.repository()?),
             (None, _) => Destination::Local,
         };
         let settings = Settings::read()?;

@@ -1,11 +1,13 @@
 //! The Gitea server that holds this project, where the environment names one: notes of releases, and pull requests.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::ctx::Ctx;
 use crate::missing;
 use crate::model::changelog::Changelog;
 use crate::model::version::ReleaseTag;
+use crate::tools::files::{self, Edit};
+use crate::tools::git;
 use crate::tools::gitea::Gitea;
 
 /// The server, the repository on it and a token, or what is not set.
@@ -45,5 +47,34 @@ pub fn attach_notes(ctx: &Ctx, tag: ReleaseTag) -> Result<()> {
     } else {
         format!("the notes of {tag} stand already")
     });
+    Ok(())
+}
+
+/// Opens a pull request with edits, from a branch of that name; one that is open already is left alone. The branch that
+/// was checked out is so again afterwards.
+pub fn propose(ctx: &Ctx, head: &str, subject: &str, body: &str, edits: &[Edit]) -> Result<()> {
+    let server = server(ctx)?;
+    let base = git::branch(&ctx.runner)?;
+    if base.is_empty() {
+        bail!("no branch is checked out that a pull request could be for: run `git switch main`");
+    }
+    if let Some(open) = server.open_pull_request(&base, head)? {
+        ctx.say(format!("{subject} is proposed already: {}", open.html_url));
+        return Ok(());
+    }
+    let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
+    let write = || if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, edits) };
+    git::switch_to_new(&ctx.runner, head)?;
+    let pushed = write()
+        .and_then(|()| git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{body}")))
+        .and_then(|()| git::push(&ctx.runner, head));
+    git::switch(&ctx.runner, &base)?;
+    pushed?;
+    if ctx.runner.dry_run {
+        println!("# open a pull request of {head} for {base}: {subject}");
+        return Ok(());
+    }
+    let pull = server.create_pull_request(&base, head, subject, body)?;
+    ctx.say(format!("{subject}: {}", pull.html_url));
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::model::command::Cmd;
 use crate::model::deb_version;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
-use crate::state;
+use crate::state::{self, BASE_LATEST};
 use crate::tools::debian;
 use crate::tools::registry::{Manifest, Place};
 use crate::tools::web::Web;
@@ -55,11 +55,16 @@ pub fn record(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<()>
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
 
-/// The security updates that a base lacks; `None` where its packages are not recorded.
-pub fn security_updates(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<Option<Vec<Update>>> {
-    let staging = state::staging(ctx, repository);
-    let found = ctx.registry.referrers(&ctx.runner, &staging, &base.digest, KIND)?;
-    let Some((_, document)) = found.into_iter().next_back() else { return Ok(None) };
+/// The security updates that the published base lacks. Without a base, or a record of its packages, that cannot be told.
+pub fn security_updates(ctx: &Ctx) -> Result<Vec<Update>> {
+    let repository = state::repository(ctx)?;
+    let latest = repository.tag(BASE_LATEST);
+    let published = ctx.registry.manifest(&ctx.runner, &repository, BASE_LATEST)?;
+    let published = published.with_context(|| format!("{latest} is not published"))?;
+    let staging = state::staging(ctx, &repository);
+    let found = ctx.registry.referrers(&ctx.runner, &staging, &published.digest, KIND)?;
+    let (_, document) =
+        found.into_iter().next_back().with_context(|| format!("{latest} has no record of its packages"))?;
     let lists: Lists = serde_json::from_value(document)?;
     let web = Web::new(ctx.settings.http_timeout);
     let suite = format!("{}-security", ctx.config.debian.suite);
@@ -71,7 +76,7 @@ pub fn security_updates(ctx: &Ctx, repository: &Repository, base: &Manifest) -> 
             updates.entry(package).or_insert(update).platforms.insert(platform);
         }
     }
-    Ok(Some(updates.into_values().collect()))
+    Ok(updates.into_values().collect())
 }
 
 /// Packages of a list that the archive has newer: name, version in the list, version in the archive.

@@ -23,11 +23,13 @@ use crate::tools::git;
 use crate::upstream::{self, Upstream};
 use crate::{forge, tags};
 
+/// Stands for every component.
+const ALL: &str = "all";
 const CHANGELOG: &str = "CHANGELOG.md";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Component to pin, as images/devbox.toml names it
+    /// Component to pin, as images/devbox.toml names it, or all
     pub component: String,
     /// The new version, such as 1.14.44, or latest: the newest that is complete on every platform
     pub version: Wanted,
@@ -98,7 +100,19 @@ struct Plan {
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
-    let component = ctx.config.component(&args.component)?;
+    if args.component != ALL {
+        return one(ctx, ctx.config.component(&args.component)?, args);
+    }
+    if args.version != Wanted::Latest {
+        bail!("all components together can only go to latest");
+    }
+    // One that cannot be had does not keep the others back.
+    let failed = |component| one(ctx, component, args).err().map(|error| format!("{error:#}"));
+    let failures: Vec<String> = ctx.config.component.iter().filter_map(failed).collect();
+    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("\n  ")) }
+}
+
+fn one(ctx: &Ctx, component: &Component, args: &Args) -> Result<()> {
     refuse_dirty(ctx, &args.options)?;
     if args.options.pull_request {
         forge::server(ctx)?;
@@ -293,9 +307,12 @@ fn apply(ctx: &Ctx, component: &Component, plan: &Plan, options: &Options) -> Re
         edits.iter().for_each(|edit| print!("{}", edit.diff()));
     }
     if options.pull_request {
-        return propose(ctx, component, plan, &subject);
+        let head = format!("bump-{}-{to}", component.name);
+        return forge::propose(ctx, &head, &subject, &plan.line, edits);
     }
-    replace(ctx, edits)?;
+    if !ctx.runner.dry_run {
+        files::replace(&ctx.root, edits)?;
+    }
     if options.commit {
         git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{}", plan.line))?;
     }
@@ -304,38 +321,5 @@ fn apply(ctx: &Ctx, component: &Component, plan: &Plan, options: &Options) -> Re
         ctx.ci.set("release_tag", tag)?;
     }
     ctx.say(format!("{subject}: {} files", paths.len()));
-    Ok(())
-}
-
-fn replace(ctx: &Ctx, edits: &[Edit]) -> Result<()> {
-    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, edits) }
-}
-
-/// Opens a pull request with the change, from a branch named after it; one that is open already is left alone. The
-/// branch that was checked out is so again afterwards.
-fn propose(ctx: &Ctx, component: &Component, plan: &Plan, subject: &str) -> Result<()> {
-    let server = forge::server(ctx)?;
-    let base = git::branch(&ctx.runner)?;
-    if base.is_empty() {
-        bail!("no branch is checked out that a pull request could be for: run `git switch main`");
-    }
-    let head = format!("bump-{}-{}", component.name, plan.to);
-    if let Some(open) = server.open_pull_request(&base, &head)? {
-        ctx.say(format!("{subject} is proposed already: {}", open.html_url));
-        return Ok(());
-    }
-    let paths: Vec<&str> = plan.edits.iter().map(|edit| edit.path.as_str()).collect();
-    git::switch_to_new(&ctx.runner, &head)?;
-    let pushed = replace(ctx, &plan.edits)
-        .and_then(|()| git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{}", plan.line)))
-        .and_then(|()| git::push(&ctx.runner, &head));
-    git::switch(&ctx.runner, &base)?;
-    pushed?;
-    if ctx.runner.dry_run {
-        println!("# open a pull request of {head} for {base}: {subject}");
-        return Ok(());
-    }
-    let pull = server.create_pull_request(&base, &head, subject, &plan.line)?;
-    ctx.say(format!("{subject}: {}", pull.html_url));
     Ok(())
 }

@@ -15,7 +15,6 @@ use crate::locks;
 use crate::model::component::Component;
 use crate::model::version::Version;
 use crate::packages::{self, Update};
-use crate::state::{self, BASE_LATEST};
 use crate::supply::{Depth, Supply};
 use crate::upstream::{self, Upstream};
 
@@ -133,17 +132,7 @@ fn base(ctx: &Ctx) -> Result<Base> {
     let date = ctx.debian_date()?;
     let day = Date::strptime("%Y%m%d", &date)?.to_zoned_datetime(TimeZone::UTC)?;
     let mut base = Base { date, age_days: days(day.timestamp()), security_updates: None, cannot_tell: None };
-    let found = (|| {
-        let repository = state::repository(ctx)?;
-        let Some(published) = ctx.registry.manifest(&ctx.runner, &repository, BASE_LATEST)? else {
-            bail!("{} is not published", repository.tag(BASE_LATEST))
-        };
-        match packages::security_updates(ctx, &repository, &published)? {
-            Some(updates) => Ok(updates),
-            None => bail!("{} has no record of its packages", repository.tag(BASE_LATEST)),
-        }
-    })();
-    match found {
+    match packages::security_updates(ctx) {
         Ok(updates) => base.security_updates = Some(updates),
         Err(error) => base.cannot_tell = Some(format!("{error:#}")),
     }

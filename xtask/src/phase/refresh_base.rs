@@ -4,8 +4,10 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use crate::ctx::Ctx;
+use crate::forge;
 use crate::model::changelog::Changelog;
 use crate::model::dockerfile;
+use crate::packages;
 use crate::tools::files::{self, Edit};
 use crate::tools::git;
 
@@ -21,6 +23,12 @@ pub struct Args {
     /// Allow changes in the tree that are not committed
     #[arg(long, conflicts_with = "commit")]
     pub allow_dirty: bool,
+    /// Only if the published base lacks security updates
+    #[arg(long)]
+    pub if_behind: bool,
+    /// Commit the change on a branch of its own, push that and open a pull request on the Gitea server
+    #[arg(long, conflicts_with_all = ["commit", "allow_dirty"])]
+    pub pull_request: bool,
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
@@ -33,6 +41,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         ctx.say(format!("the base has the Debian packages of {day} already"));
         return Ok(());
     }
+    let mut reason = String::new();
+    if args.if_behind {
+        let updates = packages::security_updates(ctx)?;
+        if updates.is_empty() {
+            ctx.say("the published base has all security updates");
+            return Ok(());
+        }
+        let lines: Vec<String> =
+            updates.iter().map(|it| format!("- {} {} → {}", it.package, it.has, it.newest)).collect();
+        reason = format!("Security updates:\n{}", lines.join("\n"));
+    }
     let file = &ctx.config.base.dockerfile;
     let before = ctx.read(file)?;
     let after = dockerfile::with_arg_default(&before, "DEBIAN_DATE", &stamp).with_context(|| file.clone())?;
@@ -41,12 +60,16 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let after = Changelog::parse(&before).note(LINE, &format!("{LINE}{day}."))?.to_string();
     edits.push(Edit { path: CHANGELOG.to_owned(), before, after });
     edits.iter().for_each(|edit| print!("{}", edit.diff()));
+    let subject = format!("Take the Debian packages of {day}");
+    if args.pull_request {
+        return forge::propose(ctx, &format!("refresh-base-{stamp}"), &subject, &reason, &edits);
+    }
     if !ctx.runner.dry_run {
         files::replace(&ctx.root, &edits)?;
     }
     if args.commit {
         let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
-        git::commit(&ctx.runner, &paths, &format!("Take the Debian packages of {day}"))?;
+        git::commit(&ctx.runner, &paths, format!("{subject}\n\n{reason}").trim_end())?;
     }
     Ok(())
 }

@@ -7,8 +7,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ctx::{Ctx, Destination};
+use crate::forge;
 use crate::model::platform::Platform;
-use crate::phase::{build, build_base, doctor, promote_base_latest, publish, smoke, update_description};
+use crate::phase::{
+    build, build_base, changelog, doctor, preflight, promote_base_latest, publish, smoke, update_description,
+};
 use crate::state;
 
 #[derive(Debug, Default, clap::Args)]
@@ -28,7 +31,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let start = Instant::now();
     let step = |number: u32, name: &str, minutes: u64| {
         ctx.runner.begin(Duration::from_secs(60 * minutes));
-        ctx.say(format!("==> [{number}/7] {name} ({} s)", start.elapsed().as_secs()))
+        ctx.say(format!("==> [{number}/8] {name} ({} s)", start.elapsed().as_secs()))
     };
     let variants = state::chosen(ctx, &args.only)?;
 
@@ -36,14 +39,20 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let install = args.local || ctx.destination == Destination::Local;
     doctor::run(ctx, &doctor::Args { install })?;
 
-    step(2, "base", 120);
+    step(2, "preflight: every file that has to be fetched", 30);
+    preflight::run(ctx, &preflight::Args::default())?;
+    if !args.local && ctx.release_tag.is_some() {
+        changelog::run(ctx, &changelog::Args { action: changelog::Action::Check })?;
+    }
+
+    step(3, "base", 120);
     build_base::run(ctx)?;
     if ctx.runner.dry_run && state::base(ctx)?.present.is_none() {
         ctx.say("the rest depends on the base's digest: a dry run ends here");
         return Ok(());
     }
 
-    step(3, "variants", 60);
+    step(4, "variants", 60);
     build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
     let (base, index) = state::existing_base(ctx)?;
     let unstaged = state::stages(ctx, &args.only, &base, &index)?.iter().any(|stage| stage.present.is_none());
@@ -52,19 +61,23 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         return Ok(());
     }
 
-    step(4, "smoke", 60);
+    step(5, "smoke", 60);
     for variant in &variants {
         smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false })?;
     }
 
-    step(5, "publish", 10);
+    step(6, "publish", 10);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
     publish::run(ctx, &publish::Args { promote_latest: true, allow_downgrade, only })?;
 
-    step(6, "base-latest", 10);
+    if let Some(tag) = ctx.release_tag.filter(|_| forge::is_set(ctx)) {
+        forge::attach_notes(ctx, tag)?;
+    }
+
+    step(7, "base-latest", 10);
     promote_base_latest::run(ctx)?;
 
-    step(7, "description", 10);
+    step(8, "description", 10);
     update_description::run(ctx)?;
     table(ctx, &args.only, start)
 }
