@@ -27,6 +27,9 @@ pub struct Store {
     pub basic: Option<String>,
 }
 
+/// Status, body, and a header.
+type Answer = (u16, Vec<u8>, Option<(String, String)>);
+
 impl Store {
     pub fn put(&mut self, repository: &str, reference: &str, body: Vec<u8>) {
         self.manifests.insert(format!("{repository}@{}", digest(&body)), body.clone());
@@ -36,7 +39,7 @@ impl Store {
     }
 
     /// A challenge for a request without a token, or whose token is not enough; the token where one is asked for.
-    fn guard(&mut self, request: &Request) -> Option<(u16, Vec<u8>, Option<(String, String)>)> {
+    fn guard(&mut self, request: &Request) -> Option<Answer> {
         let header = |name: &'static str| request.headers().iter().find(|it| it.field.equiv(name));
         let value = |name| header(name).map(|it| it.value.to_string()).unwrap_or_default();
         if request.url().starts_with("/token") {
@@ -59,7 +62,7 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// The API of a registry, as far as the pipeline uses it.
-fn serve(store: &mut Store, request: &mut Request) -> (u16, Vec<u8>, Option<(String, String)>) {
+fn serve(store: &mut Store, request: &mut Request) -> Answer {
     let url = request.url().trim_start_matches("/v2/").to_owned();
     let mut body = Vec::new();
     request.as_reader().read_to_end(&mut body).unwrap();
