@@ -274,4 +274,62 @@ mod tests {
         assert_eq!(told, expected);
         assert!(old.changes(&old).is_empty());
     }
+
+    mod properties {
+        use super::*;
+        use proptest::collection::btree_map;
+        use proptest::prelude::*;
+
+        type Tree = BTreeMap<String, (bool, Vec<u8>)>;
+
+        fn entries(tree: &Tree) -> Vec<Entry> {
+            let entry = |(path, (executable, bytes)): (&String, &(bool, Vec<u8>))| Entry {
+                path: path.clone(),
+                kind: Kind::File { executable: *executable, bytes: bytes.clone() },
+            };
+            tree.iter().map(entry).collect()
+        }
+
+        fn trees() -> impl Strategy<Value = Tree> {
+            btree_map("[a-c/]{1,4}", (any::<bool>(), proptest::collection::vec(0..3u8, 0..4)), 0..4)
+        }
+
+        fn maps() -> impl Strategy<Value = BTreeMap<String, String>> {
+            btree_map("[ab]{0,2}", "[ab]{0,2}", 0..3)
+        }
+
+        proptest! {
+            /// Keys are equal exactly where the inputs are.
+            #[test]
+            fn equal_keys_mean_equal_inputs(
+                a in (trees(), maps(), maps()),
+                b in (trees(), maps(), maps()),
+            ) {
+                let key = |(tree, args, upon): &(Tree, _, _)| -> Key {
+                    let (args, upon): (&BTreeMap<_, _>, &BTreeMap<_, _>) = (args, upon);
+                    Inputs::new(&entries(tree), args.clone(), upon.clone()).key()
+                };
+                prop_assert_eq!(a == b, key(&a) == key(&b));
+            }
+
+            #[test]
+            fn the_order_of_files_does_not_matter(tree in trees(), seed in any::<usize>()) {
+                let plain = entries(&tree);
+                let mut turned = plain.clone();
+                if !turned.is_empty() {
+                    let by = seed % turned.len();
+                    turned.rotate_left(by);
+                    turned.reverse();
+                }
+                prop_assert_eq!(of(&plain), of(&turned));
+            }
+
+            /// What changed is told, and nothing else.
+            #[test]
+            fn changes_are_none_exactly_where_keys_agree(a in trees(), b in trees()) {
+                let [a, b] = [a, b].map(|tree| Inputs::new(&entries(&tree), map(&[]), map(&[])));
+                prop_assert_eq!(a.changes(&b).is_empty(), a.key() == b.key());
+            }
+        }
+    }
 }

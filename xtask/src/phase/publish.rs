@@ -232,13 +232,30 @@ fn wrong_commit(ctx: &Ctx, release: ReleaseTag) -> Result<Vec<String>> {
     if ctx.is_rehearsal() {
         return Ok(Vec::new());
     }
+    Ok(commit_problems(git::is_clean(&ctx.runner)?, &git::tags(&ctx.runner)?, release))
+}
+
+fn commit_problems(clean: bool, tags: &[String], release: ReleaseTag) -> Vec<String> {
     let mut problems = Vec::new();
-    if !git::is_clean(&ctx.runner)? {
+    if !clean {
         problems.push("the tree differs from its commit: commit or stash the changes".to_owned());
     }
-    if !git::tags(&ctx.runner)?.contains(&release.to_string()) {
+    if !tags.contains(&release.to_string()) {
         problems
             .push(format!("the commit is not tagged {release}: run `git tag -a {release}` and push the tag"));
     }
-    Ok(problems)
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_release_is_a_clean_commit_with_its_own_tag() {
+        let release: ReleaseTag = "v1.18.18".parse().expect("a tag");
+        let tags = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(commit_problems(true, &tags(&["other", "v1.18.18"]), release).is_empty());
+        assert_eq!(commit_problems(false, &tags(&["v1.18.18b"]), release).len(), 2);
+    }
 }

@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -135,7 +136,7 @@ impl Registry {
             404 => return Ok(None),
             status => bail!(
                 "cannot tell whether {name} exists: HTTP {status}{}",
-                advice(status, repository, "pull")
+                advice(runner, status, repository, "pull")
             ),
         }
         let media_type = header(&response, "content-type").unwrap_or_default();
@@ -254,9 +255,9 @@ impl Registry {
     /// Proves that the account may push, by beginning an upload and cancelling it.
     pub fn prove_push(&self, runner: &Runner, repository: &Repository) -> Result<()> {
         let location = self.begin_upload(runner, repository)?;
-        // An upload that is not cancelled is cleaned up by the registry in time.
-        let auth = self.authorization(runner, repository, "pull,push")?;
-        let _ = self.agent.delete(&location).header("Authorization", &auth).call();
+        // An upload that is not cancelled is cleaned up by the registry in time, so the answer does not matter.
+        let cancel = |agent: &Agent, auth: &str| agent.delete(&location).header("Authorization", auth).call();
+        let _ = self.send(runner, repository, "pull,push", cancel);
         Ok(())
     }
 
@@ -307,14 +308,14 @@ impl Registry {
         let response = self.send(runner, repository, "pull,push", |agent, auth| {
             agent.put(&url).header("Authorization", auth).header("Content-Type", media_type).send(bytes)
         })?;
-        expect(response, 201, &format!("cannot store {reference}"), repository)
+        expect(runner, response, 201, &format!("cannot store {reference}"), repository)
     }
 
     /// A blob that is JSON.
     pub fn blob(&self, runner: &Runner, repository: &Repository, digest: &str) -> Result<Value> {
         let url = format!("{}/v2/{}/blobs/{digest}", repository.api(), repository.path());
         let response = self.get(runner, repository, &url)?;
-        let mut response = expect(response, 200, &format!("cannot read blob {digest}"), repository)?;
+        let mut response = expect(runner, response, 200, &format!("cannot read blob {digest}"), repository)?;
         Ok(response.body_mut().read_json()?)
     }
 
@@ -336,7 +337,7 @@ impl Registry {
             let request = agent.put(format!("{location}{joint}digest={name}")).header("Authorization", auth);
             request.header("Content-Type", "application/octet-stream").send(b"{}")
         })?;
-        expect(response, 201, "cannot upload a blob", repository).map(drop)
+        expect(runner, response, 201, "cannot upload a blob", repository).map(drop)
     }
 
     /// Begins an upload and returns its address.
@@ -345,7 +346,7 @@ impl Registry {
         let response = self.send(runner, repository, "pull,push", |agent, auth| {
             agent.post(&url).header("Authorization", auth).send_empty()
         })?;
-        let response = expect(response, 202, "cannot begin an upload", repository)?;
+        let response = expect(runner, response, 202, "cannot begin an upload", repository)?;
         let location = header(&response, "location").context("the registry names no upload location")?;
         Ok(if location.starts_with('/') { format!("{}{location}", repository.api()) } else { location })
     }
@@ -357,7 +358,8 @@ impl Registry {
         })
     }
 
-    /// Sends a request with the account's authorization. A token that ran out is renewed once.
+    /// Sends a request. A challenge is answered with the account that docker is logged in with, once: a token that ran
+    /// out is so renewed, and a second refusal is final.
     fn send(
         &self,
         runner: &Runner,
@@ -365,55 +367,94 @@ impl Registry {
         action: &str,
         request: impl Fn(&Agent, &str) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>> {
-        let attempt = || {
-            let auth = self.authorization(runner, repository, action)?;
-            let response = http::send(repository.host(), || runner.left(), || request(&self.agent, &auth))?;
-            Ok::<_, anyhow::Error>((response, !auth.is_empty()))
-        };
-        let (response, authorized) = attempt()?;
-        if response.status() != 401 || !authorized {
-            return Ok(response);
-        }
-        self.tokens.borrow_mut().remove(&format!("{repository} {action}"));
-        Ok(attempt()?.0)
-    }
-
-    /// The Authorization header for an action, asked for once; empty where the registry wants none.
-    fn authorization(&self, runner: &Runner, repository: &Repository, action: &str) -> Result<String> {
-        if repository.is_loopback() {
-            return Ok(String::new());
-        }
         let key = format!("{repository} {action}");
-        if let Some(known) = self.tokens.borrow().get(&key) {
-            return Ok(known.clone());
-        }
-        let value = self.token(runner, repository, action)?;
-        self.tokens.borrow_mut().insert(key, value.clone());
-        Ok(value)
+        let known = self.tokens.borrow().get(&key).cloned().unwrap_or_default();
+        let attempt =
+            |auth: &str| http::send(repository.host(), || runner.left(), || request(&self.agent, auth));
+        let response = attempt(&known)?;
+        let challenge = header(&response, "www-authenticate");
+        let (401, Some(challenge)) = (response.status().as_u16(), challenge) else { return Ok(response) };
+        let fresh = self.answer(runner, repository, action, &challenge)?;
+        let response = attempt(&fresh)?;
+        self.tokens.borrow_mut().insert(key, fresh);
+        Ok(response)
     }
 
-    fn token(&self, runner: &Runner, repository: &Repository, action: &str) -> Result<String> {
-        let response = self.agent.get(format!("{}/v2/", repository.api())).call();
-        let response = response.map_err(|error| anyhow!("{} does not answer: {error}", repository.host()))?;
-        let Some(challenge) = header(&response, "www-authenticate") else {
-            return Ok(String::new());
-        };
-        let basic = runner.probe(&crane::credentials(repository.host())).and_then(|text| basic(&text));
+    /// The Authorization header that answers a challenge (Docker's token authentication; RFC 7617 for Basic).
+    fn answer(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        action: &str,
+        challenge: &str,
+    ) -> Result<String> {
+        let basic = account(runner, repository).map(|account| account.basic());
         if !challenge.to_lowercase().starts_with("bearer ") {
             return Ok(basic.unwrap_or_default());
         }
-        let realm = challenge_part(&challenge, "realm").context("a token challenge without a realm")?;
-        let service = challenge_part(&challenge, "service").unwrap_or_default();
-        let mut request = self.agent.get(&realm).query("service", &service);
-        request = request.query("scope", format!("repository:{}:{action}", repository.path()));
-        if let Some(basic) = &basic {
-            request = request.header("Authorization", basic);
-        }
-        let response = request.call()?;
-        let mut response = expect(response, 200, &format!("no token for {action}"), repository)?;
+        let realm = challenge_part(challenge, "realm").context("a token challenge without a realm")?;
+        let service = challenge_part(challenge, "service").unwrap_or_default();
+        let scope = format!("repository:{}:{action}", repository.path());
+        let ask = || {
+            let request = self.agent.get(&realm).query("service", &service).query("scope", &scope);
+            match &basic {
+                Some(basic) => request.header("Authorization", basic).call(),
+                None => request.call(),
+            }
+        };
+        let response = http::send(&realm, || runner.left(), ask)?;
+        let mut response = expect(runner, response, 200, &format!("no token for {action}"), repository)?;
         let body: Value = response.body_mut().read_json()?;
         let token = body["token"].as_str().or(body["access_token"].as_str());
         Ok(format!("Bearer {}", token.context("a token answer without a token")?))
+    }
+}
+
+/// What crane prints of an account.
+#[derive(Deserialize)]
+struct Account {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+}
+
+impl Account {
+    fn basic(&self) -> String {
+        format!("Basic {}", BASE64.encode(format!("{}:{}", self.username, self.password)))
+    }
+}
+
+/// The account that docker is logged in with, as crane finds it; `None` if nobody is logged in.
+fn account(runner: &Runner, repository: &Repository) -> Option<Account> {
+    let text = runner.probe(&crane::credentials(repository.host()))?;
+    serde_json::from_str(&text).ok().filter(|account: &Account| !account.username.is_empty())
+}
+
+fn expect(
+    runner: &Runner,
+    response: Response<Body>,
+    status: u16,
+    what: &str,
+    repository: &Repository,
+) -> Result<Response<Body>> {
+    let got = response.status().as_u16();
+    if got != status {
+        bail!("{what} in {repository}: HTTP {got}{}", advice(runner, got, repository, "pull,push"));
+    }
+    Ok(response)
+}
+
+/// What to do about a refusal: account, repository and scope are named.
+fn advice(runner: &Runner, status: u16, repository: &Repository, scope: &str) -> String {
+    let (path, login) = (repository.path(), format!("run `docker login {}`", repository.host()));
+    match status {
+        401 | 403 => match account(runner, repository) {
+            Some(account) => format!(": the account {} lacks {scope} on {path}; {login}", account.username),
+            None => format!(": nobody is logged in, and {path} asks for {scope}; {login}"),
+        },
+        429 => ": rate limited; wait, or log in".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -429,40 +470,8 @@ fn error_code(response: &mut Response<Body>, codes: &[&str]) -> bool {
     errors.filter_map(|error| error["code"].as_str()).any(|code| codes.contains(&code))
 }
 
-fn expect(
-    response: Response<Body>,
-    status: u16,
-    what: &str,
-    repository: &Repository,
-) -> Result<Response<Body>> {
-    let got = response.status().as_u16();
-    if got != status {
-        bail!("{what} in {repository}: HTTP {got}{}", advice(got, repository, "pull,push"));
-    }
-    Ok(response)
-}
-
-fn advice(status: u16, repository: &Repository, scope: &str) -> String {
-    match status {
-        401 | 403 => format!(
-            ": the account that docker is logged in with lacks {scope} on {}; run `docker login {}`",
-            repository.path(),
-            repository.host()
-        ),
-        429 => ": rate limited; wait, or log in".to_owned(),
-        _ => String::new(),
-    }
-}
-
 /// `name="value"` in a WWW-Authenticate header (RFC 9110, 11.6.1).
 fn challenge_part(challenge: &str, name: &str) -> Option<String> {
     let rest = challenge.split_once(&format!("{name}=\""))?.1;
     Some(rest.split_once('"')?.0.to_owned())
-}
-
-/// The Basic header for crane's `{"username":…,"password":…}`; `None` if it knows no account.
-fn basic(credentials: &str) -> Option<String> {
-    let json: Value = serde_json::from_str(credentials).ok()?;
-    let (name, password) = (json["username"].as_str()?, json["password"].as_str()?);
-    (!name.is_empty()).then(|| format!("Basic {}", BASE64.encode(format!("{name}:{password}"))))
 }

@@ -21,6 +21,39 @@ pub struct Store {
     pub writes: usize,
     /// Answers to the next reads of manifests, before the truth.
     pub faults: Vec<u16>,
+    /// Every request wants a token, and no token lets the pipeline write.
+    pub refuse_writes: bool,
+    /// The credentials that a token was asked for with.
+    pub basic: Option<String>,
+}
+
+/// Status, body, and a header.
+type Answer = (u16, Vec<u8>, Option<(String, String)>);
+
+impl Store {
+    pub fn put(&mut self, repository: &str, reference: &str, body: Vec<u8>) {
+        self.manifests.insert(format!("{repository}@{}", digest(&body)), body.clone());
+        if !reference.starts_with("sha256:") {
+            self.manifests.insert(format!("{repository}:{reference}"), body);
+        }
+    }
+
+    /// A challenge for a request without a token, or whose token is not enough; the token where one is asked for.
+    fn guard(&mut self, request: &Request) -> Option<Answer> {
+        let header = |name: &'static str| request.headers().iter().find(|it| it.field.equiv(name));
+        let value = |name| header(name).map(|it| it.value.to_string()).unwrap_or_default();
+        if request.url().starts_with("/token") {
+            self.basic = Some(value("Authorization"));
+            return Some((200, br#"{"token":"read-only"}"#.to_vec(), None));
+        }
+        // The fake docker pushes by curl, with rights of its own.
+        let writes = !matches!(request.method(), Method::Get | Method::Head);
+        if value("User-Agent").starts_with("curl") || (!value("Authorization").is_empty() && !writes) {
+            return None;
+        }
+        let challenge = format!("Bearer realm=\"http://{}/token\",service=\"registry\"", value("Host"));
+        Some((401, Vec::new(), Some(("WWW-Authenticate".into(), challenge))))
+    }
 }
 
 pub fn digest(bytes: &[u8]) -> String {
@@ -29,18 +62,20 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// The API of a registry, as far as the pipeline uses it.
-fn serve(store: &mut Store, request: &mut Request) -> (u16, Vec<u8>, Option<(String, String)>) {
+fn serve(store: &mut Store, request: &mut Request) -> Answer {
     let url = request.url().trim_start_matches("/v2/").to_owned();
     let mut body = Vec::new();
     request.as_reader().read_to_end(&mut body).unwrap();
+    if store.refuse_writes
+        && let Some(answer) = store.guard(request)
+    {
+        return answer;
+    }
     let method = request.method().clone();
     if let Some((repository, reference)) = url.split_once("/manifests/") {
         if method == Method::Put {
             store.writes += 1;
-            store.manifests.insert(format!("{repository}@{}", digest(&body)), body.clone());
-            if !reference.starts_with("sha256:") {
-                store.manifests.insert(format!("{repository}:{reference}"), body);
-            }
+            store.put(repository, reference, body);
             return (201, Vec::new(), None);
         }
         if !store.faults.is_empty() {
@@ -224,6 +259,11 @@ impl World {
         script(&dir.path().join("bin/docker"), DOCKER);
         let store = Arc::new(Mutex::new(Store::default()));
         Self { root, store, host: host.to_owned(), path: path.to_owned(), _dir: dir }
+    }
+
+    /// Puts a program before all others on PATH.
+    pub fn program(&self, name: &str, text: &str) {
+        script(&self.root.with_file_name("bin").join(name), text);
     }
 
     fn log_file(&self) -> PathBuf {

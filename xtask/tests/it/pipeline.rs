@@ -153,3 +153,20 @@ fn the_base_key_ignores_what_git_ignores_and_follows_the_rest() {
     fs::write(world.root.join("rootfs/x"), "").unwrap();
     assert_ne!(decide(), before, "a new file");
 }
+
+/// The same tree at another path, written by another user's habits, means the same base.
+#[test]
+fn the_base_key_is_the_same_on_any_checkout() {
+    let (here, there) = (World::new(), World::new());
+    // Owner-only files, as a umask of 077 leaves them.
+    let quiet = std::process::Command::new("chmod").args(["-R", "go-rwx"]).arg(&there.root).status().unwrap();
+    assert!(quiet.success());
+    let key = |world: &World, env: &[(&str, &str)]| {
+        let output = world.xtask_with("base-decide --json", env);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        json["key"].as_str().unwrap().to_owned()
+    };
+    let env =
+        [("TZ", "Pacific/Chatham"), ("LC_ALL", "tr_TR.UTF-8"), ("HOME", "/nonexistent"), ("USER", "other")];
+    assert_eq!(key(&here, &[]), key(&there, &env));
+}

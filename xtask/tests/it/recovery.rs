@@ -136,3 +136,58 @@ fn status_draws_the_grid_from_the_registry() {
     let text = world.ok("status --release-tag v1.18.18");
     assert!(text.contains("yes       yes       yes       yes       no"), "{text}");
 }
+
+/// Stores a ledger as another machine would have left it.
+fn plant_ledger(world: &World, expires: u64) {
+    let lease = serde_json::json!({ "expires": expires,
+        "holder": { "host": "elsewhere", "realm": "x", "pid": 7, "started": "1" } });
+    let ledger = serde_json::json!({ "lease": lease, "promotion": null, "latest": null }).to_string();
+    let manifest = serde_json::json!({ "annotations": { "opencode-devbox.document": ledger } });
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    world.store.lock().unwrap().put("devbox-staging", "ledger", bytes);
+}
+
+#[test]
+fn a_lease_keeps_a_second_release_out_until_it_expires() {
+    let world = World::new();
+    for line in ["build-base", "build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
+        world.ok(line);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    plant_ledger(&world, now + 200);
+    let text = world.fails("publish", &[], 3);
+    assert!(text.contains("process 7 on elsewhere is promoting") && text.contains("--break-lease"), "{text}");
+    assert!(world.tags().is_empty());
+    plant_ledger(&world, now - 1);
+    let output = world.xtask("publish");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && text.contains("taking over the lease"), "{text}");
+}
+
+#[test]
+fn a_build_that_would_fill_the_disk_is_refused() {
+    let world = World::new();
+    // Each look at the disk finds one gigabyte less than the one before.
+    let left = world.root.join("left");
+    fs::write(&left, "50").unwrap();
+    let count = format!("n=$(cat {0})\necho $((n - 1)) > {0}\n", left.display());
+    world.program("df", &format!("#!/bin/sh\n{count}echo Avail\necho ${{n}}000000000\n"));
+    release(&world);
+    bump(&world);
+    fs::write(&left, "0").unwrap();
+    let text = world.fails("build", &[], 3);
+    assert!(text.contains("0 MB of disk are free and the last build of variants took 1000 MB"), "{text}");
+    assert_eq!(world.log().iter().filter(|line| line.contains("bake")).count(), 2, "nothing more was built");
+}
+
+/// Docker Hub gives a token with fewer scopes than it was asked for, and refuses only what is then tried.
+#[test]
+fn a_refusal_names_account_repository_and_scope() {
+    let world = World::new();
+    world.program("crane", "#!/bin/sh\necho '{\"username\":\"you\",\"password\":\"s3cret\"}'\n");
+    world.store.lock().unwrap().refuse_writes = true;
+    let text = world.fails("build-base", &[], 1);
+    assert!(text.contains("the account you lacks pull,push on devbox-staging"), "{text}");
+    assert!(!text.contains("s3cret"), "{text}");
+    assert_eq!(world.store.lock().unwrap().basic.as_deref(), Some("Basic eW91OnMzY3JldA=="));
+}
