@@ -11,12 +11,14 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::ctx::Ctx;
 use crate::model::component::{Component, Source};
+use crate::model::dockerfile::arg_default;
 use crate::model::npm_lock::{self, Lock};
 use crate::model::python_lock::{self, PYTHON};
+use crate::model::release_lock;
 use crate::supply::Incomplete;
 use crate::tools::files::Edit;
 use crate::tools::toolbox::{self, Toolbox};
-use crate::tools::web::Web;
+use crate::tools::web::{Answer, Web};
 
 /// The lock of the tools, from which the tools themselves are taken.
 const TOOLS: &str = "images/locks/python/tools.txt";
@@ -38,6 +40,14 @@ pub fn pinned(ctx: &Ctx) -> Result<Versions> {
     Ok(versions)
 }
 
+/// Where the release files of a version are, by the base's Dockerfile: `ARG <NAME>_URL=`.
+pub fn release_address(ctx: &Ctx, component: &Component, version: &str) -> Result<String> {
+    let text = ctx.read(&ctx.config.base.dockerfile)?;
+    let arg = component.arg().replace("_VERSION", "_URL");
+    let address = arg_default(&text, &arg).with_context(|| format!("no Dockerfile says `ARG {arg}=…`"))?;
+    Ok(format!("{address}/v{version}"))
+}
+
 /// Resolves the locks of components. With `upgrade`, what is there is no starting point: everything below the pinned
 /// versions is taken as new as it may be.
 pub fn resolve(
@@ -48,9 +58,10 @@ pub fn resolve(
 ) -> Result<Vec<Edit>> {
     fs::create_dir_all(ctx.state_dir()).with_context(|| format!("cannot create {}", ctx.state_dir()))?;
     let settings = &ctx.settings;
+    let web = Web::new(settings.http_timeout);
     let toolbox = toolbox::open(
         &ctx.runner,
-        &Web::new(settings.http_timeout),
+        &web,
         &settings.pypi_index,
         &ctx.state_dir(),
         &ctx.read(TOOLS)?,
@@ -61,6 +72,7 @@ pub fn resolve(
     let resolver = Resolver {
         ctx,
         toolbox,
+        web,
         folder: Utf8PathBuf::try_from(scratch.path().to_owned())?,
         versions,
         upgrade,
@@ -75,7 +87,7 @@ pub fn resolve(
                 done.push(component.python_lock());
                 edits.extend(resolver.python(&component.python_lock())?);
             }
-            Source::Gitea(_) => {}
+            Source::Gitea(_) => edits.push(resolver.release(component)?),
         }
     }
     Ok(edits)
@@ -84,6 +96,7 @@ pub fn resolve(
 struct Resolver<'a> {
     ctx: &'a Ctx,
     toolbox: Toolbox,
+    web: Web,
     folder: Utf8PathBuf,
     versions: &'a Versions,
     upgrade: bool,
@@ -140,6 +153,30 @@ impl Resolver<'_> {
             Some(lacking) => bail!(Incomplete(format!("the registry lacks {lacking}, which it asks for"))),
             None => Err(error),
         }
+    }
+
+    /// The checksums of release files. The part is optional, so a host that does not answer leaves the lock as it is.
+    fn release(&self, component: &Component) -> Result<Edit> {
+        let version = &self.versions[&component.name];
+        let path = component.checksums();
+        let before = self.read(&path);
+        if release_lock::locks(&before, &component.name, version) && !self.upgrade {
+            return Ok(Edit { path, after: before.clone(), before });
+        }
+        let url = format!("{}/checksums.txt", release_address(self.ctx, component, version)?);
+        let after = match self.web.bytes(&url) {
+            Answer::Present(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let locked = release_lock::lock(&text, &component.name, version, &self.ctx.config.platforms);
+                locked.map_err(|file| Incomplete(format!("{url} names no {file}")))?
+            }
+            Answer::Absent => bail!(Incomplete(format!("there is no {url}"))),
+            other => {
+                self.ctx.say(format!("{} is not locked: {}", component.name, other.reason()));
+                before.clone()
+            }
+        };
+        Ok(Edit { path, before, after })
     }
 
     /// The `.in` and `.txt` of a Python lock, with every component that shares it.

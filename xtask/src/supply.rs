@@ -17,12 +17,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ctx::Ctx;
+use crate::locks;
 use crate::model::availability::{Evidence, Verdict, judge};
 use crate::model::checksum::Checksum;
 use crate::model::component::{Component, Source};
 use crate::model::npm_lock::{Lock, Package};
 use crate::model::platform::Platform;
 use crate::model::python_lock;
+use crate::model::release_lock;
 use crate::model::retry;
 use crate::tools::npm::{self, Packument};
 use crate::tools::pypi;
@@ -43,6 +45,8 @@ pub struct Need {
 pub enum Item {
     /// A package of npm. Without integrity it is not locked yet. `release` is the package that it belongs to.
     Npm { package: Package, release: Option<String> },
+    /// A release file of an optional part, which is left out where its host does not answer.
+    Release { url: String, checksum: Checksum },
     /// A version of a Python project. Without hashes it is not locked yet.
     Python { project: String, version: String, hashes: BTreeSet<String> },
 }
@@ -122,10 +126,31 @@ pub fn closure(
                     needs.push(Need { component: component.name.clone(), item, platforms });
                 }
             }
-            Source::Pypi(_) | Source::Gitea(_) => {}
+            Source::Pypi(_) => {}
+            Source::Gitea(_) => needs.extend(releases(ctx, component, read)?),
         }
     }
     needs.retain(|need| !need.platforms.is_empty());
+    Ok(needs)
+}
+
+/// The locked release files of a component; none as long as it is not locked.
+fn releases(ctx: &Ctx, component: &Component, read: &dyn Fn(&str) -> Result<String>) -> Result<Vec<Need>> {
+    let text = read(&component.checksums())?;
+    let checksums = release_lock::checksums(&text);
+    let Some(version) =
+        text.lines().next().and_then(|line| line.rsplit_once(' ')).map(|(_, version)| version)
+    else {
+        return Ok(Vec::new());
+    };
+    let address = locks::release_address(ctx, component, version)?;
+    let mut needs = Vec::new();
+    for platform in &ctx.platforms {
+        let file = release_lock::file(&component.name, *platform);
+        let Some(sum) = checksums.get(file.as_str()) else { continue };
+        let item = Item::Release { url: format!("{address}/{file}"), checksum: Checksum::sha256(sum)? };
+        needs.push(Need { component: component.name.clone(), item, platforms: BTreeSet::from([*platform]) });
+    }
     Ok(needs)
 }
 
@@ -256,6 +281,14 @@ impl Supply {
                     .collect()
             }
             Item::Python { project, version, hashes } => self.python(need, project, version, hashes, depth),
+            Item::Release { url, checksum } => {
+                let verdict = match self.file(url, checksum, depth) {
+                    Ok(true) | Err(Verdict::CannotTell { .. }) => return Vec::new(),
+                    Ok(false) => judge(&Evidence { locked: true, ..Evidence::default() }, Timestamp::now()),
+                    Err(verdict) => verdict,
+                };
+                vec![need.problem(need.label(), &need.platforms, verdict)]
+            }
         }
     }
 
@@ -393,6 +426,7 @@ impl Need {
         match &self.item {
             Item::Npm { package, .. } => format!("{}@{}", package.name, package.version),
             Item::Python { project, version, .. } => format!("{project} {version}"),
+            Item::Release { url, .. } => url.clone(),
         }
     }
 }

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::ctx::Ctx;
 use crate::locks;
 use crate::model::component::{Component, Source};
-use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
 use crate::model::python_lock;
 use crate::model::version::Version;
@@ -89,7 +88,7 @@ impl Supply {
                 let files = pypi::files(&self.web, &self.pypi_index, project);
                 python_upstream(&files.required(&format!("Python project {project}"))?, &ctx.platforms)
             }
-            Source::Gitea(repository) => gitea_upstream(ctx, repository)?,
+            Source::Gitea(repository) => gitea_upstream(ctx, component, repository)?,
         };
         upstream.published.sort_by(|a, b| b.cmp(a));
         upstream.whole.sort_by(|a, b| b.cmp(a));
@@ -125,10 +124,9 @@ fn python_upstream(files: &[pypi::File], platforms: &[Platform]) -> Upstream {
     upstream
 }
 
-/// Releases on the host that the base's Dockerfile takes gitea-mcp from; each holds the files of all platforms.
-fn gitea_upstream(ctx: &Ctx, repository: &str) -> Result<Upstream> {
-    let text = ctx.read(&ctx.config.base.dockerfile)?;
-    let address = arg_default(&text, "GITEA_MCP_URL").context("no `ARG GITEA_MCP_URL=…`")?;
+/// Releases on the host that the base's Dockerfile names; each holds the files of all platforms.
+fn gitea_upstream(ctx: &Ctx, component: &Component, repository: &str) -> Result<Upstream> {
+    let address = locks::release_address(ctx, component, "")?;
     let server = address.split('/').take(3).collect::<Vec<_>>().join("/");
     let releases = Gitea::new(&server, repository, None, ctx.settings.http_timeout).releases()?;
     let mut upstream = Upstream::default();

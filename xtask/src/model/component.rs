@@ -52,6 +52,11 @@ impl Component {
         format!("images/locks/{}", self.name)
     }
 
+    /// The checksums of a component that comes as release files, below the repository's root.
+    pub fn checksums(&self) -> String {
+        format!("images/locks/{}/checksums.txt", self.name)
+    }
+
     /// The Python lock file of the component without its extension, below the repository's root.
     pub fn python_lock(&self) -> String {
         format!("images/locks/python/{}", self.lock.as_ref().unwrap_or(&self.name))

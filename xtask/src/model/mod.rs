@@ -16,5 +16,6 @@ pub mod platform;
 pub mod promotion;
 pub mod python_lock;
 pub mod reference;
+pub mod release_lock;
 pub mod retry;
 pub mod version;

@@ -164,6 +164,7 @@ fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
         ("buildx", Cmd::new("docker", ["buildx", "version"])),
         ("crane", Cmd::new("crane", ["version"])),
         ("shellcheck", Cmd::new("shellcheck", ["--version"])),
+        ("python3", Cmd::new("python3", ["--version"])),
     ];
     if ctx.destination == Destination::Local {
         tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"])));

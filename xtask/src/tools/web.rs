@@ -53,6 +53,14 @@ impl<T> Answer<T> {
         }
     }
 
+    /// What is to be said of an answer without a value.
+    pub fn reason(self) -> String {
+        match self.known() {
+            Ok(_) => "there is no such file".to_owned(),
+            Err(verdict) => verdict.to_string(),
+        }
+    }
+
     /// The value if it is there, `None` on a clear 404; a verdict where the answer is neither.
     pub fn known(self) -> Result<Option<T>, Verdict> {
         match self {

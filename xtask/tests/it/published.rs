@@ -243,21 +243,46 @@ pub struct World {
     _dir: TempDir,
 }
 
+/// A clean tree whose locks are those of its versions, made once and copied for each test: the locks name no server.
+static TREE: OnceLock<TempDir> = OnceLock::new();
+
+fn tree() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().join("tree");
+    fs::create_dir(&root).unwrap();
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for part in ["images", "docs"] {
+        copy(&tree.join(part), &root);
+    }
+    fs::remove_dir_all(root.join("images/locks")).unwrap();
+    fs::create_dir_all(root.join("images/locks/gitea-mcp")).unwrap();
+    fs::write(root.join("images/locks/gitea-mcp/checksums.txt"), "# Not locked.\n").unwrap();
+    let _ = fs::remove_file(root.join("docs/sizes.json"));
+    for (path, text) in FILES {
+        fs::write(root.join(path), text).unwrap();
+    }
+    let world = World::start(root, TempDir::new().unwrap());
+    world.write_tools_lock();
+    world.git("init --quiet --initial-branch main");
+    world.ok("lock");
+    world.ok("docs");
+    world.commit("First");
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
 impl World {
-    /// A clean tree whose locks are those of its versions.
     pub fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let root = dir.path().join("tree");
-        fs::create_dir(&root).unwrap();
-        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for part in ["images", "docs"] {
-            assert!(Command::new("cp").arg("-r").arg(tree.join(part)).arg(&root).status().unwrap().success());
-        }
-        fs::remove_dir_all(root.join("images/locks")).unwrap();
-        let _ = fs::remove_file(root.join("docs/sizes.json"));
-        for (path, text) in FILES {
-            fs::write(root.join(path), text).unwrap();
-        }
+        copy(&TREE.get_or_init(tree).path().join("tree"), dir.path());
+        Self::start(dir.path().join("tree"), dir)
+    }
+
+    /// Starts the server of a tree.
+    fn start(root: PathBuf, dir: TempDir) -> Self {
         let published = Arc::new(Mutex::new(publish()));
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = server.local_addr().unwrap().to_string();
@@ -268,14 +293,7 @@ impl World {
                 thread::spawn(move || serve(&stream.unwrap(), &host, &published));
             }
         });
-        let world = Self { root, host, published, _dir: dir };
-        world.write_tools_lock();
-        world.git("init --quiet --initial-branch main");
-        world.ok("lock");
-        world.ok("docs");
-        world.commit("First");
-        world.published.lock().unwrap().log.clear();
-        world
+        Self { root, host, published, _dir: dir }
     }
 
     /// The lock that the tools come from has to be there before anything can be locked.

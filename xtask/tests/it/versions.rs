@@ -109,6 +109,32 @@ fn a_lock_follows_its_pin_and_nothing_else() {
     );
 }
 
+/// A part whose host is not reached from everywhere: locked where it is, left as it is elsewhere.
+#[test]
+fn release_files_are_locked_where_their_host_answers() {
+    let world = World::new();
+    let lock = "images/locks/gitea-mcp/checksums.txt";
+    let tarball = b"program".to_vec();
+    let sum = xtask::model::key::digest(&tarball).replace("sha256:", "");
+    let files = ["gitea-mcp_Linux_x86_64.tar.gz", "gitea-mcp_Linux_arm64.tar.gz"];
+    let sums: String = files.iter().map(|file| format!("{sum}  {file}\n")).collect();
+    let mut served = vec![("v0.1.0/checksums.txt".to_owned(), sums.clone().into_bytes())];
+    served.extend(files.map(|file| (format!("v0.1.0/{file}"), tarball.clone())));
+    world.published.lock().unwrap().wheels.insert("gitea-mcp".to_owned(), served);
+    let base =
+        world.read("images/Dockerfile.base").replace("127.0.0.1:9/x", &format!("{}/files", world.host));
+    fs::write(world.root.join("images/Dockerfile.base"), base).unwrap();
+    contains(&world.fails("lock --check", 1), &["+# gitea-mcp 0.1.0"]);
+    world.ok("lock gitea-mcp");
+    assert_eq!(world.read(lock), format!("# gitea-mcp 0.1.0\n{sums}"));
+    contains(&world.ok("preflight gitea-mcp").1, &["all 2 packages are there"]);
+    world.published.lock().unwrap().wheels.remove("gitea-mcp");
+    contains(
+        &world.fails("preflight gitea-mcp", 1),
+        &["gitea-mcp_Linux_arm64.tar.gz for linux/arm64 is gone"],
+    );
+}
+
 #[test]
 fn every_file_is_read_once_and_only_asked_for_after_that() {
     let world = World::new();
