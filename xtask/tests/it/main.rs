@@ -10,6 +10,7 @@ mod pipeline;
 mod proxy;
 mod published;
 mod recovery;
+mod sealed;
 mod tidy;
 mod versions;
 mod workflows;
