@@ -89,3 +89,16 @@ fn behind(list: &str, newest: &BTreeMap<String, String>) -> Vec<(String, String,
     };
     list.lines().filter_map(lacks).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_older_packages_of_the_list_are_behind() {
+        let newest = [("a", "1.1"), ("b", "1:0.5"), ("c", "9")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let list = "a\t1.0\tamd64\nb\t1:0.5\tall\nd\t1\tamd64\n";
+        let found = behind(list, &newest.into_iter().collect());
+        assert_eq!(found, [("a".to_owned(), "1.0".to_owned(), "1.1".to_owned())]);
+    }
+}

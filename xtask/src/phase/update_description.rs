@@ -1,4 +1,4 @@
-//! Sends DOCKER_HUB.md to Docker Hub, if it differs, and reads it back.
+//! Sends to Docker Hub what differs of DOCKER_HUB.md and the short description, and reads it back.
 
 use anyhow::{Result, bail};
 
@@ -25,11 +25,14 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
     let hub = Hub::login(&account)?;
     let wanted = (full, short.clone());
-    if hub.description(&repository)? == wanted {
+    let there = hub.description(&repository)?;
+    if there == wanted {
         ctx.say("the description is up to date");
         return Ok(());
     }
-    hub.describe(&repository, &wanted.0, &wanted.1)?;
+    let full = (there.0 != wanted.0).then_some(wanted.0.as_str());
+    let short = (there.1 != wanted.1).then_some(wanted.1.as_str());
+    hub.describe(&repository, full, short)?;
     if hub.description(&repository)? != wanted {
         bail!(
             "Docker Hub took the description of {repository} but shows another: run the same command again"

@@ -32,3 +32,19 @@ fn parse(text: &str) -> BTreeMap<String, String> {
     }
     newest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_of_each_package_is_read() {
+        let text = "Package: a\nVersion: 1.0-1\n\nPackage: a\nVersion: 1.0-1+deb13u2\nSize: 1\n\n\
+                    Package: a\nVersion: 1.0-1+deb13u1\n\nPackage: b\nSource: a\nVersion: 2:3\n";
+        let packages = parse(text);
+        assert_eq!(
+            (packages["a"].as_str(), packages["b"].as_str(), packages.len()),
+            ("1.0-1+deb13u2", "2:3", 2)
+        );
+    }
+}

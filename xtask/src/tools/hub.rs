@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
@@ -67,9 +67,11 @@ impl Hub {
         Ok(())
     }
 
-    /// Replaces both descriptions.
-    pub fn describe(&self, repository: &Repository, full: &str, short: &str) -> Result<()> {
-        let body = json!({ "full_description": full, "description": short });
+    /// Replaces the full description, the short one, or both; what is not given stays.
+    pub fn describe(&self, repository: &Repository, full: Option<&str>, short: Option<&str>) -> Result<()> {
+        let fields = [("full_description", full), ("description", short)];
+        let body: Map<String, Value> =
+            fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))).collect();
         let request = || {
             self.agent.patch(self.address(repository)).header("Authorization", self.bearer()).send_json(&body)
         };

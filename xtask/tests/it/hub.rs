@@ -11,6 +11,8 @@ use tiny_http::{Header, Method, Response, Server};
 struct Hub {
     full: String,
     short: String,
+    /// Fields of each edit.
+    sent: Vec<String>,
     log: Vec<String>,
 }
 
@@ -33,8 +35,11 @@ fn start(login_status: u16) -> (String, Arc<Mutex<Hub>>) {
                     assert_eq!(auth.value, "Bearer t0k3n");
                     if *method == Method::Patch {
                         let sent: serde_json::Value = serde_json::from_str(&body).unwrap();
-                        hub.full = sent["full_description"].as_str().unwrap().to_owned();
-                        hub.short = sent["description"].as_str().unwrap().to_owned();
+                        let fields: Vec<String> = sent.as_object().unwrap().keys().cloned().collect();
+                        hub.sent.push(fields.join(" "));
+                        let text = |name: &str, old: &str| sent[name].as_str().unwrap_or(old).to_owned();
+                        hub.full = text("full_description", &hub.full);
+                        hub.short = text("description", &hub.short);
                     }
                     (200, serde_json::json!({ "full_description": hub.full, "description": hub.short }))
                 }
@@ -69,6 +74,14 @@ fn the_description_is_sent_once_and_read_back() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let page = std::fs::read_to_string(root.join("DOCKER_HUB.md")).unwrap();
     assert_eq!(hub.lock().unwrap().full, page);
+    hub.lock().unwrap().short = "old".to_owned();
+    assert!(describe(&url, Some("s3cret")).status.success());
+    assert_eq!(
+        hub.lock().unwrap().sent,
+        ["description full_description", "description"],
+        "only what differs"
+    );
+    hub.lock().unwrap().log.truncate(4);
     let second = describe(&url, Some("s3cret"));
     assert!(text(&second).contains("up to date"), "{}", text(&second));
     let repository = "/v2/repositories/you/devbox/";

@@ -61,3 +61,16 @@ fn every_module_says_what_it_is_for() {
         }
     }
 }
+
+/// One file per outside system speaks HTTP; everything else asks one of them.
+#[test]
+fn http_is_spoken_by_these_only() {
+    let speakers = ["http.rs", "registry.rs", "hub.rs", "web.rs", "gitea.rs", "source.rs"];
+    for folder in [".", "model", "phase", "tools"] {
+        for (name, code) in sources(folder) {
+            let speaks = code.contains("ureq") || code.contains("std::net::TcpStream");
+            let own = folder == "tools" && (speakers.contains(&name.as_str()) || name == "local.rs");
+            assert!(!speaks || own, "{folder}/{name} speaks HTTP");
+        }
+    }
+}
