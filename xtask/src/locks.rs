@@ -147,7 +147,8 @@ impl Resolver<'_> {
             "--package-lock-only",
             "--omit-lockfile-registry-resolved",
         ];
-        let quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+        let registry = format!("--registry={}/", self.ctx.settings.npm_registry);
+        let quiet = [registry.as_str(), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         let Err(error) = self.ctx.runner.read(&self.toolbox.npm(args).args(quiet)) else { return Ok(()) };
         match npm_lock::unresolved(&error.to_string()) {
             Some(lacking) => bail!(Incomplete(format!("the registry lacks {lacking}, which it asks for"))),
@@ -197,7 +198,9 @@ impl Resolver<'_> {
         // What the output file holds, uv prefers.
         fs::write(&target, if self.upgrade { "" } else { &before })?;
         let index = format!("{}/", self.ctx.settings.pypi_index);
-        let args = ["pip", "compile", "--quiet", "--no-config", "--universal", "--python-version", PYTHON];
+        // Any Python will do to run uv's resolver, which is told for which one to resolve; it shall not fetch that.
+        let python = ["--python", "python3", "--no-python-downloads", "--python-version", PYTHON];
+        let args = ["pip", "compile", "--quiet", "--no-config", "--universal"];
         let form = [
             "--generate-hashes",
             "--no-header",
@@ -207,7 +210,7 @@ impl Resolver<'_> {
             ":all:",
         ];
         let ends = ["--default-index", &index, source.as_str(), "--output-file", target.as_str()];
-        self.ctx.runner.read(&self.toolbox.uv(args).args(form).args(ends))?;
+        self.ctx.runner.read(&self.toolbox.uv(args).args(python).args(form).args(ends))?;
         let after = fs::read_to_string(&target)?;
         python_lock::parse(&after).with_context(|| format!("{lock}.txt as uv writes it"))?;
         Ok([

@@ -290,6 +290,64 @@ fn what_is_behind_is_told_to_people_and_machines() {
     contains(&world.fails("outdated --exit-code", 1), &["behind: opencode"]);
 }
 
+/// One that cannot be had does not keep the others back, and is not passed over in silence.
+#[test]
+fn all_components_go_to_their_latest() {
+    let world = World::new();
+    world.published.lock().unwrap().add("oh-my-opencode-slim", "2.1.0", 1);
+    let output = world.xtask_with("bump all latest --commit", &[]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    contains(&text, &["error: http://127.0.0.1:9 does not answer"]);
+    let subjects = "Bump omos 2.0.0 → 2.1.0\nBump opencode 1.18.15 → 1.18.18\nFirst";
+    assert_eq!(world.git("log --format=%s"), subjects);
+    contains(&world.read("CHANGELOG.md"), &["## Unreleased\n\n- omos 2.0.0 → 2.1.0"]);
+    contains(&world.fails("bump all 1.0.0", 1), &["can only go to latest"]);
+}
+
+/// Bases whose lists were recorded, with an archive that has one package newer.
+fn publish_security_update(world: &World, has: &str) {
+    let list = format!("bash\t5.2-1\tamd64\nopenssl\t{has}\tamd64\n");
+    let lists = json!({ "linux/amd64": list, "linux/arm64": list }).to_string();
+    let kind = "application/vnd.opencode-devbox.debian-packages.v1+json";
+    let entry = json!({ "artifactType": kind, "annotations": { "opencode-devbox.document": lists } });
+    let referrers = format!("/v2/devbox-staging/referrers/{}", xtask::model::key::digest(b"{}"));
+    let script = "import lzma, sys; sys.stdout.buffer.write(lzma.compress(b'Package: openssl\\nVersion: 3.5.1-1+deb13u2\\n'))";
+    let xz = std::process::Command::new("python3").args(["-c", script]).output().unwrap().stdout;
+    let mut published = world.published.lock().unwrap();
+    published.tags = vec!["base-latest".to_owned()];
+    published.documents.insert(referrers, json!({ "manifests": [entry] }));
+    let file = |arch| (format!("dists/trixie-security/main/binary-{arch}/Packages.xz"), xz.clone());
+    published.wheels.insert("debian".to_owned(), vec![file("amd64"), file("arm64")]);
+}
+
+/// Failure 11: base tools froze between edits of the base.
+#[test]
+fn security_updates_that_the_published_base_lacks_are_told() {
+    let world = World::new();
+    let archive = format!("http://{}/files", world.host);
+    let run = |line: &str| world.xtask_with(line, &[("DEBIAN_SECURITY_URL", archive.as_str())]);
+    publish_security_update(&world, "3.5.1-1+deb13u1");
+    let output = run("outdated");
+    contains(
+        &String::from_utf8(output.stdout).unwrap(),
+        &["base: openssl 3.5.1-1+deb13u1 has the security update 3.5.1-1+deb13u2"],
+    );
+    let output = run("outdated --exit-code");
+    contains(&String::from_utf8(output.stderr).unwrap(), &["behind: opencode, the base"]);
+    assert!(run("refresh-base --if-behind --commit").status.success());
+    contains(
+        &world.git("log -1 --format=%B"),
+        &["Take the Debian packages of", "- openssl 3.5.1-1+deb13u1 → 3.5.1-1+deb13u2"],
+    );
+    world.git("reset --quiet --hard HEAD~1");
+    publish_security_update(&world, "3.5.1-1+deb13u2");
+    contains(
+        &String::from_utf8(run("refresh-base --if-behind").stderr).unwrap(),
+        &["has all security updates"],
+    );
+    assert_eq!(world.git("status --porcelain"), "");
+}
+
 #[test]
 fn a_refresh_of_the_base_is_one_line_and_one_note() {
     let world = World::new();
