@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use crate::model::platform::Platform;
 use crate::model::python_lock;
 use crate::model::release_lock;
 use crate::model::retry;
+use crate::model::version::Version;
 use crate::tools::npm::{self, Packument};
 use crate::tools::pypi;
 use crate::tools::web::{Answer, Web};
@@ -122,8 +123,11 @@ pub fn closure(
                             platforms.insert(*platform);
                         }
                     }
+                    // Components share a lock; what none of them names belongs to the first.
+                    let own = components.iter().find(|it| it.source == Source::Pypi(pin.name.clone()));
+                    let component = own.unwrap_or(component).name.clone();
                     let item = Item::Python { project: pin.name, version: pin.version, hashes: pin.hashes };
-                    needs.push(Need { component: component.name.clone(), item, platforms });
+                    needs.push(Need { component, item, platforms });
                 }
             }
             Source::Pypi(_) => {}
@@ -258,16 +262,14 @@ impl Supply {
                         let Some(need) = needs.get(at) else { break };
                         bar.set_message(need.label());
                         let problems = self.one(need, depth);
-                        if let Ok(mut results) = results.lock() {
-                            results[at] = problems;
-                        }
+                        results.lock().unwrap_or_else(PoisonError::into_inner)[at] = problems;
                         bar.inc(1);
                     }
                 });
             }
         });
         bar.finish_and_clear();
-        results.into_inner().unwrap_or_default()
+        results.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn one(&self, need: &Need, depth: Depth) -> Vec<Problem> {
@@ -309,13 +311,15 @@ impl Supply {
             true => file.wheel_version() == Some(version),
             false => hashes.contains(file.sha256()),
         };
-        let files: Vec<&pypi::File> = files.iter().filter(wanted).collect();
+        let newest = files.iter().filter_map(|file| file.wheel_version()?.parse::<Version>().ok()).max();
         let locked = !hashes.is_empty();
+        let unlisted = Evidence { locked, newest: newest.map(|it| it.to_string()), ..Evidence::default() };
+        let files: Vec<&pypi::File> = files.iter().filter(wanted).collect();
         let mut problems = Vec::new();
         for platform in &need.platforms {
             if !files.iter().any(|file| python_lock::wheel_fits(&file.filename, *platform)) {
                 let verdict = match files.is_empty() {
-                    true => judge(&Evidence { locked, ..Evidence::default() }, Timestamp::now()),
+                    true => judge(&unlisted, Timestamp::now()),
                     false => Verdict::NeverExisted { why: "the release has no wheel for it".to_owned() },
                 };
                 problems.push(need.problem(need.label(), &BTreeSet::from([*platform]), verdict));

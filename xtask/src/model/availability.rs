@@ -50,6 +50,10 @@ pub fn judge(evidence: &Evidence, now: Timestamp) -> Verdict {
     match since.filter(young) {
         // A young version that the metadata no longer names was withdrawn, not delayed.
         Some(since) if evidence.listed || evidence.published.is_none() => Verdict::Propagating { since },
+        // Without a time, a file that is named may still arrive, or may have been there.
+        _ if evidence.listed && since.is_none() && !evidence.locked => {
+            Verdict::CannotTell { why: "the metadata names it, but not since when".to_owned() }
+        }
         _ if evidence.listed || evidence.published.is_some() || evidence.locked => Verdict::Gone,
         _ => Verdict::NeverExisted {
             why: match &evidence.newest {
@@ -108,6 +112,8 @@ mod tests {
         verdict(old.clone(), "never existed: the package stops at 1.18.18");
         verdict(Evidence { locked: true, ..old }, "is gone");
         verdict(Evidence { locked: true, ..none.clone() }, "is gone");
+        verdict(Evidence { listed: true, ..none.clone() }, "cannot be told");
+        verdict(Evidence { listed: true, locked: true, ..none.clone() }, "is gone");
         verdict(none, "no such package");
     }
 }

@@ -28,6 +28,10 @@ fn a_version_that_lacks_a_platform_is_refused_and_the_complete_one_is_named() {
     );
     let text = world.fails("bump-opencode 1.18.99", 1);
     contains(&text, &["opencode-linux-x64@1.18.99", "stops at 1.18.33", "stops at 1.18.18"]);
+    contains(
+        &world.fails("bump mempalace 3.0.1", 1),
+        &["mempalace 3.0.1 for linux/amd64 never existed", "stops at 3.0.0"],
+    );
     assert_eq!(world.git("log --oneline").lines().count(), 1);
 }
 
