@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::ctx::Ctx;
-use crate::model::hub_page::{PAGE, Sizes};
+use crate::model::hub_page::Sizes;
 use crate::model::version::ReleaseTag;
 use crate::page::{self, SIZES};
 use crate::state;
@@ -37,7 +37,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     edits.push(page::edit(ctx, &ctx.versions()?.into_iter().collect(), &sizes)?);
     let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
     if args.check && !diff.is_empty() {
-        bail!("{PAGE} is out of date: run `cargo xtask docs`\n{diff}");
+        bail!("generated files are out of date: run `cargo xtask docs`\n{diff}");
     }
     print!("{diff}");
     if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &edits) }

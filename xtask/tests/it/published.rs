@@ -251,8 +251,12 @@ fn tree() -> TempDir {
     let root = dir.path().join("tree");
     fs::create_dir(&root).unwrap();
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for part in ["images", "docs"] {
-        copy(&tree.join(part), &root);
+    // Everything but what is built and the pipeline itself.
+    for entry in fs::read_dir(tree).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if ![".git", ".devbox", "target", "xtask"].contains(&name.as_str()) {
+            copy(&tree.join(name), &root);
+        }
     }
     fs::remove_dir_all(root.join("images/locks")).unwrap();
     fs::create_dir_all(root.join("images/locks/gitea-mcp")).unwrap();
