@@ -31,14 +31,15 @@ fn locked() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// The page of a project, with the locked files only.
-fn page(web: &Web, project: &str, hashes: &BTreeSet<String>) -> Vec<u8> {
-    let page: Value = web.json(&format!("{PYPI}/{project}/"), SIMPLE).required(project).unwrap();
+fn page(web: &Web, project: &str, hashes: &BTreeSet<String>) -> anyhow::Result<Vec<u8>> {
+    let page: Value = web.json(&format!("{PYPI}/{project}/"), SIMPLE).required(project)?;
     let files = page["files"].as_array().unwrap().iter();
     let files = files.filter(|file| hashes.contains(file["hashes"]["sha256"].as_str().unwrap()));
     let files = files
         .map(|file| json!({ "filename": file["filename"], "url": file["url"], "hashes": file["hashes"] }));
     let files: Vec<Value> = files.collect();
-    json!({ "meta": { "api-version": "1.0" }, "name": project, "files": files }).to_string().into_bytes()
+    let page = json!({ "meta": { "api-version": "1.0" }, "name": project, "files": files });
+    Ok(page.to_string().into_bytes())
 }
 
 /// Starts the registries; the list gets what was refused.
@@ -59,14 +60,22 @@ fn serve() -> (String, Arc<Mutex<Vec<String>>>) {
                 ) {
                     (Some((project, hashes)), _) => Some(page(&web, project, hashes)),
                     (None, Some(path)) if path.contains("/-/") => {
-                        Some(web.bytes(&format!("{NPM}{path}")).required(path).unwrap())
+                        Some(web.bytes(&format!("{NPM}{path}")).required(path))
                     }
                     _ => None,
                 };
-                let Some(body) = body else {
-                    refused.lock().unwrap().push(url);
-                    let _ = request.respond(Response::empty(403));
-                    continue;
+                let body = match body {
+                    Some(Ok(body)) => body,
+                    // The real registry did not answer: the installer asks again.
+                    Some(Err(_)) => {
+                        let _ = request.respond(Response::empty(503));
+                        continue;
+                    }
+                    None => {
+                        refused.lock().unwrap().push(url);
+                        let _ = request.respond(Response::empty(403));
+                        continue;
+                    }
                 };
                 let kind = Header::from_bytes(
                     "Content-Type",
