@@ -54,7 +54,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     step(4, "smoke", 60);
     for variant in &variants {
-        smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false })?;
+        smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
     }
 
     step(5, "publish", 10);
