@@ -82,12 +82,6 @@ impl FromStr for Wanted {
     }
 }
 
-impl From<OpencodeArgs> for Args {
-    fn from(args: OpencodeArgs) -> Self {
-        Self { component: "opencode".to_owned(), version: args.version, options: args.options }
-    }
-}
-
 /// A version that can be had, with everything that changes for it.
 struct Plan {
     from: Version,
@@ -101,44 +95,50 @@ struct Plan {
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     if args.component != ALL {
-        return one(ctx, ctx.config.component(&args.component)?, args);
+        return one(ctx, ctx.config.component(&args.component)?, args.version, &args.options);
     }
     if args.version != Wanted::Latest {
         bail!("all components together can only go to latest");
     }
     // One that cannot be had does not keep the others back.
-    let failed = |component| one(ctx, component, args).err().map(|error| format!("{error:#}"));
-    let failures: Vec<String> = ctx.config.component.iter().filter_map(failed).collect();
+    let bump = |component| one(ctx, component, args.version, &args.options);
+    let errors = ctx.config.component.iter().filter_map(|component| bump(component).err());
+    let failures: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("\n  ")) }
 }
 
-fn one(ctx: &Ctx, component: &Component, args: &Args) -> Result<()> {
-    refuse_dirty(ctx, &args.options)?;
-    if args.options.pull_request {
+/// `bump-opencode`, by whose version releases are named.
+pub fn opencode(ctx: &Ctx, args: &OpencodeArgs) -> Result<()> {
+    one(ctx, ctx.config.component("opencode")?, args.version, &args.options)
+}
+
+fn one(ctx: &Ctx, component: &Component, wanted: Wanted, options: &Options) -> Result<()> {
+    refuse_dirty(ctx, options)?;
+    if options.pull_request {
         forge::server(ctx)?;
     }
     let versions = locks::pinned(ctx)?;
     let text = &versions[&component.name];
     let from: Version = text.parse().map_err(|why| anyhow::anyhow!("{}={text}: {why}", component.arg()))?;
-    if args.version == Wanted::Version(from) {
+    if wanted == Wanted::Version(from) {
         ctx.say(format!("{} is at {from} already", component.name));
         return Ok(());
     }
-    if let Wanted::Version(to) = args.version
+    if let Wanted::Version(to) = wanted
         && to < from
-        && !args.options.downgrade
+        && !options.downgrade
     {
         bail!("{} is at {from}: {to} is lower; say --downgrade to go back", component.name);
     }
     let supply = Supply::new(ctx)?;
     let upstream = supply.upstream(ctx, component)?;
-    let bump = Bumper { ctx, component, versions, from, supply, upstream, options: &args.options };
-    let plan = match args.version {
+    let bump = Bumper { ctx, component, versions, from, supply, upstream, options };
+    let plan = match wanted {
         Wanted::Version(to) => Some(bump.to(to)?),
         Wanted::Latest => bump.latest()?,
     };
     match plan {
-        Some(plan) => apply(ctx, component, &plan, &args.options),
+        Some(plan) => apply(ctx, component, &plan, options),
         None => Ok(()),
     }
 }

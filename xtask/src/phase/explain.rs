@@ -65,7 +65,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         println!("layers: one side is not built");
     }
     for change in layers {
-        let mb = |layers: &[(String, u64)]| layers.iter().map(|(_, size)| *size as f64).sum::<f64>() / 1e6;
+        let mb = |layers: &[(String, u64)]| layers.iter().map(|(_, size)| size).sum::<u64>() as f64 / 1e6;
         println!(
             "layers on {}: {} shared, {} gone ({:.1} MB), {} new ({:.1} MB)",
             change.platform,

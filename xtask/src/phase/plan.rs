@@ -195,6 +195,7 @@ fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
         println!("{}", format!("{line}{}", row.causes.join("; ")).trim_end());
     }
     match seconds {
+        Some(0) => println!("nothing is to be built or tested"),
         Some(seconds) => println!("about {seconds} s, going by the last recorded runs"),
         None => println!("how long it takes is not known: some of it was never recorded here"),
     }

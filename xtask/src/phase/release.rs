@@ -63,7 +63,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     step(5, "smoke", 60);
     for variant in &variants {
-        smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false })?;
+        smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
     }
 
     step(6, "publish", 10);

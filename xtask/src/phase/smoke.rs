@@ -22,16 +22,26 @@ pub struct Args {
     pub force: bool,
 }
 
-pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+/// Tests the image on these of its platforms.
+pub fn run(ctx: &Ctx, args: &Args, platforms: &[Platform]) -> Result<()> {
     ctx.config.variant(&args.variant)?;
     let (base, index) = state::existing_base(ctx)?;
     let stages = state::stages(ctx, std::slice::from_ref(&args.variant), &base, &index)?;
     for stage in &stages {
-        for platform in &ctx.platforms {
+        for platform in platforms {
             smoke(ctx, stage, *platform, args.force)?;
         }
     }
     Ok(())
+}
+
+/// True if the variant is staged on every platform of this context.
+pub fn is_staged(ctx: &Ctx, args: &Args) -> Result<bool> {
+    ctx.config.variant(&args.variant)?;
+    let base = state::base(ctx)?;
+    let Some(index) = &base.present else { return Ok(false) };
+    let stages = state::stages(ctx, std::slice::from_ref(&args.variant), &base, index)?;
+    Ok(stages.iter().all(|stage| stage.present.is_some()))
 }
 
 fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Result<()> {

@@ -265,11 +265,14 @@ fn a_release_cut_off_at_any_write_leaves_a_whole_set_and_can_be_finished() {
     let (next, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
     // Most of the time is spent waiting for retries, so more cases than processors go side by side.
     thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..6 {
             scope.spawn(|| {
                 let mut bench = Bench::new(&registry);
                 bench.bump();
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    if case.number.is_multiple_of(10) && case.fault == Fault::KillAfter {
+                        println!("write {} of {writes}", case.number);
+                    }
                     if let Err(error) = play(&registry, &mut bench, case, &old, &new) {
                         failures
                             .lock()

@@ -123,12 +123,18 @@ set -euo pipefail
 echo "docker $*" >> "$FAKE_LOG"
 sum() { printf %s "$1" | sha256sum | cut -c1-64; }
 blob() {
-  local url=http://$1/v2/$2/blobs at
-  curl -fsS -o /dev/null -I "$url/sha256:$(sum "$3")" 2>/dev/null && return
+  local url=http://$1/v2/$2/blobs at known=$FAKE_LOG.blobs/$2/$(sum "$3")
+  [ ! -e "$known" ] || return 0
+  mkdir -p "${known%/*}"
+  if curl -fsS -o /dev/null -I "$url/sha256:$(sum "$3")" 2>/dev/null; then
+    : > "$known"
+    return
+  fi
   at=$(curl -fsS -o /dev/null -D - -X POST "$url/uploads/" | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
   case $at in /*) at=http://$1$at ;; esac
   curl -fsS -o /dev/null -X PUT -H 'Content-Type: application/octet-stream' --data-binary "$3" \
     "$at$([[ $at = *\?* ]] && echo '&' || echo '?')digest=sha256:$(sum "$3")"
+  : > "$known"
 }
 manifest() { # HOST PATH REFERENCE TYPE BODY
   curl -fsS -o /dev/null -X PUT -H "Content-Type: application/vnd.oci.image.$4.v1+json" --data-binary "$5" \

@@ -26,16 +26,21 @@ fn one_variant_is_released_and_a_second_run_finds_nothing_to_do() {
     assert!(!text.contains("$ "), "a second run ran something: {text}");
 }
 
-/// Serves a release of gitea-mcp with these checksums, builds the stage that fetches it and returns what it left.
-fn fetch_gitea_mcp(tarball: &[u8], checksums: String) -> Result<Vec<String>, String> {
+/// Serves these files by the end of their address, builds the stage of the base that fetches them, and returns the
+/// files that the stage left, or the build's output if it failed.
+fn fetch(
+    stage: &str,
+    files: &[(&str, Vec<u8>)],
+    args: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Vec<String>, String> {
     let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
     let url = format!("http://{}", server.server_addr().to_ip().unwrap());
-    let tarball = tarball.to_vec();
+    let files: Vec<(String, Vec<u8>)> =
+        files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
     std::thread::spawn(move || {
         for request in server.incoming_requests() {
-            let sums = request.url().ends_with("checksums.txt");
-            let body = if sums { checksums.clone().into_bytes() } else { tarball.clone() };
-            request.respond(tiny_http::Response::from_data(body)).unwrap();
+            let file = files.iter().find(|(name, _)| request.url().ends_with(name));
+            request.respond(tiny_http::Response::from_data(file.unwrap().1.clone())).unwrap();
         }
     });
     let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
@@ -43,39 +48,74 @@ fn fetch_gitea_mcp(tarball: &[u8], checksums: String) -> Result<Vec<String>, Str
     let out = tempfile::TempDir::new().unwrap();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut command = Command::new("docker");
-    command.args(["buildx", "build", "--progress=plain", "--network=host", "--target=gitea-mcp"]);
-    command.args([
-        "--platform=linux/amd64",
-        "--file=images/Dockerfile.base",
-        "--build-arg=INSTALL_GITEA_MCP=true",
-    ]);
+    command.args(["buildx", "build", "--progress=plain", "--network=host", "--platform=linux/amd64"]);
+    command.args([&format!("--target={stage}"), "--file=images/Dockerfile.base"]);
+    command.args(args(&url).iter().map(|arg| format!("--build-arg={arg}")));
     command.arg(format!("--build-arg=DEBIAN_IMAGE={host}/debian:trixie-slim"));
-    command.arg(format!("--build-arg=GITEA_MCP_URL={url}"));
     command.arg("--secret=id=ca,src=/etc/ssl/certs/ca-certificates.crt");
     command.arg(format!("--output=type=local,dest={}", out.path().display()));
     let output = command.arg(".").current_dir(root).output().unwrap();
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    let folder = std::fs::read_dir(out.path().join("out/usr/local/bin")).unwrap();
-    Ok(folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
+    let found =
+        Command::new("find").args([".", "-type", "f"]).current_dir(out.path().join("out")).output().unwrap();
+    Ok(String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect())
+}
+
+/// A gzipped tar of one file.
+fn tarball(path: &str) -> Vec<u8> {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join(path);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "content\n").unwrap();
+    Command::new("tar").args(["-czf", "-", path]).current_dir(dir.path()).output().unwrap().stdout
+}
+
+/// Deciding on the base brings the Debian image into the registry.
+fn prepare_debian() {
+    let (ok, text) = xtask(&["base-decide"]);
+    assert!(ok, "{text}");
 }
 
 /// The release host is not reached from everywhere, so a stand-in proves that only verified bytes get in.
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn gitea_mcp_gets_in_only_with_the_published_checksum() {
-    // Deciding on the base brings the Debian image into the registry.
-    let (ok, text) = xtask(&["base-decide"]);
-    assert!(ok, "{text}");
-    let dir = tempfile::TempDir::new().unwrap();
-    std::fs::write(dir.path().join("gitea-mcp"), "#!/bin/sh\n").unwrap();
-    let tar = Command::new("tar").args(["-czf", "-", "gitea-mcp"]).current_dir(dir.path()).output().unwrap();
+    prepare_debian();
+    let tar = tarball("gitea-mcp");
     let name = "gitea-mcp_Linux_x86_64.tar.gz";
-    let sum = crate::fakes::digest(&tar.stdout).replace("sha256:", "");
-    assert_eq!(fetch_gitea_mcp(&tar.stdout, format!("{sum}  {name}\n")).unwrap(), ["gitea-mcp"]);
-    let wrong = fetch_gitea_mcp(&tar.stdout, format!("{}  {name}\n", "0".repeat(64))).unwrap_err();
+    let sum = crate::fakes::digest(&tar).replace("sha256:", "");
+    let fetch = |checksums: String| {
+        let files = [(name, tar.clone()), ("checksums.txt", checksums.into_bytes())];
+        fetch("gitea-mcp", &files, &|url| {
+            vec!["INSTALL_GITEA_MCP=true".into(), format!("GITEA_MCP_URL={url}")]
+        })
+    };
+    assert_eq!(fetch(format!("{sum}  {name}\n")).unwrap(), ["./usr/local/bin/gitea-mcp"]);
+    let wrong = fetch(format!("{}  {name}\n", "0".repeat(64))).unwrap_err();
     assert!(wrong.contains("did NOT match"), "{wrong}");
-    let unlisted = fetch_gitea_mcp(&tar.stdout, "0  other.tar.gz\n".to_owned()).unwrap_err();
+    let unlisted = fetch("0  other.tar.gz\n".to_owned()).unwrap_err();
     assert!(unlisted.contains("no properly formatted"), "{unlisted}");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
+    prepare_debian();
+    let tar = tarball("onnx/model.onnx");
+    let sum = crate::fakes::digest(&tar).replace("sha256:", "");
+    let fetch = |sum: &str| {
+        fetch("embedding-model", &[("onnx.tar.gz", tar.clone())], &|url| {
+            vec![
+                "INSTALL_EMBEDDING_MODEL=true".into(),
+                format!("EMBEDDING_MODEL_URL={url}/onnx.tar.gz"),
+                format!("EMBEDDING_MODEL_SHA256={sum}"),
+            ]
+        })
+    };
+    let file = "./opt/mempalace-models/all-MiniLM-L6-v2/onnx/model.onnx";
+    assert_eq!(fetch(&sum).unwrap(), [file]);
+    let wrong = fetch(&"0".repeat(64)).unwrap_err();
+    assert!(wrong.contains("did NOT match"), "{wrong}");
 }

@@ -170,3 +170,16 @@ fn the_base_key_is_the_same_on_any_checkout() {
         [("TZ", "Pacific/Chatham"), ("LC_ALL", "tr_TR.UTF-8"), ("HOME", "/nonexistent"), ("USER", "other")];
     assert_eq!(key(&here, &[]), key(&there, &env));
 }
+
+/// One machine per platform may test the same images.
+#[test]
+fn smoke_can_test_one_platform_of_an_image_of_all() {
+    let world = World::new();
+    world.ok("build-base");
+    world.ok("build");
+    world.log();
+    world.ok("smoke omos --platform linux/arm64");
+    assert_eq!(world.log(), ["smoke omos linux/arm64"]);
+    world.ok("smoke omos");
+    assert_eq!(world.log(), ["smoke omos linux/amd64"]);
+}

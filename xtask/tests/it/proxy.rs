@@ -122,6 +122,11 @@ fn read_head(client: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
         let mut chunk = [0; 8192];
         let count = client.read(&mut chunk)?;
         bytes.extend(&chunk[..count]);
+        // crane tries TLS first, and speaks plainly as soon as it is answered so.
+        if bytes.first() == Some(&0x16) {
+            client.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")?;
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
         }
