@@ -4,6 +4,7 @@ pub mod bake;
 pub mod command;
 pub mod config;
 pub mod dockerfile;
+pub mod environment;
 pub mod key;
 pub mod platform;
 pub mod reference;

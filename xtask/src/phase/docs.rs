@@ -1,4 +1,5 @@
-//! Writes DOCKER_HUB.md from its template and the definition; `--check` compares instead.
+//! Writes DOCKER_HUB.md from its template and the definition, and the passages that other files get from the table of
+//! environment variables; `--check` compares instead.
 
 use anyhow::{Context, Result, bail};
 use similar::TextDiff;
@@ -6,6 +7,7 @@ use std::fmt::Write as _;
 
 use crate::ctx::Ctx;
 use crate::model::config::HUB_DESCRIPTION_BYTES;
+use crate::model::environment;
 
 const TEMPLATE: &str = "docs/DOCKER_HUB.template.md";
 const PAGE: &str = "DOCKER_HUB.md";
@@ -18,23 +20,29 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
-    let page = render(ctx)?;
-    let there = std::fs::read_to_string(ctx.root.join(PAGE)).unwrap_or_default();
-    if there == page {
-        return Ok(());
+    let mut pages = vec![(PAGE.to_owned(), render(ctx)?)];
+    pages.extend(environment::pages(|path| ctx.read(path))?);
+    let stale = |page: &(String, String)| there(ctx, &page.0) != page.1;
+    let mut diffs = String::new();
+    for (path, page) in pages.into_iter().filter(stale) {
+        if args.check {
+            let old = there(ctx, &path);
+            let diff = TextDiff::from_lines(&old, &page);
+            write!(diffs, "\n{}", diff.unified_diff().header(&path, "generated"))?;
+        } else if ctx.runner.dry_run {
+            println!("# write {path}");
+        } else {
+            std::fs::write(ctx.root.join(&path), page).with_context(|| format!("cannot write {path}"))?;
+        }
     }
-    if args.check {
-        let diff = TextDiff::from_lines(&there, &page);
-        bail!(
-            "{PAGE} is out of date: run `cargo xtask docs`\n{}",
-            diff.unified_diff().header(PAGE, "generated")
-        );
+    if !diffs.is_empty() {
+        bail!("generated files are out of date: run `cargo xtask docs`{diffs}");
     }
-    if ctx.runner.dry_run {
-        println!("# write {PAGE}");
-        return Ok(());
-    }
-    std::fs::write(ctx.root.join(PAGE), page).with_context(|| format!("cannot write {PAGE}"))
+    Ok(())
+}
+
+fn there(ctx: &Ctx, path: &str) -> String {
+    std::fs::read_to_string(ctx.root.join(path)).unwrap_or_default()
 }
 
 fn render(ctx: &Ctx) -> Result<String> {

@@ -1,0 +1,139 @@
+"""The entrypoint: prepares the container, then becomes the command."""
+
+import os
+import shutil
+import signal
+
+from devbox import Refusal, access, place, say, skills, user
+from devbox.table import Settings
+
+SHELLS = ("bash", "sh", "zsh", "fish", "dash")
+
+
+def main(argv):
+    # As PID 1 this process would ignore SIGTERM; until the command runs there is nothing to save.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    command = argv or ["bash", "-l"]
+    environ = dict(os.environ)
+    settings = Settings(environ)
+    try:
+        if os.getuid() == 0:
+            become_user(settings, environ)
+        setup(settings, environ)
+    except Refusal as refusal:
+        say(refusal)
+        return 64
+    terminal = os.isatty(0) and os.isatty(1)
+    if terminal and is_shell(command) and settings.switch("DEVBOX_GREETING"):
+        from devbox import greet
+
+        greet.main(settings, environ)
+    if terminal and is_shell(command):
+        command = ["/usr/local/bin/devbox", "shell", *command]
+    return become(command, environ)
+
+
+def become_user(settings, environ):
+    uid, gid = user.ids(settings)
+    user.adopt(uid, gid)
+    user.own(uid, gid, settings.table["volume"])
+    user.secrets(settings, environ, uid, gid)
+    access.copy_keys(settings, place.HOME, (uid, gid))
+    user.drop(uid, gid)
+    environ.update(HOME=place.HOME, USER="developer", LOGNAME="developer")
+
+
+def setup(settings, environ):
+    """What the user's processes need; the same at each start, and harmless to repeat."""
+    os.umask(0o022)
+    place.prepare(environ)
+    settings.check()
+    locale(settings, environ)
+    telemetry(settings, environ)
+    environ.setdefault("HISTFILE", f"{state(environ)}/bash/history")
+    if place.writable(state(environ)):
+        for name in ("bash", "devbox", "ssh"):
+            os.makedirs(f"{state(environ)}/{name}", mode=0o700, exist_ok=True)
+    if os.getuid() != 0 and not os.path.isdir(f"{environ['HOME']}/.ssh"):
+        access.copy_keys(settings, environ["HOME"], None)
+    access.git(settings, environ)
+    access.aws(settings, environ)
+    skills.deploy(settings, environ)
+
+
+def state(environ):
+    return environ.get("XDG_STATE_HOME") or f"{environ['HOME']}/.local/state"
+
+
+def locale(settings, environ):
+    """A locale that the image does not have makes half of all programs complain; C.UTF-8 is always there."""
+    import locale as system
+
+    wanted = settings.text("LANG")
+    try:
+        system.setlocale(system.LC_CTYPE, wanted)
+        environ["LANG"] = wanted
+    except system.Error:
+        say(f"LANG={wanted}: not in this image, which has en_US.UTF-8 and C.UTF-8; going on with C.UTF-8")
+        environ["LANG"] = "C.UTF-8"
+
+
+def telemetry(settings, environ):
+    if not settings.switch("DEVBOX_TELEMETRY"):
+        for name, value in (("DO_NOT_TRACK", "1"), ("PI_TELEMETRY", "0"), ("ANONYMIZED_TELEMETRY", "False")):
+            environ.setdefault(name, value)
+    # The image updates as a whole: tools that look for newer versions of themselves could not install them.
+    for name in ("PI_SKIP_VERSION_CHECK", "GH_NO_UPDATE_NOTIFIER"):
+        environ.setdefault(name, "1")
+    environ.setdefault("NPM_CONFIG_UPDATE_NOTIFIER", "false")
+
+
+def is_shell(command):
+    """Whether the command is an interactive shell: a shell's name and nothing but options that run nothing."""
+    name = os.path.basename(command[0])
+    return name in SHELLS and all(word in ("-l", "-i", "--login", "-li", "-il") for word in command[1:])
+
+
+def become(command, environ):
+    """Replaces this process by the command, under tini: no privileged process stays behind."""
+    path = environ.get("PATH", os.defpath)
+    if not shutil.which(command[0], path=path):
+        there = shutil.which(command[0], mode=os.F_OK, path=path)
+        say(f"{command[0]}: " + ("cannot be executed" if there else "there is no such command in this image"))
+        return 126 if there else 127
+    if os.getpid() == 1:
+        command = ["/usr/bin/tini", "-g", "--", *command]
+    return execute(shutil.which(command[0], path=path), command, environ)
+
+
+def execute(path, argv, environ):
+    # Python ignores these two; the program shall not inherit that.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(path, argv, environ)
+    except OSError as error:
+        say(f"{path}: {error.strerror}")
+        return 126
+
+
+def shell(argv):
+    """Runs an interactive shell, which by itself ignores SIGTERM: here it hangs up, and takes its jobs along."""
+    import subprocess
+
+    child = subprocess.Popen(argv)
+
+    def hang_up(*_):
+        child.send_signal(signal.SIGHUP)
+        try:
+            child.wait(0.5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        os._exit(143)
+
+    signal.signal(signal.SIGTERM, hang_up)
+    # The keyboard's signals are for the shell and its jobs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    code = child.wait()
+    return 128 - code if code < 0 else code
