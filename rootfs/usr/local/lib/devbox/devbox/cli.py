@@ -60,10 +60,10 @@ def command(argv):
             from devbox import health
 
             return health.main()
-        case ["shell", *rest]:
+        case ["foreground", *rest]:
             from devbox import start
 
-            return start.shell(rest)
+            return start.foreground(rest)
         case ["credential", action]:
             return credential(action)
         case ["--help"] | ["-h"] | ["help"]:

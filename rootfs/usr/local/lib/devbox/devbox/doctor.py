@@ -20,7 +20,7 @@ def mounts(settings, environ):
     for volume in settings.table["volume"]:
         path = volume["path"]
         if not greet.covered(path, found):
-            yield NOTE, volume["name"], f"{path} is not mounted: {volume['holds']} are lost with this container"
+            yield NOTE, volume["name"], f"{path} is not mounted, so this is lost with the container: {volume['holds']}"
         elif not place.writable(path):
             yield BAD, volume["name"], f"user {os.getuid()} cannot write {path}: {owner(path)}, set PUID and PGID to its owner"
         else:

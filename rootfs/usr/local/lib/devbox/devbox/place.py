@@ -1,6 +1,7 @@
 """Where things lie: home, mounts, and folders that a container can write to whatever it was started with."""
 
 import os
+import re
 import stat
 import time
 
@@ -8,8 +9,12 @@ from devbox import reason, say
 
 HOME = "/home/developer"
 WORKSPACE = "/workspace"
-# A leftover of Bun is mapped into memory as soon as it is written; deleting it later disturbs nobody.
-LEFTOVER_SECONDS = 3600
+# Made by root at each start, for containers in which all else is read-only or noexec: /dev is neither.
+LAST_RESORT = "/dev/devbox"
+# A library that Bun has unpacked is loaded at once; deleting its file after that disturbs nobody. Programs that are
+# killed leave 14 MB each.
+LEFTOVER = re.compile(r"\.[0-9a-f]{16}-[0-9a-f]{8}\.(so|node)")
+LEFTOVER_SECONDS = 60
 
 
 class Mount:
@@ -95,17 +100,21 @@ def runtime(uid=None, gid=None):
 
 
 def prepare(environ):
-    """Completes the environment of a user's process: home, folders for state and caches, a temp dir for Bun."""
-    uid = os.getuid()
+    """Completes the environment of a user's process: home, folders for state and caches, a temp dir for Bun.
+
+    What cannot be had is said once: not again for what is started from a process that was prepared.
+    """
+    tell = (lambda line: None) if "XDG_RUNTIME_DIR" in environ else say
     if environ.get("HOME", "/") in ("/", "/root") or not writable(environ["HOME"]):
         # Even where the image's home is read-only, the volumes in it may be mounted.
         environ["HOME"] = HOME
     environ.setdefault("USER", "developer")
     environ.setdefault("LOGNAME", environ["USER"])
-    private = runtime()
+    private = environ.get("XDG_RUNTIME_DIR") or runtime()
     if private:
-        environ.setdefault("XDG_RUNTIME_DIR", private)
-    home = environ["HOME"]
+        environ["XDG_RUNTIME_DIR"] = private
+    if private and "TMPDIR" not in environ and not os.access("/tmp", os.W_OK) and writable(f"{private}/tmp"):
+        environ["TMPDIR"] = f"{private}/tmp"
     spare = []
     for name, folder in (
         ("XDG_CONFIG_HOME", ".config"),
@@ -114,39 +123,37 @@ def prepare(environ):
         ("XDG_CACHE_HOME", ".cache"),
     ):
         # What opencode writes is one level below; that folder may be a volume although its parent is read-only.
-        mine = f"{home}/{folder}"
-        if name in environ or writable(f"{mine}/opencode"):
+        if name in environ or writable(f"{environ['HOME']}/{folder}/opencode"):
             continue
         if private and writable(f"{private}/{folder}/opencode"):
             environ[name] = f"{private}/{folder}"
             spare.append(f"~/{folder}")
-    environ["BUN_TMPDIR"] = temp_dir(environ) or environ.get("BUN_TMPDIR", "/tmp")
-    if spare and not environ.get("DEVBOX_TEST_QUIET"):
-        whom = "it" if len(spare) == 1 else "them"
-        say(
-            f"user {uid} cannot write {', '.join(spare)}: what goes there is lost with this container;"
-            f" mount a volume on {whom}, or one on {HOME}"
+    if spare:
+        tell(
+            f"user {os.getuid()} cannot write {', '.join(spare)}: what goes there is lost with this container;"
+            f" mount volumes there, or one on {HOME}"
         )
-    return environ
+    environ["BUN_TMPDIR"] = temp_dir(environ, tell) or environ.get("BUN_TMPDIR", "/tmp")
 
 
-def temp_dir(environ):
+def temp_dir(environ, tell=say):
     """A folder that can be written and executed from: Bun unpacks libraries and loads them, and /tmp may be noexec."""
-    for path in (environ.get("BUN_TMPDIR"), f"{environ['HOME']}/.cache/devbox/tmp", "/tmp/devbox", "/var/tmp/devbox"):
+    cache = environ.get("XDG_CACHE_HOME") or f"{environ['HOME']}/.cache"
+    for path in (environ.get("BUN_TMPDIR"), f"{cache}/devbox/tmp", "/tmp/devbox", "/var/tmp/devbox", LAST_RESORT):
         if path and writable(path) and executable(path):
             sweep(path)
             return path
-    say("no folder can both be written and executed from: opencode's terminal interface needs one, add --tmpfs /tmp:exec")
+    tell("no folder can both be written and executed from: opencode's terminal interface needs one, add --tmpfs /tmp:exec")
     return None
 
 
 def sweep(folder, now=None):
-    """Deletes what killed programs left behind. Only files, only old ones, only at the top."""
+    """Deletes the libraries that killed programs left behind."""
     limit = (now or time.time()) - LEFTOVER_SECONDS
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < limit:
+                if LEFTOVER.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < limit:
                     os.unlink(entry.path)
     except OSError as error:
         say(f"cannot clean {folder}: {reason(error)}")

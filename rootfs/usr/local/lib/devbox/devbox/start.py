@@ -7,6 +7,9 @@ import signal
 from devbox import Refusal, access, place, say, skills, user
 from devbox.table import Settings
 
+# Their terminal interfaces take two to six seconds to end by themselves.
+AGENTS = ("opencode", "pi")
+GRACE_SECONDS = 0.5
 SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 
 
@@ -28,15 +31,17 @@ def main(argv):
         from devbox import greet
 
         greet.main(settings, environ)
-    if terminal and is_shell(command):
-        command = ["/usr/local/bin/devbox", "shell", *command]
+    if terminal and (is_shell(command) or os.path.basename(command[0]) in AGENTS):
+        command = ["/usr/local/bin/devbox", "foreground", *command]
     return become(command, environ)
 
 
 def become_user(settings, environ):
     uid, gid = user.ids(settings)
     user.adopt(uid, gid)
-    user.own(uid, gid, settings.table["volume"])
+    if user.capabilities() != 0:
+        user.own(uid, gid, settings.table["volume"])
+    user.last_resort(uid, gid)
     user.secrets(settings, environ, uid, gid)
     access.copy_keys(settings, place.HOME, (uid, gid))
     user.drop(uid, gid)
@@ -117,22 +122,27 @@ def execute(path, argv, environ):
         return 126
 
 
-def shell(argv):
-    """Runs an interactive shell, which by itself ignores SIGTERM: here it hangs up, and takes its jobs along."""
+def foreground(argv):
+    """Runs what a person sits before, so that it ends at once when the container is stopped.
+
+    An interactive shell ignores SIGTERM, but hangs up on SIGHUP and takes its jobs along. A terminal interface puts the
+    screen right at once and then tidies up for seconds; sessions are in a database that survives to be cut off.
+    """
     import subprocess
 
     child = subprocess.Popen(argv)
+    last = signal.SIGHUP if is_shell(argv) else signal.SIGTERM
 
-    def hang_up(*_):
-        child.send_signal(signal.SIGHUP)
+    def stop(*_):
+        child.send_signal(last)
         try:
-            child.wait(0.5)
+            child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
-        os._exit(143)
+        os._exit(128 + signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, hang_up)
-    # The keyboard's signals are for the shell and its jobs.
+    signal.signal(signal.SIGTERM, stop)
+    # The keyboard's signals are for the child.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     code = child.wait()

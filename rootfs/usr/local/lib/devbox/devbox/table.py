@@ -4,7 +4,7 @@ import os
 import re
 import tomllib
 
-from devbox import Refusal, reason, say
+from devbox import Refusal, place, reason, say
 
 TABLE = os.environ.get("DEVBOX_TEST_TABLE", "/usr/share/devbox/environment.toml")
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
@@ -45,7 +45,13 @@ class Settings:
     def secret_file(self, name):
         """The file that holds a secret, if it was given so and can be read."""
         path = self.environ.get(f"{name}_FILE")
-        return path if path and os.path.isfile(path) and os.access(path, os.R_OK) else None
+        if not path:
+            return None
+        # The second is the copy that the start makes of a file that only root can read.
+        for file in (path, f"{place.runtime()}/{name}"):
+            if os.path.isfile(file) and os.access(file, os.R_OK):
+                return file
+        return None
 
     def secret(self, name):
         """A secret's value, for the one process that needs it."""

@@ -1,9 +1,10 @@
 """The part that needs root: adopt the ids of the host's user, mend owners of volumes, give up all privileges."""
 
+import errno
 import os
 import shutil
 
-from devbox import Refusal, reason, say
+from devbox import Refusal, place, reason, say
 from devbox.place import HOME, mounts, runtime
 
 MARKER = ".devbox-owner"
@@ -70,6 +71,9 @@ def own(uid, gid, volumes):
         try:
             mend(path, uid, gid)
         except OSError as error:
+            if error.errno == errno.EROFS and not mount:
+                # A read-only container: what cannot be written there is said later.
+                continue
             say(f"{path}: cannot give it to {uid}:{gid}: {reason(error)}; its files stay as they are")
 
 
@@ -119,6 +123,16 @@ def _mark(marker, text, uid, gid):
 def _owner(path):
     info = os.stat(path)
     return info.st_uid, info.st_gid
+
+
+def last_resort(uid, gid):
+    """An executable folder for Bun in /dev, which is in memory and writable for root even in a read-only container."""
+    try:
+        os.makedirs(place.LAST_RESORT, mode=0o700, exist_ok=True)
+        os.chown(place.LAST_RESORT, uid, gid)
+    except OSError:
+        # Only needed where nothing else will do, and then that is said.
+        pass
 
 
 def secrets(settings, environ, uid, gid):
