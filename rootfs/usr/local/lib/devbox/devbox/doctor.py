@@ -61,7 +61,7 @@ def ssh(settings, environ):
     elif answer.returncode == 1:
         yield NOTE, "ssh agent", "answers, and holds no key: run ssh-add on the host"
     else:
-        yield BAD, "ssh agent", f"{path} does not answer: {last(answer.stderr)}"
+        yield BAD, "ssh agent", f"{path} does not answer user {os.getuid()}, an agent answers its own user only: {last(answer.stderr) or 'no reason given'}"
 
 
 def git(settings, environ):
