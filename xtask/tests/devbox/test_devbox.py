@@ -261,6 +261,17 @@ class Skills(Case):
         skills.sync(skills.find(source), target)
         self.assertEqual({"own", "two", "stray.txt", skills.LIST}, set(os.listdir(target)))
 
+    def test_two_sources_do_not_take_each_others_skills_away(self):
+        target = f"{self.dir}/skills"
+        self.file("repo/one/SKILL.md", "1")
+        self.file("omos/two/SKILL.md", "2")
+        self.file("omos/one/SKILL.md", "other")
+        for _ in range(2):
+            skills.sync(skills.find(f"{self.dir}/repo"), target)
+            skills.sync(skills.find(f"{self.dir}/omos"), target, skills.LIST_OF_OMOS, self.said.append)
+        self.assertEqual("1", pathlib.Path(target, "one/SKILL.md").read_text())
+        self.assertEqual("2", pathlib.Path(target, "two/SKILL.md").read_text())
+
     def test_a_change_is_taken_over_and_a_forged_list_removes_nothing_outside(self):
         target = f"{self.dir}/skills"
         self.file("repo/one/SKILL.md", "1")
@@ -321,6 +332,15 @@ class Start(Case):
             self.assertTrue(start.is_shell(line.split(" ")), line)
         for line in ("bash -c true", "bash script.sh", "opencode", "bash -lc x"):
             self.assertFalse(start.is_shell(line.split(" ")), line)
+
+    def test_the_versions_of_each_start_are_kept_and_a_change_is_told(self):
+        environ = {"HOME": self.dir}
+        with mock.patch("devbox.versions.components", return_value=[{"name": "opencode", "version": "1.0.0"}]):
+            self.assertEqual([], start.record(environ))
+            self.assertEqual([], start.record(environ))
+        with mock.patch("devbox.versions.components", return_value=[{"name": "opencode", "version": "1.0.1"}]):
+            self.assertEqual(["opencode 1.0.0 → 1.0.1"], start.record(environ))
+            self.assertEqual([], start.record(environ))
 
     def test_the_greeting_names_what_is_lost_and_what_is_missing(self):
         lines = "\n".join(greet.lines(self.settings(), {"HOME": self.dir}, {}, [{"name": "opencode", "version": "1.2.3"}]))

@@ -14,6 +14,8 @@ from devbox import say, write
 SCHEMA = "https://opencode.ai/config.json"
 POLICY = "/etc/opencode"
 OMOS = "/opt/omos/node_modules/oh-my-opencode-slim"
+# Loaded after oh-my-opencode-slim, whose servers it switches off where the environment says so.
+SWITCHES_PLUGIN = "file:///usr/local/lib/devbox/switches.js"
 LAYER = "opencode.json"
 
 
@@ -100,7 +102,7 @@ def proposals(settings, which):
         context7["headers"] = {"CONTEXT7_API_KEY": reference(settings, "CONTEXT7_API_KEY")}
     proposed["mcp"]["context7"] = context7
     if os.path.isdir(OMOS):
-        proposed["plugin"] = [f"file://{OMOS}"]
+        proposed["plugin"] = [f"file://{OMOS}", SWITCHES_PLUGIN]
     return proposed
 
 
@@ -110,6 +112,7 @@ def reference(settings, name):
     return f"{{file:{path}}}" if path and not settings.given(name) else f"{{env:{name}}}"
 
 
+# The switch of each server, by the server's name.
 SWITCHES = {"mempalace": "DEVBOX_MCP_MEMPALACE", "gitea": "DEVBOX_MCP_GITEA", "context7": "DEVBOX_MCP_CONTEXT7"}
 
 

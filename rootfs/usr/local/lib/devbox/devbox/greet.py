@@ -38,9 +38,11 @@ def keys(settings, environ):
     return by_key or settings.given("AWS_PROFILE") or any(os.path.exists(path) for path in logins)
 
 
-def main(settings, environ):
+def main(settings, environ, updated):
     for line in lines(settings, environ, place.mounts(), versions.components()):
         print(line, flush=True)
+    if updated:
+        print(f"  new since the last start: {', '.join(updated)}", flush=True)
     if settings.switch("DEVBOX_UPDATE_NOTICE"):
         notice = update.known(environ)
         if notice:

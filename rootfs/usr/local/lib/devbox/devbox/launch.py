@@ -35,6 +35,10 @@ def main(name, argv):
         # Questions about the program itself touch neither data nor configuration.
         if not {"--version", "-v", "--help", "-h", "completion", "--get-yargs-completions"} & set(argv):
             config.apply(settings, environ, os.getcwd(), shutil.which)
+            environ["DEVBOX_MCP_OFF"] = ",".join(n for n, switch in config.SWITCHES.items() if not settings.switch(switch))
+            if os.path.isdir(config.OMOS) and settings.switch("DEVBOX_OMOS"):
+                # Its agents work side by side, which opencode has to be told to allow.
+                environ.setdefault("OPENCODE_EXPERIMENTAL_BACKGROUND_SUBAGENTS", "true")
             guard.watch(environ, version(name))
         password(settings, environ, argv)
     elif name == "pi":

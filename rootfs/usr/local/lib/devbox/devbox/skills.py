@@ -1,4 +1,5 @@
-"""Deploys a mounted repository of skills to the agents' folders, and takes back what vanished from it.
+"""Deploys skills to the agents' folders, those of a mounted repository and those that come with oh-my-opencode-slim, and
+takes back what has vanished from there.
 
 The list of what was deployed is kept in each target folder: only what is on it is ever removed or replaced.
 """
@@ -7,9 +8,10 @@ import json
 import os
 import shutil
 
-from devbox import reason, say, write
+from devbox import config, reason, say, write
 
 LIST = ".devbox-skills.json"
+LIST_OF_OMOS = ".devbox-omos-skills.json"
 
 
 def targets(environ):
@@ -23,17 +25,23 @@ def targets(environ):
 
 def deploy(settings, environ):
     source = settings.text("SKILLSET_PATH")
-    if not source:
-        return
-    if not os.path.isdir(source):
+    if source and not os.path.isdir(source):
         say(f"SKILLSET_PATH={source}: no such folder; mount the repository there. The skills stay as they are")
-        return
+    elif source:
+        _deploy(source, targets(environ), LIST, say)
+    bundled = f"{config.OMOS}/src/skills"
+    if os.path.isdir(bundled) and settings.switch("DEVBOX_OMOS"):
+        # Made for opencode. One of the same name that is there already is meant to be used instead.
+        _deploy(bundled, targets(environ)[:1], LIST_OF_OMOS, lambda line: None)
+
+
+def _deploy(source, folders, listing, tell):
     skills = find(source)
-    for target in targets(environ):
+    for folder in folders:
         try:
-            sync(skills, target)
+            sync(skills, folder, listing, tell)
         except OSError as error:
-            say(f"cannot deploy skills to {target}: {reason(error)}")
+            say(f"cannot deploy skills to {folder}: {reason(error)}")
 
 
 def find(source):
@@ -50,17 +58,17 @@ def find(source):
     return skills
 
 
-def sync(skills, target):
-    known = deployed(target)
+def sync(skills, target, listing=LIST, tell=say):
+    known = deployed(f"{target}/{listing}")
     for name in sorted(known - skills.keys()):
         remove(f"{target}/{name}")
     new = {name for name in skills.keys() - known if not os.path.lexists(f"{target}/{name}")}
     for name in sorted(skills.keys() - known - new):
-        say(f"skill {name}: {target}/{name} is your own and stays")
+        tell(f"skill {name}: {target}/{name} is your own and stays")
     # Listed before they are there: what an interruption leaves half done is ours, and the next start goes on.
     known = (known & skills.keys()) | new
-    if known or os.path.exists(f"{target}/{LIST}"):
-        write(f"{target}/{LIST}", json.dumps(sorted(known)) + "\n", 0o644)
+    if known or os.path.exists(f"{target}/{listing}"):
+        write(f"{target}/{listing}", json.dumps(sorted(known)) + "\n", 0o644)
     for name in sorted(known):
         folder, path = skills[name], f"{target}/{name}"
         if os.path.isdir(path) and same(folder, path):
@@ -73,9 +81,9 @@ def sync(skills, target):
         os.rename(scratch, path)
 
 
-def deployed(target):
+def deployed(listing):
     try:
-        with open(f"{target}/{LIST}", encoding="utf-8") as file:
+        with open(listing, encoding="utf-8") as file:
             return {name for name in json.load(file) if isinstance(name, str) and name and "/" not in name and name[0] != "."}
     except (OSError, ValueError, TypeError):
         return set()

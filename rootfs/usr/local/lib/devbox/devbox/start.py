@@ -1,15 +1,16 @@
 """The entrypoint: prepares the container, then becomes the command."""
 
+import json
 import os
 import shutil
 import signal
 
-from devbox import Refusal, access, place, say, skills, user
+from devbox import Refusal, access, place, say, skills, user, versions, write
 from devbox.table import Settings
 
 # Their terminal interfaces take two to six seconds to end by themselves.
 AGENTS = ("opencode", "pi")
-GRACE_SECONDS = 0.5
+GRACE_SECONDS = 0.2
 SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 
 
@@ -22,7 +23,7 @@ def main(argv):
     try:
         if os.getuid() == 0:
             become_user(settings, environ)
-        setup(settings, environ)
+        updated = setup(settings, environ)
     except Refusal as refusal:
         say(refusal)
         return 64
@@ -30,7 +31,7 @@ def main(argv):
     if terminal and is_shell(command) and settings.switch("DEVBOX_GREETING"):
         from devbox import greet
 
-        greet.main(settings, environ)
+        greet.main(settings, environ, updated)
     if terminal and (is_shell(command) or os.path.basename(command[0]) in AGENTS):
         command = ["/usr/local/bin/devbox", "foreground", *command]
     return become(command, environ)
@@ -49,7 +50,7 @@ def become_user(settings, environ):
 
 
 def setup(settings, environ):
-    """What the user's processes need; the same at each start, and harmless to repeat."""
+    """What the user's processes need; the same at each start, and harmless to repeat. Returns what was updated."""
     os.umask(0o022)
     place.prepare(environ)
     settings.check()
@@ -64,6 +65,21 @@ def setup(settings, environ):
     access.git(settings, environ)
     access.aws(settings, environ)
     skills.deploy(settings, environ)
+    return record(environ)
+
+
+def record(environ):
+    """Keeps the versions of this start beside the user's settings; returns what has changed since the last one."""
+    path = f"{state(environ)}/devbox/versions.json"
+    now = {fact["name"]: fact["version"] for fact in versions.components()}
+    try:
+        with open(path, encoding="utf-8") as file:
+            before = json.load(file)
+    except (OSError, ValueError):
+        before = {}
+    if now != before and place.writable(os.path.dirname(path)):
+        write(path, json.dumps(now, indent=2) + "\n", 0o644)
+    return [f"{name} {before[name]} → {version}" for name, version in now.items() if before.get(name, version) != version]
 
 
 def state(environ):

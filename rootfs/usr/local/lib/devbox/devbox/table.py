@@ -97,7 +97,8 @@ class Settings:
     def _check_unknown(self):
         ours = [name for name in self.variables if name.startswith("DEVBOX_")]
         for name in self.environ:
-            if name.startswith("DEVBOX_") and not name.startswith("DEVBOX_TEST_") and name not in self.variables:
+            internal = name == "DEVBOX_MCP_OFF" or name.startswith("DEVBOX_TEST_")
+            if name.startswith("DEVBOX_") and not internal and name not in self.variables:
                 import difflib  # only here, since every start would pay for it
 
                 near = difflib.get_close_matches(name, ours, 1)
