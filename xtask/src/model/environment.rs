@@ -187,9 +187,8 @@ impl Table {
     }
 
     fn devcontainer_mounts(&self) -> Result<String> {
-        let line = |volume: &Volume| {
-            format!("    \"source={},target={},type=volume\"", volume.name, volume.path)
-        };
+        let line =
+            |volume: &Volume| format!("    \"source={},target={},type=volume\"", volume.name, volume.path);
         let lines: Vec<String> = self.volume.iter().map(line).collect();
         Ok(format!("  \"mounts\": [\n{}\n  ],\n", lines.join(",\n")))
     }
@@ -227,24 +226,29 @@ fn splice(text: &str, name: &str, passage: &str) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
+    fn spliced(text: &str, name: &str, passage: &str) -> Option<String> {
+        splice(text, name, passage).expect("one pair of markers, or none")
+    }
+
     #[test]
     fn a_passage_is_replaced_between_its_markers() {
         let text = "a\n# generated: x\nold\n# end: x\nb\n";
-        assert_eq!(splice(text, "x", "new\n").unwrap().unwrap(), "a\n# generated: x\nnew\n# end: x\nb\n");
-        assert_eq!(splice(text, "y", "new\n").unwrap(), None);
+        assert_eq!(spliced(text, "x", "new\n").as_deref(), Some("a\n# generated: x\nnew\n# end: x\nb\n"));
+        assert_eq!(spliced(text, "y", "new\n"), None);
         assert!(splice("# generated: x\n", "x", "").is_err(), "no end");
         assert!(splice("# end: x\n# generated: x\n", "x", "").is_err(), "wrong order");
-        assert_eq!(splice("<!-- generated: x -->\n<!-- end: x -->\n", "x", "n\n").unwrap().unwrap().lines().count(), 3);
-        assert_eq!(splice("# generated: xy\n# end: xy\n", "x", "").unwrap(), None, "another name");
+        let markdown = spliced("<!-- generated: x -->\n<!-- end: x -->\n", "x", "n\n");
+        assert_eq!(markdown.as_deref(), Some("<!-- generated: x -->\nn\n<!-- end: x -->\n"));
+        assert_eq!(spliced("# generated: xy\n# end: xy\n", "x", ""), None, "another name");
     }
 
     #[test]
     fn secrets_get_a_file_variant_and_the_agents_socket_is_not_passed_on() {
         let text = "[[variable]]\nname='K'\ngroup='G'\nkind='secret'\nhelp='h'\n[[variable]]\nname='SSH_AUTH_SOCK'\n\
                     group='G'\nkind='path'\nhelp='h'\n[[volume]]\nname='v'\npath='/v'\nholds='x'\n";
-        let table: Table = toml::from_str(text).unwrap();
-        assert_eq!(table.compose_environment().unwrap(), "    - K\n    - K_FILE\n");
-        assert_eq!(table.env_example().unwrap(), "\n# G\n# h\n#K=\n#K_FILE=\n# h\n#SSH_AUTH_SOCK=\n");
-        assert!(table.devcontainer_environment().unwrap().contains("\"K\": \"${localEnv:K}\""));
+        let table: Table = toml::from_str(text).expect("a table");
+        assert_eq!(table.compose_environment().expect("text"), "    - K\n    - K_FILE\n");
+        assert_eq!(table.env_example().expect("text"), "\n# G\n# h\n#K=\n#K_FILE=\n# h\n#SSH_AUTH_SOCK=\n");
+        assert!(table.devcontainer_environment().expect("text").contains("\"K\": \"${localEnv:K}\""));
     }
 }

@@ -1,4 +1,5 @@
 # Prompt, history and completion of an interactive bash.
+# shellcheck shell=bash
 
 HISTFILE="${HISTFILE:-$HOME/.local/state/bash/history}"
 HISTSIZE=100000
