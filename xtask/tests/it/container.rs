@@ -140,7 +140,7 @@ fn folders_of_the_host_are_not_changed_and_their_owner_is_said() {
 fn a_full_disk_still_gives_a_shell() {
     let stage = Stage::new("full");
     let options = ["--tmpfs", "/home/developer/.local/state:size=64k"];
-    let fill = "head -c 1M /dev/zero > ~/.local/state/fill 2>/dev/null; devbox setup; echo still here";
+    let fill = "head -c 1M /dev/zero > ~/.local/state/fill 2>/dev/null; GIT_USER_NAME=Ann devbox setup; echo still here";
     let output = stage.run(&options, &["bash", "-c", fill]);
     assert!(output.status.success());
     says(&output, "still here");
@@ -209,6 +209,7 @@ fn aws_login_shows_a_code_for_any_browser() {
     // The service that hands out codes, as the AWS SDK's model describes it, in the same container.
     let server = r#"
 import http.server, json
+asked = []
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -219,6 +220,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             url = "https://device.example.org/"
             body = {"deviceCode": "d", "userCode": "ABCD-EFGH", "verificationUri": url,
                     "verificationUriComplete": url + "?user_code=ABCD-EFGH", "expiresIn": 600, "interval": 1}
+        elif not asked:
+            # Nobody has entered the code yet.
+            asked.append(1)
+            status, body = 400, {"error": "authorization_pending", "__type": "AuthorizationPendingException"}
         else:
             body = {"accessToken": "smoke-token", "tokenType": "Bearer", "expiresIn": 600}
         data = json.dumps(body).encode()
