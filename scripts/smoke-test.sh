@@ -393,6 +393,11 @@ check 'opencode answers offline' says '"autoupdate": false' run --network none "
 check 'a switch with a wrong value is said' says '^devbox: DEVBOX_OMOS=maybe: expected on or off' run -e DEVBOX_OMOS=maybe "$image" true
 check 'an unknown variable is said' says 'did you mean DEVBOX_MODEL' run -e DEVBOX_MODLE=x "$image" true
 check 'a missing key file is said' says 'OPENAI_API_KEY_FILE=/none: No such file' run -e OPENAI_API_KEY_FILE=/none "$image" true
+printf 'smoke-key\n' > "$work/root-key" && chmod 600 "$work/root-key"
+check 'a key file that cannot be read is said' says 'OPENAI_API_KEY_FILE=/key: Permission denied' \
+  run --user 4242:4242 -v "$work/root-key:/key:ro" -e OPENAI_API_KEY_FILE=/key "$image" true
+check 'a server without volumes says what is lost' says '^devbox: not mounted, so lost' run "$image" opencode serve --help
+check 'the home is closed to others' says '^755 755 755$' run "$image" bash -c 'stat -c %a ~ ~/.config ~/.pi | xargs'
 check 'an unknown time zone is said' says 'TZ=Mars/Base: no such time zone' run -e TZ=Mars/Base "$image" true
 check 'an unknown locale is said' says 'LANG=xx_XX.UTF-8: not in this image' run -e LANG=xx_XX.UTF-8 "$image" true
 check 'nothing is baked under a volume path' volumes_are_empty

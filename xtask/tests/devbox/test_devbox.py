@@ -94,6 +94,7 @@ class Ids(Case):
         self.file("volume/a/b", "x")
         volume = f"{self.dir}/volume"
         os.symlink("/etc/passwd", f"{volume}/link")
+        os.chmod(volume, 0o777)
         user.mend(volume, 4242, 4343)
         for path in (volume, f"{volume}/a", f"{volume}/a/b", f"{volume}/{user.MARKER}"):
             self.assertEqual((4242, 4343), user._owner(path), path)
@@ -101,6 +102,7 @@ class Ids(Case):
         self.assertNotEqual(4242, os.stat("/etc/passwd").st_uid)
         with mock.patch("os.scandir", side_effect=AssertionError("walked")):
             user.mend(volume, 4242, 4343)
+        self.assertEqual(0o755, os.stat(volume).st_mode & 0o777)
         # Interrupted: the top is still wrong, so the walk is done again.
         os.chown(volume, 0, 0)
         os.chown(f"{volume}/a/b", 0, 0)

@@ -9,16 +9,21 @@ def lines(settings, environ, mounts, components):
     parts = [f"{fact['name']} {fact['version']}" for fact in components if fact["name"] in ("opencode", "omos", "pi")]
     yield "opencode-devbox: " + (", ".join(parts) or "the base, without an agent")
     mounted = [v["name"] for v in settings.table["volume"] if covered(v["path"], mounts)]
-    lost = [v["path"].replace(place.HOME, "~") for v in settings.table["volume"] if not covered(v["path"], mounts)]
     work = place.workspaces(mounts)
     yield f"  mounted: {', '.join(work + mounted) or 'nothing'}"
-    if lost:
-        yield f"  lost with this container: {', '.join(lost)}"
+    gone = lost(settings, mounts)
+    if gone:
+        yield f"  lost with this container: {', '.join(gone)}"
     if not work:
         yield '  no workspace: start with -v "$PWD:/workspace"'
     if not keys(settings, environ):
         yield "  no provider key: set one, such as ANTHROPIC_API_KEY or ANTHROPIC_API_KEY_FILE, or run `opencode auth login`"
     yield "  `devbox doctor` checks everything; DEVBOX_GREETING=off silences this"
+
+
+def lost(settings, mounts):
+    """Folders with state that nothing is mounted on, as a person would write them."""
+    return [v["path"].replace(place.HOME, "~") for v in settings.table["volume"] if not covered(v["path"], mounts)]
 
 
 def covered(path, mounts):

@@ -32,6 +32,12 @@ def main(argv):
         from devbox import greet
 
         greet.main(settings, environ, updated)
+    elif os.path.basename(command[0]) in AGENTS and (terminal or set(command[1:2]) & {"serve", "web"}):
+        from devbox import greet
+
+        lost = greet.lost(settings, place.mounts())
+        if lost:
+            say(f"not mounted, so lost with this container: {', '.join(lost)}")
     if terminal and (is_shell(command) or os.path.basename(command[0]) in AGENTS):
         command = ["/usr/local/bin/devbox", "foreground", *command]
     return become(command, environ)

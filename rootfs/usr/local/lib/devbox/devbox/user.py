@@ -55,6 +55,13 @@ def adopt(uid, gid, passwd="/etc/passwd", group="/etc/group"):
 def own(uid, gid, volumes):
     """Mends the owner of the home and of each volume, where it is wrong."""
     found = mounts()
+    for path in (f"{HOME}/.config", f"{HOME}/.local", f"{HOME}/.local/share"):
+        try:
+            if path not in found:
+                close(path)
+        except OSError:
+            # Not there, or read-only.
+            continue
     for path in [HOME] + [volume["path"] for volume in volumes]:
         mount = found.get(path)
         if not os.path.isdir(path):
@@ -90,6 +97,7 @@ def mend(path, uid, gid):
         known = None
     if _owner(path) == (uid, gid) and known in (None, mine):
         if known is None:
+            close(path)
             _mark(marker, mine, uid, gid)
         return
     device = os.lstat(path).st_dev
@@ -105,9 +113,15 @@ def mend(path, uid, gid):
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
     _mark(marker, mine, uid, gid)
-    # Open to all in the image, for users that passwd does not know; with a known owner there is no need for that.
-    os.chmod(path, 0o755)
+    close(path)
     os.chown(path, uid, gid)
+
+
+def close(path):
+    """Open to all in the image, for users that passwd does not know; with a known owner there is no need for that."""
+    mode = os.stat(path).st_mode
+    if mode & 0o002:
+        os.chmod(path, mode & 0o755)
 
 
 def _mark(marker, text, uid, gid):
