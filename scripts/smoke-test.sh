@@ -36,7 +36,10 @@ if [ -z "$image" ] || [ -z "$variant" ] || [ -z "$platform" ]; then usage >&2; e
 
 name="devbox-smoke-$$-$RANDOM"
 work=$(mktemp -d)
-trap 'docker rm -f "$name" >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
+# Every container of this run carries its name as a label, every volume begins with it.
+trap 'docker ps -aq --filter "label=$name" | xargs -r docker rm -f >/dev/null 2>&1 || true
+  docker volume ls -q --filter "name=$name" | xargs -r docker volume rm >/dev/null 2>&1 || true
+  rm -rf "$work"' EXIT
 : > "$report"
 count=0
 
@@ -65,7 +68,22 @@ judge() {
 }
 
 inside() { docker exec --user developer --env HOME=/home/developer "$name" bash -lc "$1"; }
-run() { docker run --rm --platform "$platform" "$@"; }
+run() { docker run --rm --label "$name" --platform "$platform" "$@"; }
+# A container that stays for a while; prints its id.
+background() { docker run --detach --label "$name" --platform "$platform" "$@"; }
+native() { [ "$(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')" = "$platform" ]; }
+# says PATTERN COMMAND…: passes if the command prints a line that matches, whatever its exit code.
+says() {
+  local pattern=$1 output
+  shift
+  output=$("$@" 2>&1) || true
+  grep -qE -- "$pattern" <<<"$output" || { echo "no line matches $pattern in:"; echo "$output"; return 1; }
+}
+exits() {
+  local code=0
+  "${@:2}" >/dev/null 2>&1 || code=$?
+  [ "$code" = "$1" ] || { echo "exit code $code, expected $1"; return 1; }
+}
 has() { case ",$components," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 
 # Which command answers the version of a pinned component.
@@ -131,14 +149,183 @@ volumes_are_empty() {
   [ -z "$files" ] || { echo "$files"; return 1; }
 }
 
-config_is_idempotent() {
-  inside 'jq -e .mcp.mempalace /etc/opencode/opencode.json >/dev/null; sha256sum /etc/opencode/opencode.json' >"$work/first"
-  run "$image" sha256sum /etc/opencode/opencode.json >"$work/second"
-  cmp "$work/first" "$work/second"
+# What every start has to be able to do: write its home and data, run the agent, with tini as PID 1.
+works='touch ~/t ~/.config/opencode/t ~/.local/share/opencode/t && [ "$(cat /proc/1/comm | cut -c1-4)" != pyth ] &&
+  opencode --version && echo "works as $(id -u)"'
+hard=(--read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /tmp:exec --tmpfs /home/developer:exec)
+
+greets() {
+  local id
+  id=$(background --interactive --tty "$image")
+  for _ in $(seq 60); do
+    if docker logs "$id" 2>&1 | grep -q 'devbox doctor'; then break; fi
+    sleep 1
+  done
+  docker logs "$id" > "$work/greeting" 2>&1
+  docker rm -f "$id" >/dev/null
+  for part in 'opencode [0-9]' 'lost with this container: ~/.config/opencode' 'no workspace' 'no provider key'; do
+    grep -q "$part" "$work/greeting" || { echo "no $part in:"; cat "$work/greeting"; return 1; }
+  done
+}
+
+# stops_at_once PATTERN ARGUMENT…: the container prints PATTERN when it is ready, and ends soon after SIGTERM.
+stops_at_once() {
+  local pattern=$1 id began ended bound=1000
+  shift
+  native || bound=6000
+  id=$(background "$@")
+  for _ in $(seq 90); do
+    if docker logs "$id" 2>&1 | grep -q "$pattern"; then break; fi
+    sleep 1
+  done
+  began=$(date +%s%3N)
+  docker stop --time 10 "$id" >/dev/null
+  ended=$(date -d "$(docker inspect --format '{{.State.FinishedAt}}' "$id")" +%s%3N)
+  [ "$(docker inspect --format '{{.State.ExitCode}}' "$id")" = 143 ] || { echo "not ended by SIGTERM"; return 1; }
+  docker rm "$id" >/dev/null
+  [ $((ended - began)) -le "$bound" ] || { echo "$((ended - began)) ms, at most $bound"; return 1; }
+}
+
+# A server with a password and a key that only root can read: healthy, and the key is in no environment.
+serves_with_secrets() {
+  local id
+  mkdir -p "$work/secrets"
+  printf 'smoke-password\n' > "$work/secrets/password"
+  printf 'smoke-key\n' > "$work/secrets/key"
+  chmod 600 "$work/secrets"/*
+  id=$(background -v "$work/secrets:/run/secrets:ro" -e OPENCODE_SERVER_PASSWORD_FILE=/run/secrets/password \
+    -e ANTHROPIC_API_KEY_FILE=/run/secrets/key "$image" opencode serve --port 4096)
+  for _ in $(seq 120); do
+    if docker logs "$id" 2>&1 | grep -q listening; then break; fi
+    sleep 1
+  done
+  says '^serving$' docker exec "$id" devbox health
+  says '^401$' docker exec "$id" curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.1:4096/global/health
+  says '^no key$' docker exec --user developer "$id" bash -c \
+    'cat /proc/[0-9]*/environ 2>/dev/null | tr "\0" "\n" | grep -q smoke-key || echo no key'
+  says '^0$' bash -c "docker inspect $id | grep -c -e smoke-key -e smoke-password"
+  says '^anthropic/' docker exec "$id" opencode models anthropic
+  docker rm -f "$id" >/dev/null
+}
+
+# The generated layer is what opencode uses, each value has its layer, and the user's file stays as it was.
+configures_in_layers() {
+  run -v "$name-config:/home/developer/.config/opencode" -e DEVBOX_MODEL=a/b -e DEVBOX_MCP_CONTEXT7=off "$image" bash -c '
+    set -e
+    printf "{ // mine\n \"\$schema\": \"https://opencode.ai/config.json\", \"small_model\": \"c/d\", \"mcp\": {\"mempalace\": {\"type\": \"local\", \"command\": [\"x\"]},}}" > ~/.config/opencode/opencode.json
+    before=$(sha256sum ~/.config/opencode/opencode.json)
+    devbox config show > /tmp/show
+    grep -q "^model = \"a/b\"  # the environment" /tmp/show
+    grep -q "^small_model = \"c/d\"  # /home/developer/.config/opencode/opencode.json" /tmp/show
+    grep -q "^mcp.context7.enabled = false  # the environment" /tmp/show
+    grep -q "^mcp.mempalace.command = \[\"x\"\]  # /home" /tmp/show
+    grep -q "^autoupdate = false  # /etc/opencode" /tmp/show
+    opencode debug config > /tmp/debug
+    jq "{model, small_model, mcp, autoupdate}" /tmp/debug
+    jq -e ".model == \"a/b\" and .small_model == \"c/d\" and .mcp.context7.enabled == false and .autoupdate == false and
+      .mcp.mempalace.command == [\"x\"]" /tmp/debug >/dev/null
+    printf "%s\n" "$before" | sha256sum --check --quiet'
+}
+
+deploys_skills() {
+  mkdir -p "$work/skills/one" "$work/skills/group/two"
+  echo 1 > "$work/skills/one/SKILL.md"
+  echo 2 > "$work/skills/group/two/SKILL.md"
+  local skills=/home/developer/.config/opencode/skills options
+  options=(-v "$name-skills:/home/developer/.config/opencode" -v "$work/skills:/skills:ro" -e SKILLSET_PATH=/skills "$image")
+  says '(^| )one own (.* )?two ' run "${options[@]}" bash -c "mkdir -p $skills/own; ls $skills | tr '\n' ' '"
+  rm -r "$work/skills/one"
+  says '^0 0 1 1$' run "${options[@]}" bash -c "cd $skills; for n in one nix own two; do find . -name \$n | wc -l; done | xargs"
+}
+
+guards_data() {
+  local id
+  # A database such as opencode's, written by a version to come, is spoken of before opencode opens it.
+  says 'written by opencode 99.0.0, and this image has' run "$image" bash -c '
+    python3 -c "import sqlite3, os; d = sqlite3.connect(os.path.expanduser(\"~/.local/share/opencode/opencode.db\"))
+d.execute(\"create table session (version text)\"); d.execute(\"insert into session values (\\\"99.0.0\\\")\"); d.commit()"
+    opencode debug paths'
+  id=$(background -v "$name-data:/home/developer/.local/share/opencode" "$image" opencode serve)
+  for _ in $(seq 120); do
+    if docker logs "$id" 2>&1 | grep -q listening; then break; fi
+    sleep 1
+  done
+  says 'another container uses /home/developer/.local/share/opencode as well' \
+    run -v "$name-data:/home/developer/.local/share/opencode" "$image" opencode debug paths
+  docker rm -f "$id" >/dev/null
+}
+
+knows_its_versions() {
+  run "$image" devbox versions --json > "$work/versions.json"
+  jq -e 'length > 25 and all(.[]; .version and .source and .licence and (.digest | startswith("sha256:")))' \
+    "$work/versions.json" >/dev/null || { cat "$work/versions.json"; return 1; }
+  local pin
+  for pin in "${expected[@]}"; do
+    jq -e --arg name "${pin%%=*}" --arg version "${pin#*=}" 'any(.[]; .name == $name and .version == $version)' \
+      "$work/versions.json" >/dev/null || { echo "$pin is not listed"; return 1; }
+  done
+}
+
+uses_git() {
+  says '^Ann <ann@example.org> commit$' run -e GIT_USER_NAME=Ann -e GIT_USER_EMAIL=ann@example.org "$image" bash -c '
+    cd /tmp && git init -q r && cd r && git commit -q --allow-empty -m m && git log -1 --format="%an <%ae> commit"'
+  says '^password=smoke$' run -e GH_TOKEN=smoke "$image" bash -c 'printf "protocol=https\nhost=github.com\n\n" | git credential fill'
+  # A repository of another owner, as a mounted one is; git by itself refuses it.
+  git init -q "$work/repository"
+  says '^usable$' run -e PUID=4242 -v "$work/repository:/workspace" -v "$work/repository:/elsewhere" "$image" bash -c \
+    'git -C /workspace status && git -C /elsewhere status && echo usable'
+}
+
+keeps_keys_tight() {
+  mkdir -p "$work/ssh"
+  echo key > "$work/ssh/id_ed25519"
+  chmod 644 "$work/ssh/id_ed25519"
+  says '^700 600$' run -v "$work/ssh:/mnt/ssh:ro" "$image" bash -c 'echo "$(stat -c %a ~/.ssh) $(stat -c %a ~/.ssh/id_ed25519)"'
+  says '^userknownhostsfile /home/developer/.local/state/ssh/known_hosts ' run "$image" ssh -G host
+  # OpenSSH by itself refuses a user whom passwd does not know.
+  says '^made$' run --user 4242:4242 "$image" bash -c 'ssh-keygen -q -t ed25519 -N "" -f /tmp/key && ssh -V && echo made'
+}
+
+completes_late() {
+  run "$image" bash -c 'bash -lic "declare -F _comp_load __load_completion" 2>/dev/null && exit 1
+    bash -lic "_devbox_completion; _comp_load git && complete -p git" 2>/dev/null | grep -q git'
+}
+
+# Its vector store wants to fetch a model: without a network that is an answer, not a crash.
+uses_mempalace_offline() {
+  says '"id":3,.*mempalace_status|"id": ?3.*tools' run --network none "$image" bash -c '
+    line() { printf "{\"jsonrpc\":\"2.0\",%s}\n" "$1"; }
+    { line "\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-03-26\",\"capabilities\":{},\"clientInfo\":{\"name\":\"smoke\",\"version\":\"1\"}}"
+      line "\"method\":\"notifications/initialized\""
+      line "\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"mempalace_search\",\"arguments\":{\"query\":\"x\"}}"
+      line "\"id\":3,\"method\":\"tools/list\",\"params\":{}"
+      sleep 60
+    } | timeout 240 mempalace-mcp 2>/dev/null | tee /tmp/answers | grep -m1 "\"id\": *3"'
+}
+
+finds_a_newer_image() {
+  exits 10 run "$image" bash -c '
+    mkdir /tmp/hub && echo "{\"results\": [{\"name\": \"v99.0.0b\"}, {\"name\": \"latest\"}]}" > /tmp/hub/tags && cd /tmp/hub
+    python3 -m http.server --bind 127.0.0.1 8000 2>/dev/null & for _ in $(seq 50); do curl -sf http://127.0.0.1:8000/tags >/dev/null && break; sleep 0.2; done
+    DEVBOX_TEST_TAGS=http://127.0.0.1:8000/tags devbox update-check'
+}
+
+has_metadata() {
+  docker inspect "$name" --format '{{json .Config}}' | jq -e '.Healthcheck.Test == ["CMD", "devbox", "health"] and
+    (.Labels["devcontainer.metadata"] | fromjson | .[0].remoteUser == "developer")' >/dev/null
+}
+
+sets_up_agents() {
+  if has omos; then says '"default_agent": "orchestrator"' inside 'opencode debug config'; fi
+  if has pi; then
+    printf 'smoke-key\n' > "$work/pi-key"
+    says '"key": "!cat -- /run/key"' run -v "$work/pi-key:/run/key:ro" -e OPENAI_API_KEY_FILE=/run/key "$image" \
+      bash -c 'pi --version >/dev/null; pi --version >/dev/null; cat ~/.pi/agent/auth.json'
+  fi
 }
 
 say "TAP version 13"
-docker run --detach --name "$name" --platform "$platform" "$image" sleep 3600 >/dev/null
+docker run --detach --name "$name" --label "$name" --platform "$platform" "$image" sleep 3600 >/dev/null
 
 for tool in git git-lfs gh curl wget jq yq rg fd fzf bat eza zoxide nvim less file tree rsync zstd make gcc python3 uv \
   shellcheck aws node npm; do
@@ -162,13 +349,57 @@ check 'opencode serve is healthy' healthy
 check 'the entrypoint drops to developer and adopts PUID and PGID' drops_privileges
 check 'PUID=0 is refused in one line' refuses_root_id
 # User-mode emulation does not honour set-user-id programs unless the host is set up for it.
-if [ "$(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')" = "$platform" ]; then
+if native; then
   check 'sudo works without a password' inside 'sudo -n true'
 else
   count=$((count + 1))
   say "ok $count - sudo works without a password # SKIP emulated"
 fi
-check 'configuration is valid JSON and the same at each start' config_is_idempotent
+check 'starts as any user' says '^works as 4242$' run --user 4242:4343 "$image" bash -c "$works"
+check 'starts without capabilities' says '^works as 0$' run --cap-drop ALL "$image" bash -c "$works"
+check 'starts without new privileges' says '^works as 1000$' run --security-opt no-new-privileges "$image" bash -c "$works"
+check 'starts read-only' says '^works as 1000$' run --read-only --tmpfs /tmp --tmpfs /home/developer "$image" bash -c "$works"
+check 'starts hardened as any user' says '^works as 4242$' run --user 4242:4343 "${hard[@]}" "$image" bash -c "$works"
+check 'starts hardened as root' says '^works as 0$' run -e PUID=4242 "${hard[@]}" "$image" bash -c "$works"
+check 'says what a read-only start cannot keep' says 'cannot write ~/.config, ' run --read-only "$image" true
+check 'keeps exit codes' exits 42 run "$image" bash -c 'exit 42'
+check 'a command that is not there is 127' exits 127 run "$image" not-there
+check 'a file that is no program is 126' exits 126 run "$image" /etc/passwd
+check 'a shell with a terminal greets' greets
+check 'nothing greets without a terminal' says '^0$' bash -c "docker run --rm --platform $platform $image bash -lc true 2>&1 | wc -l"
+check 'a shell stops at once' stops_at_once 'devbox doctor' --interactive --tty "$image"
+check 'a server stops at once' stops_at_once listening "$image" opencode serve
+check 'a terminal interface stops at once' stops_at_once 2004h --interactive --tty "$image" opencode
+check 'a server with secrets in files is healthy and leaks none' serves_with_secrets
+check 'what runs without a server is healthy' says '^running$' inside 'devbox health'
+check 'opencode is configured in layers and your file stays' configures_in_layers
+check 'agents are set up, and again is the same' sets_up_agents
+check 'skills are deployed, and only theirs removed' deploys_skills
+check 'newer data and a second container are said' guards_data
+check 'versions are listed with source, licence and digest' knows_its_versions
+check 'git has identity and credentials' uses_git
+check 'SSH keys are tight and any user has SSH' keeps_keys_tight
+check 'completions cost nothing at the start' completes_late
+check 'health check and dev container metadata are there' has_metadata
+check 'doctor talks to mempalace' says '^ok +mcp mempalace +mempalace ' inside 'devbox doctor'
+check 'doctor works offline' says '^note dns ' run --network none "$image" devbox doctor
+check 'mempalace answers offline' says '^ok +mcp mempalace ' run --network none "$image" devbox doctor
+check 'update-check cannot tell offline' exits 3 run --network none "$image" devbox update-check
+check 'update-check finds a newer image' finds_a_newer_image
+check 'the palace lies in its volume' says '^/home/developer/.mempalace/palace$' inside \
+  '/opt/mempalace/bin/python -c "from mempalace.config import MempalaceConfig; print(MempalaceConfig().palace_path)"'
+check 'mempalace survives its first use offline' uses_mempalace_offline
+check 'opencode answers offline' says '"autoupdate": false' run --network none "$image" opencode debug config
+check 'a switch with a wrong value is said' says '^devbox: DEVBOX_OMOS=maybe: expected on or off' run -e DEVBOX_OMOS=maybe "$image" true
+check 'an unknown variable is said' says 'did you mean DEVBOX_MODEL' run -e DEVBOX_MODLE=x "$image" true
+check 'a missing key file is said' says 'OPENAI_API_KEY_FILE=/none: No such file' run -e OPENAI_API_KEY_FILE=/none "$image" true
+printf 'smoke-key\n' > "$work/root-key" && chmod 600 "$work/root-key"
+check 'a key file that cannot be read is said' says 'OPENAI_API_KEY_FILE=/key: Permission denied' \
+  run --user 4242:4242 -v "$work/root-key:/key:ro" -e OPENAI_API_KEY_FILE=/key "$image" true
+check 'a server without volumes says what is lost' says '^devbox: not mounted, so lost' run "$image" opencode serve --help
+check 'the home is closed to others' says '^755 755 755$' run "$image" bash -c 'stat -c %a ~ ~/.config ~/.pi | xargs'
+check 'an unknown time zone is said' says 'TZ=Mars/Base: no such time zone' run -e TZ=Mars/Base "$image" true
+check 'an unknown locale is said' says 'LANG=xx_XX.UTF-8: not in this image' run -e LANG=xx_XX.UTF-8 "$image" true
 check 'nothing is baked under a volume path' volumes_are_empty
 check 'no certificate or secret of the build host' no_host_certificates
 if [ -n "$max_mb" ]; then check "at most $max_mb MB compressed" within_budget; fi

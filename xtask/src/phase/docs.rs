@@ -1,8 +1,10 @@
-//! Writes DOCKER_HUB.md from its template and the definition; `--check` compares instead.
+//! Writes DOCKER_HUB.md from its template and the definition, and the passages that other files get from the table of
+//! environment variables; `--check` compares instead.
 
 use anyhow::{Context, Result, bail};
 
 use crate::ctx::Ctx;
+use crate::model::environment;
 use crate::model::hub_page::Sizes;
 use crate::model::version::ReleaseTag;
 use crate::page::{self, SIZES};
@@ -35,6 +37,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         }
     };
     edits.push(page::edit(ctx, &ctx.versions()?.into_iter().collect(), &sizes)?);
+    for (path, after) in environment::pages(|path| ctx.read(path))? {
+        let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
+        edits.push(Edit { path, before, after });
+    }
     let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
     if args.check && !diff.is_empty() {
         bail!("generated files are out of date: run `cargo xtask docs`\n{diff}");

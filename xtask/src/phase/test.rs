@@ -19,6 +19,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     cargo("fmt --all --check")?;
     cargo("clippy --locked --workspace --all-targets -- -D warnings")?;
     cargo("test --locked --workspace")?;
+    // The image's own program, which is Python.
+    ctx.runner.run(&Cmd::new("python3", "-m unittest discover -q -s xtask/tests/devbox".split(' ')))?;
     if args.fast {
         return Ok(());
     }

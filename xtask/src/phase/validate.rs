@@ -14,7 +14,11 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         .read(&Cmd::new("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
     let is_script = |path: &&str| {
         let text = std::fs::read(ctx.root.join(path)).unwrap_or_default();
-        text.starts_with(b"#!") && (text.starts_with(b"#!/usr/bin/env bash") || text.starts_with(b"#!/bin/"))
+        // Files that shells read have no first line that names one.
+        let sourced = path.ends_with(".sh") || path.ends_with(".bash");
+        sourced
+            || text.starts_with(b"#!")
+                && (text.starts_with(b"#!/usr/bin/env bash") || text.starts_with(b"#!/bin/"))
     };
     let scripts: Vec<&str> = listed.split('\0').filter(is_script).collect();
     let mut checks = vec![Cmd::new("shellcheck", scripts)];

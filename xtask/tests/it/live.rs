@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-fn xtask(args: &[&str]) -> (bool, String) {
+pub fn xtask(args: &[&str]) -> (bool, String) {
     let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     // The platform of this machine: the other one is the same code and a longer wait.

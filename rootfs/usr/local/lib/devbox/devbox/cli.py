@@ -1,0 +1,111 @@
+"""The `devbox` command, and the other names that the same program has."""
+
+import os
+import shutil
+import sys
+
+from devbox import say
+
+USAGE = """usage: devbox COMMAND
+  doctor             check mounts, keys, MCP servers, network and more; exit code 1 if something is broken
+  versions [--json]  what is in the image: version, licence, digest, source
+  config show        opencode's configuration, and where each value comes from
+  update-check       whether a newer image is out: 0 no, 10 yes, 3 cannot tell
+  aws-login [ARG…]   log in to AWS IAM Identity Center with a code that you enter in any browser
+  setup              apply the environment again; the entrypoint does this at each start
+  health             what the image's HEALTHCHECK asks"""
+
+
+def main(name, argv):
+    if name == "devbox-entrypoint":
+        from devbox import start
+
+        return start.main(argv)
+    if name in ("opencode", "pi"):
+        from devbox import launch
+
+        return launch.main(name, argv)
+    return command(argv)
+
+
+def command(argv):
+    match argv:
+        case ["doctor"]:
+            from devbox import doctor
+
+            return doctor.main(*session())
+        case ["versions"] | ["versions", "--json"]:
+            from devbox import versions
+
+            return versions.main(len(argv) == 2)
+        case ["config", "show"]:
+            from devbox import config
+
+            return config.show(*session(), os.getcwd(), shutil.which)
+        case ["update-check"]:
+            from devbox import update
+
+            return update.check(session()[1])
+        case ["aws-login", *rest]:
+            from devbox import start
+
+            settings, environ = session()
+            return start.become(["aws", "sso", "login", "--use-device-code", "--no-browser", *rest], environ)
+        case ["setup"]:
+            from devbox import start
+
+            start.setup(*session())
+            return 0
+        case ["health"]:
+            from devbox import health
+
+            return health.main()
+        case ["foreground", *rest]:
+            from devbox import start
+
+            return start.foreground(rest)
+        case ["credential", action]:
+            return credential(action)
+        case ["--help"] | ["-h"] | ["help"]:
+            print(USAGE)
+            return 0
+    print(USAGE, file=sys.stderr)
+    return 2
+
+
+def session():
+    """Settings and environment of the user, also for a root who came in with `docker exec`."""
+    from devbox import launch, place
+    from devbox.table import Settings
+
+    environ = dict(os.environ)
+    if os.getuid() == 0:
+        launch.as_user(environ)
+    place.prepare(environ)
+    os.environ.update(environ)
+    return Settings(environ), environ
+
+
+def credential(action):
+    """git's credential helper; only `get` has an answer, since nothing is kept."""
+    from devbox import access
+    from devbox.table import Settings
+
+    request = sys.stdin.read()
+    if action == "get":
+        sys.stdout.write(access.credential(Settings(dict(os.environ)), request))
+    return 0
+
+
+def run():
+    try:
+        return main(os.path.basename(sys.argv[0]), sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        say(f"{error.filename or error}: {error.strerror}")
+        return 1

@@ -1,0 +1,249 @@
+"""`devbox doctor`: one line for each thing that work depends on. Exit code 1 if one of them is broken."""
+
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import time
+
+from devbox import access, config, greet, place
+
+OK, NOTE, BAD = "ok", "note", "BAD"
+# An emulated Python server takes its time.
+PATIENCE = 60
+
+
+def mounts(settings, environ):
+    found = place.mounts()
+    for volume in settings.table["volume"]:
+        path = volume["path"]
+        if not greet.covered(path, found):
+            yield NOTE, volume["name"], f"{path} is not mounted, so this is lost with the container: {volume['holds']}"
+        elif not place.writable(path):
+            yield BAD, volume["name"], f"user {os.getuid()} cannot write {path}: {owner(path)}, set PUID and PGID to its owner"
+        else:
+            yield OK, volume["name"], f"{path}, {owner(path)}"
+    spaces = place.workspaces(found)
+    for path in spaces:
+        can = os.access(path, os.W_OK)
+        mend = "" if can else f": user {os.getuid()} cannot write it; set PUID and PGID to its owner"
+        yield OK if can else NOTE, "workspace", f"{path}, {owner(path)}{mend}"
+    if not spaces:
+        yield NOTE, "workspace", f'nothing is mounted to work on: start with -v "$PWD:{place.WORKSPACE}"'
+
+
+def owner(path):
+    info = os.stat(path)
+    return f"owner {info.st_uid}:{info.st_gid}"
+
+
+def folders(settings, environ):
+    home = environ["HOME"]
+    can = place.writable(home)
+    yield OK if can else NOTE, "home", home if can else f"{home} cannot be written: mount a volume or a tmpfs on it"
+    temp = environ["BUN_TMPDIR"]
+    can = place.writable(temp) and place.executable(temp)
+    yield OK if can else BAD, "temp dir", f"{temp} {'can' if can else 'cannot'} be written and executed from"
+    free = shutil.disk_usage(home).free
+    yield OK if free > 1 << 30 else BAD, "disk", f"{free >> 20} MB free on {home}"
+
+
+def ssh(settings, environ):
+    path = environ.get("SSH_AUTH_SOCK")
+    if not path:
+        yield NOTE, "ssh agent", 'none: mount one with -v "$SSH_AUTH_SOCK:/run/ssh-agent" -e SSH_AUTH_SOCK=/run/ssh-agent'
+        return
+    answer = run(["ssh-add", "-l"], environ)
+    if answer.returncode == 0:
+        yield OK, "ssh agent", f"{len(answer.stdout.splitlines())} keys"
+    elif answer.returncode == 1:
+        yield NOTE, "ssh agent", "answers, and holds no key: run ssh-add on the host"
+    else:
+        yield BAD, "ssh agent", f"{path} does not answer user {os.getuid()}, an agent answers its own user only: {last(answer.stderr) or 'no reason given'}"
+
+
+def git(settings, environ):
+    name, address = (run(["git", "config", f"user.{key}"], environ).stdout.strip() for key in ("name", "email"))
+    if name and address:
+        yield OK, "git identity", f"{name} <{address}>"
+    else:
+        yield NOTE, "git identity", "none: set GIT_USER_NAME and GIT_USER_EMAIL"
+    for path in place.workspaces(place.mounts()):
+        if os.path.exists(f"{path}/.git"):
+            answer = run(["git", "-C", path, "status", "--porcelain"], environ)
+            good = answer.returncode == 0
+            yield OK if good else BAD, "git", f"{path} {'is usable' if good else last(answer.stderr)}"
+    if settings.given("GITEA_URL"):
+        token = access.credential(settings, "protocol={}\nhost={}\n".format(*split(settings.text("GITEA_URL"))))
+        yield OK if token else NOTE, "gitea", "token given" if token else "GITEA_URL is set, GITEA_TOKEN is not"
+
+
+def split(url):
+    protocol, _, rest = url.partition("://")
+    return protocol, rest.split("/")[0]
+
+
+def keys(settings, environ):
+    found = [v["name"] for v in settings.providers() if settings.has(v["name"])]
+    if found:
+        yield OK, "keys", ", ".join(found)
+    elif greet.keys(settings, environ):
+        yield OK, "keys", "an AWS profile or a saved login"
+    else:
+        yield NOTE, "keys", "none: set a provider's key, or run `opencode auth login`"
+
+
+def servers(settings, environ):
+    """Every MCP server of the configuration as opencode would see it, old entries of the user's files included."""
+    merged = {}
+    for _, layer in config.layers(settings, environ, os.getcwd(), shutil.which):
+        merged = config.merge(merged, layer)
+    for name, server in sorted(merged.get("mcp", {}).items()):
+        label = f"mcp {name}"
+        if not server.get("enabled", True):
+            yield OK, label, "switched off"
+        elif server.get("type") == "remote":
+            yield remote(label, server)
+        else:
+            yield local(label, server, environ)
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "devbox", "version": "1"}},
+}
+
+
+def substitute(value, environ):
+    """opencode's {env:NAME} and {file:PATH}."""
+    import re
+
+    def content(match):
+        try:
+            with open(os.path.expanduser(match[1]), encoding="utf-8") as file:
+                return file.read().strip()
+        except OSError:
+            return ""
+
+    value = re.sub(r"\{env:([^}]+)\}", lambda match: environ.get(match[1], ""), value)
+    return re.sub(r"\{file:([^}]+)\}", content, value)
+
+
+def local(label, server, environ):
+    command = server.get("command") or ["?"]
+    if not shutil.which(command[0], path=environ.get("PATH")):
+        return BAD, label, f"{command[0]}: there is no such command"
+    extra = {key: substitute(value, environ) for key, value in server.get("environment", {}).items()}
+    start = time.monotonic()
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**environ, **extra}, text=True
+    )
+    try:
+        child.stdin.write(json.dumps(INITIALIZE) + "\n")
+        child.stdin.flush()
+        answer = first_answer(child, start + PATIENCE)
+    except OSError:
+        answer = None
+    finally:
+        child.kill()
+        rest = child.communicate()[1]
+    if answer and "result" in answer:
+        info = answer["result"].get("serverInfo", {})
+        took = time.monotonic() - start
+        return OK, label, f"{info.get('name', command[0])} {info.get('version', '')} answers after {took:.1f} s"
+    return BAD, label, f"`{' '.join(command)}` does not answer `initialize`: {last(rest) or 'no answer'}"
+
+
+def first_answer(child, deadline):
+    """The reply to our message; a server may log other lines first."""
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([child.stdout], [], [], 0.2)
+        if not ready:
+            if child.poll() is not None:
+                return None
+            continue
+        line = child.stdout.readline()
+        if not line:
+            return None
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(message, dict) and message.get("id") == 1:
+            return message
+    return None
+
+
+def remote(label, server):
+    import urllib.error
+    import urllib.request
+
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    headers.update({key: substitute(value, os.environ) for key, value in server.get("headers", {}).items()})
+    request = urllib.request.Request(server["url"], json.dumps(INITIALIZE).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            good = b'"result"' in answer.read(65536)
+        return OK if good else BAD, label, f"{server['url']} {'answers' if good else 'does not answer `initialize`'}"
+    except (OSError, ValueError) as error:
+        return NOTE, label, f"{server['url']}: {error}"
+
+
+def network(settings, environ):
+    host = "registry.npmjs.org"
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError as error:
+        yield NOTE, "dns", f"{host}: {error}; without a network, agents reach no model"
+        return
+    yield OK, "dns", f"{host} has an address"
+    import ssl
+
+    try:
+        with socket.create_connection((host, 443), timeout=10) as plain:
+            with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure:
+                secure.sendall(f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                head = secure.recv(4096).decode(errors="replace")
+        yield OK, "tls", f"{host} is trusted"
+        yield clock(head)
+    except ssl.SSLError as error:
+        mend = "behind a proxy that inspects TLS, mount its CA bundle and set SSL_CERT_FILE and NODE_EXTRA_CA_CERTS"
+        yield BAD, "tls", f"{host}: {error.reason or error}; {mend}"
+    except OSError as error:
+        yield NOTE, "tls", f"{host}: {error}"
+
+
+def clock(head):
+    from email.utils import parsedate_to_datetime
+
+    for line in head.splitlines():
+        if line.lower().startswith("date:"):
+            apart = abs(time.time() - parsedate_to_datetime(line[5:].strip()).timestamp())
+            far = apart > 300
+            return BAD if far else OK, "clock", f"{apart:.0f} s from the network's" + ("; signatures and TLS need it right" if far else "")
+    return NOTE, "clock", "cannot tell: the answer has no date"
+
+
+def run(argv, environ):
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def last(text):
+    return text.strip().splitlines()[-1] if text and text.strip() else ""
+
+
+def main(settings, environ):
+    worst = 0
+    for check in (mounts, folders, ssh, git, keys, servers, network):
+        try:
+            for status, name, text in check(settings, environ):
+                print(f"{status:<5}{name:<16} {text}", flush=True)
+                worst = max(worst, status == BAD)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"{BAD:<5}{check.__name__:<16} {error}", flush=True)
+            worst = 1
+    return int(worst)

@@ -1,0 +1,55 @@
+"""The greeting of an interactive shell: what this is, what will last, what is missing. Few lines, no waiting."""
+
+import os
+
+from devbox import place, update, versions
+
+
+def lines(settings, environ, mounts, components):
+    parts = [f"{fact['name']} {fact['version']}" for fact in components if fact["name"] in ("opencode", "omos", "pi")]
+    yield "opencode-devbox: " + (", ".join(parts) or "the base, without an agent")
+    mounted = [v["name"] for v in settings.table["volume"] if covered(v["path"], mounts)]
+    work = place.workspaces(mounts)
+    yield f"  mounted: {', '.join(work + mounted) or 'nothing'}"
+    gone = lost(settings, mounts)
+    if gone:
+        yield f"  lost with this container: {', '.join(gone)}"
+    if not work:
+        yield '  no workspace: start with -v "$PWD:/workspace"'
+    if not keys(settings, environ):
+        yield "  no provider key: set one, such as ANTHROPIC_API_KEY or ANTHROPIC_API_KEY_FILE, or run `opencode auth login`"
+    yield "  `devbox doctor` checks everything; DEVBOX_GREETING=off silences this"
+
+
+def lost(settings, mounts):
+    """Folders with state that nothing is mounted on, as a person would write them."""
+    return [v["path"].replace(place.HOME, "~") for v in settings.table["volume"] if not covered(v["path"], mounts)]
+
+
+def covered(path, mounts):
+    """Whether the folder outlives the container: it, or a folder above it, is mounted and not in memory only."""
+    while path != "/":
+        if path in mounts:
+            return mounts[path].kind != "tmpfs"
+        path = os.path.dirname(path)
+    return False
+
+
+def keys(settings, environ):
+    """Whether any provider can be used: a key, an AWS profile, or a login that opencode or pi keeps."""
+    data = environ.get("XDG_DATA_HOME") or f"{environ['HOME']}/.local/share"
+    logins = (f"{data}/opencode/auth.json", f"{environ['HOME']}/.pi/agent/auth.json")
+    by_key = any(settings.has(variable["name"]) for variable in settings.providers())
+    return by_key or settings.given("AWS_PROFILE") or any(os.path.exists(path) for path in logins)
+
+
+def main(settings, environ, updated):
+    for line in lines(settings, environ, place.mounts(), versions.components()):
+        print(line, flush=True)
+    if updated:
+        print(f"  new since the last start: {', '.join(updated)}", flush=True)
+    if settings.switch("DEVBOX_UPDATE_NOTICE"):
+        notice = update.known(environ)
+        if notice:
+            print(f"  {notice}", flush=True)
+        update.refresh(environ)

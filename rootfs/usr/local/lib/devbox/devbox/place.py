@@ -1,0 +1,159 @@
+"""Where things lie: home, mounts, and folders that a container can write to whatever it was started with."""
+
+import os
+import re
+import stat
+import time
+
+from devbox import reason, say
+
+HOME = "/home/developer"
+WORKSPACE = "/workspace"
+# Made by root at each start, for containers in which all else is read-only or noexec: /dev is neither.
+LAST_RESORT = "/dev/devbox"
+# A library that Bun has unpacked is loaded at once; deleting its file after that disturbs nobody. Programs that are
+# killed leave 14 MB each.
+LEFTOVER = re.compile(r"\.[0-9a-f]{16}-[0-9a-f]{8}\.(so|node)")
+LEFTOVER_SECONDS = 60
+
+
+class Mount:
+    """A line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+
+    def __init__(self, line):
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        self.root = _unescape(fields[3])
+        self.path = _unescape(fields[4])
+        self.options = fields[5].split(",")
+        self.kind = right.split(" ")[0]
+
+    @property
+    def named(self):
+        """Whether it is a volume that an engine made: Docker and Podman both keep it under volumes/NAME/_data."""
+        return "/volumes/" in self.root and self.root.endswith("/_data")
+
+    @property
+    def private(self):
+        """Whether its contents belong to the container, so that it may change their owner."""
+        return self.named or self.kind == "tmpfs"
+
+
+def _unescape(text):
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def mounts(text=None):
+    """Mount points by path; the last mount on a path is the one that is seen."""
+    if text is None:
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            text = file.read()
+    return {mount.path: mount for mount in map(Mount, text.splitlines())}
+
+
+def workspaces(found):
+    """Mounts that a person brought in to work on: not the engine's own, not the image's volumes."""
+    system = ("/proc", "/sys", "/dev", "/etc", "/run", "/usr", "/var", "/tmp", "/opt", "/home", "/mnt/ssh")
+    return sorted(p for p in found if p != "/" and not any(p == s or p.startswith(s + "/") for s in system))
+
+
+def writable(folder):
+    """Whether the folder is there, or can be made, and takes files."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def executable(folder):
+    return not os.statvfs(folder).f_flag & os.ST_NOEXEC
+
+
+def container():
+    """A name of this container that all its processes share and no other running one has: its process namespace."""
+    return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
+
+
+def runtime(uid=None, gid=None):
+    """A private folder in memory that goes with the container: generated configuration, sockets, copies of secrets.
+
+    /dev/shm is a tmpfs in every container, a read-only one too. Root makes it for the user that it will become.
+    """
+    uid = os.getuid() if uid is None else uid
+    for parent in ("/dev/shm", "/tmp", f"{HOME}/.cache"):
+        path = f"{parent}/devbox-{uid}-{container()}"
+        try:
+            os.mkdir(path, 0o700)
+            if gid is not None:
+                os.chown(path, uid, gid)
+        except FileExistsError:
+            pass
+        except OSError:
+            continue
+        info = os.lstat(path)
+        if stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o077:
+            return path
+    return None
+
+
+def prepare(environ):
+    """Completes the environment of a user's process: home, folders for state and caches, a temp dir for Bun.
+
+    What cannot be had is said once: not again for what is started from a process that was prepared.
+    """
+    tell = (lambda line: None) if "XDG_RUNTIME_DIR" in environ else say
+    if environ.get("HOME", "/") in ("/", "/root") or not writable(environ["HOME"]):
+        # Even where the image's home is read-only, the volumes in it may be mounted.
+        environ["HOME"] = HOME
+    environ.setdefault("USER", "developer")
+    environ.setdefault("LOGNAME", environ["USER"])
+    private = environ.get("XDG_RUNTIME_DIR") or runtime()
+    if private:
+        environ["XDG_RUNTIME_DIR"] = private
+    if private and "TMPDIR" not in environ and not os.access("/tmp", os.W_OK) and writable(f"{private}/tmp"):
+        environ["TMPDIR"] = f"{private}/tmp"
+    spare = []
+    for name, folder in (
+        ("XDG_CONFIG_HOME", ".config"),
+        ("XDG_DATA_HOME", ".local/share"),
+        ("XDG_STATE_HOME", ".local/state"),
+        ("XDG_CACHE_HOME", ".cache"),
+    ):
+        # What opencode writes is one level below; that folder may be a volume although its parent is read-only.
+        if name in environ or writable(f"{environ['HOME']}/{folder}/opencode"):
+            continue
+        if private and writable(f"{private}/{folder}/opencode"):
+            environ[name] = f"{private}/{folder}"
+            spare.append(f"~/{folder}")
+    if spare:
+        tell(
+            f"user {os.getuid()} cannot write {', '.join(spare)}: what goes there is lost with this container;"
+            f" mount volumes there, or one on {HOME}"
+        )
+    environ["BUN_TMPDIR"] = temp_dir(environ, tell) or environ.get("BUN_TMPDIR", "/tmp")
+
+
+def temp_dir(environ, tell=say):
+    """A folder that can be written and executed from: Bun unpacks libraries and loads them, and /tmp may be noexec."""
+    cache = environ.get("XDG_CACHE_HOME") or f"{environ['HOME']}/.cache"
+    for path in (environ.get("BUN_TMPDIR"), f"{cache}/devbox/tmp", "/tmp/devbox", "/var/tmp/devbox", LAST_RESORT):
+        if path and writable(path) and executable(path):
+            sweep(path)
+            return path
+    tell("no folder can both be written and executed from: opencode's terminal interface needs one, add --tmpfs /tmp:exec")
+    return None
+
+
+def sweep(folder, now=None):
+    """Deletes the libraries that killed programs left behind."""
+    limit = (now or time.time()) - LEFTOVER_SECONDS
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if LEFTOVER.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < limit:
+                    os.unlink(entry.path)
+    except OSError as error:
+        say(f"cannot clean {folder}: {reason(error)}")

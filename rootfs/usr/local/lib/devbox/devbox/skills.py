@@ -1,0 +1,111 @@
+"""Deploys skills to the agents' folders, those of a mounted repository and those that come with oh-my-opencode-slim, and
+takes back what has vanished from there.
+
+The list of what was deployed is kept in each target folder: only what is on it is ever removed or replaced.
+"""
+
+import json
+import os
+import shutil
+
+from devbox import config, reason, say, write
+
+LIST = ".devbox-skills.json"
+LIST_OF_OMOS = ".devbox-omos-skills.json"
+
+
+def targets(environ):
+    home = environ["HOME"]
+    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    found = [f"{config}/opencode/skills"]
+    if os.path.isdir("/opt/pi"):
+        found.append(f"{home}/.pi/agent/skills")
+    return found
+
+
+def deploy(settings, environ):
+    source = settings.text("SKILLSET_PATH")
+    if source and not os.path.isdir(source):
+        say(f"SKILLSET_PATH={source}: no such folder; mount the repository there. The skills stay as they are")
+    elif source:
+        _deploy(source, targets(environ), LIST, say)
+    bundled = f"{config.OMOS}/src/skills"
+    if os.path.isdir(bundled) and settings.switch("DEVBOX_OMOS"):
+        # Made for opencode. One of the same name that is there already is meant to be used instead.
+        _deploy(bundled, targets(environ)[:1], LIST_OF_OMOS, lambda line: None)
+
+
+def _deploy(source, folders, listing, tell):
+    skills = find(source)
+    for folder in folders:
+        try:
+            sync(skills, folder, listing, tell)
+        except OSError as error:
+            say(f"cannot deploy skills to {folder}: {reason(error)}")
+
+
+def find(source):
+    """Folders that hold a SKILL.md, by name; the first one wins where two have the same name."""
+    skills = {}
+    for folder, folders, files in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if "SKILL.md" in files:
+            folders.clear()
+            name = os.path.basename(folder)
+            if name in skills:
+                say(f"skill {name} is in {folder} and in {skills[name]}: using the latter")
+            skills.setdefault(name, folder)
+    return skills
+
+
+def sync(skills, target, listing=LIST, tell=say):
+    known = deployed(f"{target}/{listing}")
+    for name in sorted(known - skills.keys()):
+        remove(f"{target}/{name}")
+    new = {name for name in skills.keys() - known if not os.path.lexists(f"{target}/{name}")}
+    for name in sorted(skills.keys() - known - new):
+        tell(f"skill {name}: {target}/{name} is your own and stays")
+    # Listed before they are there: what an interruption leaves half done is ours, and the next start goes on.
+    known = (known & skills.keys()) | new
+    if known or os.path.exists(f"{target}/{listing}"):
+        write(f"{target}/{listing}", json.dumps(sorted(known)) + "\n", 0o644)
+    for name in sorted(known):
+        folder, path = skills[name], f"{target}/{name}"
+        if os.path.isdir(path) and same(folder, path):
+            continue
+        os.makedirs(target, exist_ok=True)
+        scratch = f"{target}/.{name}.new"
+        remove(scratch)
+        shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns(".git"))
+        remove(path)
+        os.rename(scratch, path)
+
+
+def deployed(listing):
+    try:
+        with open(listing, encoding="utf-8") as file:
+            return {name for name in json.load(file) if isinstance(name, str) and name and "/" not in name and name[0] != "."}
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def remove(path):
+    if os.path.islink(path) or os.path.isfile(path):
+        os.unlink(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+
+
+def same(one, other):
+    """Whether both trees hold the same files, by name, size and time: copies keep their times."""
+
+    def facts(root):
+        found = {}
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if name != ".git"]
+            for name in files:
+                info = os.stat(f"{folder}/{name}")
+                found[os.path.relpath(f"{folder}/{name}", root)] = (info.st_size, info.st_mtime_ns)
+        return found
+
+    return facts(one) == facts(other)

@@ -1,0 +1,171 @@
+"""The entrypoint: prepares the container, then becomes the command."""
+
+import json
+import os
+import shutil
+import signal
+
+from devbox import Refusal, access, place, say, skills, user, versions, write
+from devbox.table import Settings
+
+# Their terminal interfaces take two to six seconds to end by themselves.
+AGENTS = ("opencode", "pi")
+GRACE_SECONDS = 0.2
+SHELLS = ("bash", "sh", "zsh", "fish", "dash")
+
+
+def main(argv):
+    # As PID 1 this process would ignore SIGTERM; until the command runs there is nothing to save.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    command = argv or ["bash", "-l"]
+    environ = dict(os.environ)
+    settings = Settings(environ)
+    try:
+        if os.getuid() == 0:
+            become_user(settings, environ)
+        updated = setup(settings, environ)
+    except Refusal as refusal:
+        say(refusal)
+        return 64
+    terminal = os.isatty(0) and os.isatty(1)
+    if terminal and is_shell(command) and settings.switch("DEVBOX_GREETING"):
+        from devbox import greet
+
+        greet.main(settings, environ, updated)
+    elif os.path.basename(command[0]) in AGENTS and (terminal or set(command[1:2]) & {"serve", "web"}):
+        from devbox import greet
+
+        lost = greet.lost(settings, place.mounts())
+        if lost:
+            say(f"not mounted, so lost with this container: {', '.join(lost)}")
+    if terminal and (is_shell(command) or os.path.basename(command[0]) in AGENTS):
+        command = ["/usr/local/bin/devbox", "foreground", *command]
+    return become(command, environ)
+
+
+def become_user(settings, environ):
+    uid, gid = user.ids(settings)
+    user.adopt(uid, gid)
+    if user.capabilities() != 0:
+        user.own(uid, gid, settings.table["volume"])
+    user.last_resort(uid, gid)
+    user.secrets(settings, environ, uid, gid)
+    access.copy_keys(settings, place.HOME, (uid, gid))
+    user.drop(uid, gid)
+    environ.update(HOME=place.HOME, USER="developer", LOGNAME="developer")
+
+
+def setup(settings, environ):
+    """What the user's processes need; the same at each start, and harmless to repeat. Returns what was updated."""
+    os.umask(0o022)
+    place.prepare(environ)
+    settings.check()
+    locale(settings, environ)
+    telemetry(settings, environ)
+    environ.setdefault("HISTFILE", f"{state(environ)}/bash/history")
+    if place.writable(state(environ)):
+        for name in ("bash", "devbox", "ssh"):
+            os.makedirs(f"{state(environ)}/{name}", mode=0o700, exist_ok=True)
+    if os.getuid() != 0 and not os.path.isdir(f"{environ['HOME']}/.ssh"):
+        access.copy_keys(settings, environ["HOME"], None)
+    access.git(settings, environ)
+    access.aws(settings, environ)
+    skills.deploy(settings, environ)
+    return record(environ)
+
+
+def record(environ):
+    """Keeps the versions of this start beside the user's settings; returns what has changed since the last one."""
+    path = f"{state(environ)}/devbox/versions.json"
+    now = {fact["name"]: fact["version"] for fact in versions.components()}
+    try:
+        with open(path, encoding="utf-8") as file:
+            before = json.load(file)
+    except (OSError, ValueError):
+        before = {}
+    if now != before and place.writable(os.path.dirname(path)):
+        write(path, json.dumps(now, indent=2) + "\n", 0o644)
+    return [f"{name} {before[name]} → {version}" for name, version in now.items() if before.get(name, version) != version]
+
+
+def state(environ):
+    return environ.get("XDG_STATE_HOME") or f"{environ['HOME']}/.local/state"
+
+
+def locale(settings, environ):
+    """A locale that the image does not have makes half of all programs complain; C.UTF-8 is always there."""
+    import locale as system
+
+    wanted = settings.text("LANG")
+    try:
+        system.setlocale(system.LC_CTYPE, wanted)
+        environ["LANG"] = wanted
+    except system.Error:
+        say(f"LANG={wanted}: not in this image, which has en_US.UTF-8 and C.UTF-8; going on with C.UTF-8")
+        environ["LANG"] = "C.UTF-8"
+
+
+def telemetry(settings, environ):
+    if not settings.switch("DEVBOX_TELEMETRY"):
+        for name, value in (("DO_NOT_TRACK", "1"), ("PI_TELEMETRY", "0"), ("ANONYMIZED_TELEMETRY", "False")):
+            environ.setdefault(name, value)
+    # The image updates as a whole: tools that look for newer versions of themselves could not install them.
+    for name in ("PI_SKIP_VERSION_CHECK", "GH_NO_UPDATE_NOTIFIER"):
+        environ.setdefault(name, "1")
+    environ.setdefault("NPM_CONFIG_UPDATE_NOTIFIER", "false")
+
+
+def is_shell(command):
+    """Whether the command is an interactive shell: a shell's name and nothing but options that run nothing."""
+    name = os.path.basename(command[0])
+    return name in SHELLS and all(word in ("-l", "-i", "--login", "-li", "-il") for word in command[1:])
+
+
+def become(command, environ):
+    """Replaces this process by the command, under tini: no privileged process stays behind."""
+    path = environ.get("PATH", os.defpath)
+    if not shutil.which(command[0], path=path):
+        there = shutil.which(command[0], mode=os.F_OK, path=path)
+        say(f"{command[0]}: " + ("cannot be executed" if there else "there is no such command in this image"))
+        return 126 if there else 127
+    if os.getpid() == 1:
+        command = ["/usr/bin/tini", "-g", "--", *command]
+    return execute(shutil.which(command[0], path=path), command, environ)
+
+
+def execute(path, argv, environ):
+    # Python ignores these two; the program shall not inherit that.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(path, argv, environ)
+    except OSError as error:
+        say(f"{path}: {error.strerror}")
+        return 126
+
+
+def foreground(argv):
+    """Runs what a person sits before, so that it ends at once when the container is stopped.
+
+    An interactive shell ignores SIGTERM, but hangs up on SIGHUP and takes its jobs along. A terminal interface puts the
+    screen right at once and then tidies up for seconds; sessions are in a database that survives to be cut off.
+    """
+    import subprocess
+
+    child = subprocess.Popen(argv)
+    last = signal.SIGHUP if is_shell(argv) else signal.SIGTERM
+
+    def stop(*_):
+        child.send_signal(last)
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        os._exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    # The keyboard's signals are for the child.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    code = child.wait()
+    return 128 - code if code < 0 else code

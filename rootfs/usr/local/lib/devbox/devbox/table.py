@@ -1,0 +1,110 @@
+"""The table of environment variables and volumes, and what the environment says of each."""
+
+import os
+import re
+import tomllib
+
+from devbox import Refusal, place, reason, say
+
+TABLE = os.environ.get("DEVBOX_TEST_TABLE", "/usr/share/devbox/environment.toml")
+SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+
+
+def load(path=None):
+    with open(path or TABLE, "rb") as file:
+        return tomllib.load(file)
+
+
+class Settings:
+    """Values by name, checked. A wrong value is said once, and the default is used; only ids refuse to start."""
+
+    def __init__(self, environ, table=None, tell=say):
+        self.environ = environ
+        self.table = table or load()
+        self.tell = tell
+        self.variables = {variable["name"]: variable for variable in self.table["variable"]}
+
+    def text(self, name):
+        return self.environ.get(name) or self.variables[name].get("default", "")
+
+    def given(self, name):
+        """Whether somebody set it, rather than the default."""
+        return bool(self.environ.get(name))
+
+    def switch(self, name):
+        default = SWITCH[self.variables[name]["default"]]
+        return SWITCH.get(self.environ.get(name, "").lower(), default)
+
+    def id(self, name):
+        value = self.text(name)
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
+            option = "-u" if name == "PUID" else "-g"
+            raise Refusal(f"{name}={value}: expected a number above 0; give the id of your user, `id {option}`")
+        return int(value)
+
+    def secret_file(self, name):
+        """The file that holds a secret, if it was given so and can be read."""
+        path = self.environ.get(f"{name}_FILE")
+        if not path:
+            return None
+        # The second is the copy that the start makes of a file that only root can read.
+        for file in (path, f"{place.runtime()}/{name}"):
+            if os.path.isfile(file) and os.access(file, os.R_OK):
+                return file
+        return None
+
+    def secret(self, name):
+        """A secret's value, for the one process that needs it."""
+        if self.environ.get(name):
+            return self.environ[name]
+        path = self.secret_file(name)
+        if path is None:
+            return None
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip() or None
+
+    def has(self, name):
+        return self.given(name) or self.secret_file(name) is not None
+
+    def providers(self):
+        return [variable for variable in self.table["variable"] if "provider" in variable]
+
+    def check(self):
+        """Says what is wrong with the environment, a line each; nothing of it keeps the container from starting."""
+        for name, variable in self.variables.items():
+            value = self.environ.get(name, "")
+            if variable["kind"] == "switch" and value and value.lower() not in SWITCH:
+                self.tell(f"{name}={value}: expected on or off; going on with {variable['default']}")
+            if variable["kind"] == "secret":
+                self._check_file(name)
+        self._check_unknown()
+        zone = self.environ.get("TZ", "")
+        if zone and not re.fullmatch(r"[A-Z]{3,4}(-?[0-9].*)?", zone) and not _zone_exists(zone):
+            self.tell(f"TZ={zone}: no such time zone; give one like Europe/Stockholm. Going on with UTC")
+
+    def _check_file(self, name):
+        path = self.environ.get(f"{name}_FILE")
+        if not path:
+            return
+        try:
+            with open(path, encoding="utf-8") as file:
+                if not file.read(4096).strip():
+                    self.tell(f"{name}_FILE={path}: the file is empty; going on without this key")
+        except (OSError, UnicodeDecodeError) as error:
+            uid = os.getuid()
+            self.tell(f"{name}_FILE={path}: {reason(error)}; going on without this key, user {uid} has to be able to read it")
+
+    def _check_unknown(self):
+        ours = [name for name in self.variables if name.startswith("DEVBOX_")]
+        for name in self.environ:
+            internal = name == "DEVBOX_MCP_OFF" or name.startswith("DEVBOX_TEST_")
+            if name.startswith("DEVBOX_") and not internal and name not in self.variables:
+                import difflib  # only here, since every start would pay for it
+
+                near = difflib.get_close_matches(name, ours, 1)
+                hint = f"did you mean {near[0]}?" if near else "the known ones are in the README"
+                self.tell(f"{name}: there is no such variable; {hint}")
+
+
+def _zone_exists(zone):
+    return ".." not in zone and os.path.isfile(f"/usr/share/zoneinfo/{zone.removeprefix(':')}")

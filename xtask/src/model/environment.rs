@@ -1,0 +1,254 @@
+//! The table of environment variables and volumes, and the passages that README, `.env.example`, the compose files and
+//! the dev container get from it. The image reads the same table when it starts.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// Where the table lies: in the image's own files.
+pub const TABLE: &str = "rootfs/usr/share/devbox/environment.toml";
+
+/// Files with generated passages. Each takes the passages that it has markers for.
+pub const FILES: [&str; 5] = [
+    "README.md",
+    ".env.example",
+    "compose.yaml",
+    "examples/egress/compose.yaml",
+    ".devcontainer/devcontainer.json",
+];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    variable: Vec<Variable>,
+    volume: Vec<Volume>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variable {
+    name: String,
+    group: String,
+    kind: Kind,
+    default: Option<String>,
+    help: String,
+    /// The image's business: which provider of which agent a key belongs to.
+    #[serde(rename = "provider")]
+    _provider: Option<toml::Table>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Text,
+    Switch,
+    Id,
+    Path,
+    Secret,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Volume {
+    name: String,
+    path: String,
+    holds: String,
+}
+
+/// The files with their generated passages brought up to date: path and new text of each.
+pub fn pages(read: impl Fn(&str) -> Result<String>) -> Result<Vec<(String, String)>> {
+    let table: Table = toml::from_str(&read(TABLE)?).context(TABLE)?;
+    let passages = table.passages()?;
+    let mut pages = Vec::new();
+    for file in FILES {
+        let mut text = read(file)?;
+        let mut found = 0;
+        for (name, passage) in &passages {
+            if let Some(new) = splice(&text, name, passage).with_context(|| file.to_owned())? {
+                text = new;
+                found += 1;
+            }
+        }
+        if found == 0 {
+            bail!("{file} has no line with `generated: NAME`");
+        }
+        pages.push((file.to_owned(), text));
+    }
+    Ok(pages)
+}
+
+impl Table {
+    /// All passages by the name that their markers carry.
+    fn passages(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(vec![
+            ("variables", self.variables_markdown()?),
+            ("volumes", self.volumes_markdown()?),
+            ("run", self.run_options()?),
+            ("env", self.env_example()?),
+            ("environment", self.compose_environment()?),
+            ("mounts", self.compose_mounts()?),
+            ("volume names", self.compose_volumes()?),
+            ("dev container mounts", self.devcontainer_mounts()?),
+            ("dev container environment", self.devcontainer_environment()?),
+        ])
+    }
+
+    fn variables_markdown(&self) -> Result<String> {
+        let mut text = String::from("| Variable | Default | Meaning |\n|---|---|---|\n");
+        let mut group = "";
+        for variable in &self.variable {
+            if variable.group != group {
+                group = &variable.group;
+                writeln!(text, "| **{group}** | | |")?;
+            }
+            let default = variable.default.as_ref().map_or_else(String::new, |value| format!("`{value}`"));
+            let also = if variable.kind == Kind::Secret { ", `…_FILE`" } else { "" };
+            writeln!(text, "| `{}`{also} | {default} | {} |", variable.name, variable.help)?;
+        }
+        Ok(text)
+    }
+
+    fn volumes_markdown(&self) -> Result<String> {
+        let mut text = String::from("| Volume | Mounted on | Holds |\n|---|---|---|\n");
+        for volume in &self.volume {
+            writeln!(text, "| `{}` | `{}` | {} |", volume.name, volume.path, volume.holds)?;
+        }
+        Ok(text)
+    }
+
+    fn run_options(&self) -> Result<String> {
+        let mut text = String::from(
+            "```sh\ndocker run --rm -it -e PUID=$(id -u) -e PGID=$(id -g) \\\n  -v \"$PWD:/workspace\" \\\n",
+        );
+        for volume in &self.volume {
+            writeln!(text, "  -v {}:{} \\", volume.name, volume.path)?;
+        }
+        text.push_str("  joakimp/opencode-devbox:latest opencode\n```\n");
+        Ok(text)
+    }
+
+    fn env_example(&self) -> Result<String> {
+        let mut text = String::new();
+        let mut group = "";
+        for variable in &self.variable {
+            if variable.group != group {
+                group = &variable.group;
+                writeln!(text, "\n# {group}")?;
+            }
+            writeln!(text, "# {}", variable.help)?;
+            let default = variable.default.as_deref().unwrap_or_default();
+            writeln!(text, "#{}={default}", variable.name)?;
+            if variable.kind == Kind::Secret {
+                writeln!(text, "#{}_FILE=", variable.name)?;
+            }
+        }
+        Ok(text)
+    }
+
+    /// Names without a value: compose passes on what the shell or `.env` sets, and nothing else.
+    fn compose_environment(&self) -> Result<String> {
+        let mut text = String::new();
+        for name in self.names() {
+            writeln!(text, "    - {name}")?;
+        }
+        Ok(text)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for variable in &self.variable {
+            // The host's socket has another path in the container; the compose file says which.
+            if variable.name == "SSH_AUTH_SOCK" {
+                continue;
+            }
+            names.push(variable.name.clone());
+            if variable.kind == Kind::Secret {
+                names.push(format!("{}_FILE", variable.name));
+            }
+        }
+        names
+    }
+
+    fn compose_mounts(&self) -> Result<String> {
+        let mut text = String::new();
+        for volume in &self.volume {
+            writeln!(text, "    - {}:{}", volume.name, volume.path)?;
+        }
+        Ok(text)
+    }
+
+    fn compose_volumes(&self) -> Result<String> {
+        let mut text = String::new();
+        for volume in &self.volume {
+            writeln!(text, "  {}:", volume.name)?;
+        }
+        Ok(text)
+    }
+
+    fn devcontainer_mounts(&self) -> Result<String> {
+        let line =
+            |volume: &Volume| format!("    \"source={},target={},type=volume\"", volume.name, volume.path);
+        let lines: Vec<String> = self.volume.iter().map(line).collect();
+        Ok(format!("  \"mounts\": [\n{}\n  ],\n", lines.join(",\n")))
+    }
+
+    fn devcontainer_environment(&self) -> Result<String> {
+        // A variable that is not set on the host arrives empty, which not every program takes for not set.
+        let wanted = self.variable.iter().filter(|v| v.kind == Kind::Secret || v.name.starts_with("GIT_"));
+        let line = |v: &Variable| format!("    \"{0}\": \"${{localEnv:{0}}}\"", v.name);
+        let lines: Vec<String> = wanted.map(line).collect();
+        Ok(format!("  \"remoteEnv\": {{\n{}\n  }},\n", lines.join(",\n")))
+    }
+}
+
+/// The text with the lines between the markers `generated: NAME` and `end: NAME` replaced; `None` if it has no such
+/// markers. A marker is a comment of whatever language the file is in.
+fn splice(text: &str, name: &str, passage: &str) -> Result<Option<String>> {
+    let (open, close) = (format!(" generated: {name} "), format!(" end: {name} "));
+    // A comment may end at the name, so that each line is looked at with a space after it.
+    let at = |marker: &str| -> Vec<usize> {
+        let lines = text.lines().enumerate();
+        lines.filter(|(_, line)| format!("{line} ").contains(marker)).map(|(index, _)| index).collect()
+    };
+    match (at(&open).as_slice(), at(&close).as_slice()) {
+        ([], []) => Ok(None),
+        ([from], [to]) if from < to => {
+            let lines: Vec<&str> = text.split_inclusive('\n').collect();
+            let (head, tail) = (lines[..=*from].concat(), lines[*to..].concat());
+            Ok(Some(format!("{head}{passage}{tail}")))
+        }
+        _ => bail!("expected one line with `generated: {name}` and after it one with `end: {name}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spliced(text: &str, name: &str, passage: &str) -> Option<String> {
+        splice(text, name, passage).expect("one pair of markers, or none")
+    }
+
+    #[test]
+    fn a_passage_is_replaced_between_its_markers() {
+        let text = "a\n# generated: x\nold\n# end: x\nb\n";
+        assert_eq!(spliced(text, "x", "new\n").as_deref(), Some("a\n# generated: x\nnew\n# end: x\nb\n"));
+        assert_eq!(spliced(text, "y", "new\n"), None);
+        assert!(splice("# generated: x\n", "x", "").is_err(), "no end");
+        assert!(splice("# end: x\n# generated: x\n", "x", "").is_err(), "wrong order");
+        let markdown = spliced("<!-- generated: x -->\n<!-- end: x -->\n", "x", "n\n");
+        assert_eq!(markdown.as_deref(), Some("<!-- generated: x -->\nn\n<!-- end: x -->\n"));
+        assert_eq!(spliced("# generated: xy\n# end: xy\n", "x", ""), None, "another name");
+    }
+
+    #[test]
+    fn secrets_get_a_file_variant_and_the_agents_socket_is_not_passed_on() {
+        let text = "[[variable]]\nname='K'\ngroup='G'\nkind='secret'\nhelp='h'\n[[variable]]\nname='SSH_AUTH_SOCK'\n\
+                    group='G'\nkind='path'\nhelp='h'\n[[volume]]\nname='v'\npath='/v'\nholds='x'\n";
+        let table: Table = toml::from_str(text).expect("a table");
+        assert_eq!(table.compose_environment().expect("text"), "    - K\n    - K_FILE\n");
+        assert_eq!(table.env_example().expect("text"), "\n# G\n# h\n#K=\n#K_FILE=\n# h\n#SSH_AUTH_SOCK=\n");
+        assert!(table.devcontainer_environment().expect("text").contains("\"K\": \"${localEnv:K}\""));
+    }
+}

@@ -1,0 +1,368 @@
+"""Tests of the image's own program, without an image: python3 -m unittest discover -s xtask/tests/devbox"""
+
+import json
+import os
+import pathlib
+import sqlite3
+import sys
+import tempfile
+import time
+import unittest
+from unittest import mock
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
+os.environ["DEVBOX_TEST_TABLE"] = str(ROOT / "rootfs/usr/share/devbox/environment.toml")
+
+from devbox import Refusal, access, config, greet, guard, health, place, skills, start, table, update, user, versions  # noqa: E402
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.dir = folder.name
+        self.said = []
+
+    def settings(self, **environ):
+        return table.Settings(environ, tell=self.said.append)
+
+    def file(self, name, text=""):
+        path = pathlib.Path(self.dir, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+
+class Environment(Case):
+    def test_wrong_values_are_said_in_one_line_each_and_defaults_hold(self):
+        settings = self.settings(DEVBOX_GREETING="maybe", TZ="Mars/Base", DEVBOX_MCP_MEMPALCE="on", OPENAI_API_KEY_FILE="/nowhere")
+        settings.check()
+        self.assertTrue(settings.switch("DEVBOX_GREETING"))
+        starts = ("DEVBOX_GREETING=maybe: expected on or off", "OPENAI_API_KEY_FILE=/nowhere: No such file", "TZ=Mars/Base: no such")
+        for part in (*starts, "did you mean DEVBOX_MCP_MEMPALACE?"):
+            self.assertEqual(1, sum(part in line for line in self.said), (part, self.said))
+        self.assertEqual(4, len(self.said))
+
+    def test_right_values_are_not_spoken_of(self):
+        key = self.file("key", "abc\n")
+        self.settings(DEVBOX_GREETING="Off", TZ="UTC0", OPENAI_API_KEY_FILE=key, PUID="1").check()
+        self.assertEqual([], self.said)
+
+    def test_ids(self):
+        self.assertEqual(4242, self.settings(PUID="4242").id("PUID"))
+        self.assertEqual(1000, self.settings(PUID="").id("PUID"))
+        for wrong in ("0", "-1", "me", "1.5", "9999999999", "1 2"):
+            with self.assertRaisesRegex(Refusal, f"PUID={wrong}: expected a number above 0"):
+                self.settings(PUID=wrong).id("PUID")
+
+    def test_a_secret_comes_from_its_variable_or_its_file(self):
+        path = self.file("key", "from-file\n")
+        self.assertEqual("from-file", self.settings(GH_TOKEN_FILE=path).secret("GH_TOKEN"))
+        self.assertEqual("plain", self.settings(GH_TOKEN="plain", GH_TOKEN_FILE=path).secret("GH_TOKEN"))
+        self.assertIsNone(self.settings().secret("GH_TOKEN"))
+
+    def test_the_table_is_whole(self):
+        found = table.load()
+        names = [variable["name"] for variable in found["variable"]]
+        self.assertEqual(len(names), len(set(names)))
+        for variable in found["variable"]:
+            self.assertIn(variable["kind"], ("text", "switch", "id", "path", "secret"), variable)
+            self.assertTrue(variable["help"] and variable["group"], variable)
+            self.assertEqual("provider" in variable, variable["group"] == "Providers", variable)
+            if variable["kind"] == "switch":
+                self.assertIn(variable["default"], ("on", "off"), variable)
+
+
+class Ids(Case):
+    PASSWD = "root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33::/var/www:/x\ndeveloper:x:1000:1000::/home/developer:/bin/bash\n"
+    GROUP = "root:x:0:\ndeveloper:x:1000:\n"
+
+    def test_developer_gets_the_ids_and_comes_first(self):
+        passwd, group = user.with_ids(self.PASSWD, self.GROUP, 33, 44)
+        self.assertEqual("developer:x:33:44::/home/developer:/bin/bash", passwd.splitlines()[0])
+        self.assertEqual("developer:x:44:", group.splitlines()[0])
+        self.assertEqual(3, len(passwd.splitlines()))
+        self.assertEqual((passwd, group), user.with_ids(passwd, group, 33, 44), "a second time changes nothing")
+
+    def test_no_capability_is_told_from_some(self):
+        self.assertEqual(0, user.capabilities("Name: x\nCapEff:\t0000000000000000\n"))
+        self.assertEqual(0x80, user.capabilities("CapEff:\t0000000000000080\n"))
+
+    @unittest.skipUnless(os.getuid() == 0, "changes owners")
+    def test_a_tree_is_mended_once_and_its_marker_makes_the_next_start_quick(self):
+        self.file("volume/a/b", "x")
+        volume = f"{self.dir}/volume"
+        os.symlink("/etc/passwd", f"{volume}/link")
+        os.chmod(volume, 0o777)
+        user.mend(volume, 4242, 4343)
+        for path in (volume, f"{volume}/a", f"{volume}/a/b", f"{volume}/{user.MARKER}"):
+            self.assertEqual((4242, 4343), user._owner(path), path)
+        self.assertEqual(4242, os.lstat(f"{volume}/link").st_uid)
+        self.assertNotEqual(4242, os.stat("/etc/passwd").st_uid)
+        with mock.patch("os.scandir", side_effect=AssertionError("walked")):
+            user.mend(volume, 4242, 4343)
+        self.assertEqual(0o755, os.stat(volume).st_mode & 0o777)
+        # Interrupted: the top is still wrong, so the walk is done again.
+        os.chown(volume, 0, 0)
+        os.chown(f"{volume}/a/b", 0, 0)
+        user.mend(volume, 4242, 4343)
+        self.assertEqual((4242, 4343), user._owner(f"{volume}/a/b"))
+
+
+class Places(Case):
+    MOUNTS = (
+        "1 0 0:1 / / rw - overlay overlay rw\n"
+        "2 1 8:1 /home/me/my\\040code /workspace rw,relatime - ext4 /dev/sda rw\n"
+        "3 1 8:1 /var/lib/docker/volumes/devbox-data/_data /home/developer/.local/share/opencode rw - ext4 /dev/sda rw\n"
+        "4 1 0:5 / /home/developer/.cache rw - tmpfs tmpfs rw\n"
+        "5 1 8:1 /x /src ro - ext4 /dev/sda rw\n"
+    )
+
+    def test_mounts_are_told_apart(self):
+        found = place.mounts(self.MOUNTS)
+        self.assertEqual("/home/me/my code", found["/workspace"].root)
+        self.assertEqual(["/src", "/workspace"], place.workspaces(found))
+        self.assertTrue(found["/home/developer/.local/share/opencode"].private)
+        self.assertTrue(found["/home/developer/.cache"].private)
+        self.assertFalse(found["/workspace"].private)
+
+    def test_what_lasts_and_what_does_not(self):
+        found = place.mounts(self.MOUNTS)
+        self.assertTrue(greet.covered("/home/developer/.local/share/opencode/x", found))
+        self.assertFalse(greet.covered("/home/developer/.cache", found))
+        self.assertFalse(greet.covered("/home/developer/.pi", found))
+
+    def test_only_old_leftovers_are_swept(self):
+        names = [".9afb7cfff7fbffef-00000000.so", ".9afb7cfff7fbfff0-00000000.so", "yours.so"]
+        for name in names:
+            self.file(name)
+        for name in names[1:]:
+            os.utime(f"{self.dir}/{name}", (1, 1))
+        place.sweep(self.dir, time.time())
+        self.assertEqual({names[0], names[2]}, set(os.listdir(self.dir)))
+
+
+class Configuration(Case):
+    def environ(self, **more):
+        return {"HOME": self.dir, "XDG_RUNTIME_DIR": self.dir, **more}
+
+    def layer(self, settings, others=None, programs=("mempalace-mcp", "gitea-mcp")):
+        return config.generate(settings, others or {}, lambda name: name in programs)
+
+    def test_comments_and_trailing_commas(self):
+        text = '\ufeff{ // one\n "a": "http://x/*y*/", /* two\n */ "b": [1, 2,], "c": "\\"//", }'
+        self.assertEqual({"a": "http://x/*y*/", "b": [1, 2], "c": '"//'}, config.parse(text))
+        self.assertEqual({}, config.parse(""))
+        for wrong in ("[]", "{", '{"a": }'):
+            with self.assertRaises(ValueError):
+                config.parse(wrong)
+
+    def test_servers_are_registered_when_present_and_switchable(self):
+        layer = self.layer(self.settings())
+        self.assertEqual({"mempalace", "context7"}, set(layer["mcp"]))
+        self.assertNotIn("mempalace", self.layer(self.settings(), programs=())["mcp"])
+        off = self.layer(self.settings(DEVBOX_MCP_MEMPALACE="off"))
+        self.assertFalse(off["mcp"]["mempalace"]["enabled"])
+        gitea = self.layer(self.settings(GITEA_URL="https://git.example.org", GITEA_TOKEN="t"))["mcp"]["gitea"]
+        self.assertEqual({"GITEA_ACCESS_TOKEN": "{env:GITEA_TOKEN}"}, gitea["environment"])
+
+    def test_the_users_word_counts_more_than_the_images_and_less_than_the_environments(self):
+        others = {"mcp": {"mempalace": {"type": "local", "command": ["mine"]}}}
+        self.assertNotIn("mempalace", self.layer(self.settings(), others)["mcp"])
+        off = self.layer(self.settings(DEVBOX_MCP_MEMPALACE="off"), others)
+        self.assertEqual({"enabled": False}, off["mcp"]["mempalace"])
+
+    def test_keys_from_files_are_referred_to_and_never_read(self):
+        path = self.file("key", "sk-secret")
+        layer = self.layer(self.settings(ANTHROPIC_API_KEY_FILE=path, OPENAI_API_KEY="plain"))
+        self.assertEqual({"anthropic": {"options": {"apiKey": f"{{file:{path}}}"}}}, layer["provider"])
+        self.assertNotIn("sk-secret", json.dumps(layer))
+
+    def test_each_value_names_its_layer(self):
+        mine = self.file(".config/opencode/opencode.jsonc", '{"model": "a/b", "theme": "x", "plugin": ["p"]}')
+        project = self.file("work/opencode.json", '{"model": "c/d", "plugin": ["q"]}')
+        os.mkdir(f"{self.dir}/work/.git")
+        settings = self.settings(DEVBOX_SMALL_MODEL="e/f")
+        values = config.origins(config.layers(settings, self.environ(), f"{self.dir}/work", lambda name: None))
+        self.assertEqual(("c/d", project), values["model"])
+        self.assertEqual(("x", mine), values["theme"])
+        self.assertEqual(("e/f", "the environment and the image"), values["small_model"])
+        self.assertEqual((["p", "q"], f"{mine}, {project}"), values["plugin"])
+
+    def test_the_layer_carries_the_users_own_and_is_not_taken_for_it(self):
+        self.file("mine/prompt.md")
+        custom = self.file("mine/custom.json", '{"username": "me", "agent": {"a": {"prompt": "{file:./prompt.md}"}}}')
+        environ = self.environ(OPENCODE_CONFIG=custom)
+        config.apply(self.settings(), environ, self.dir, lambda name: None)
+        self.assertEqual(f"{self.dir}/opencode.json", environ["OPENCODE_CONFIG"])
+        layer = json.loads(pathlib.Path(environ["OPENCODE_CONFIG"]).read_text())
+        self.assertEqual("me", layer["username"])
+        self.assertEqual(f"{{file:{self.dir}/mine/./prompt.md}}", layer["agent"]["a"]["prompt"])
+        config.apply(self.settings(), environ, self.dir, lambda name: None)
+        again = json.loads(pathlib.Path(environ["OPENCODE_CONFIG"]).read_text())
+        self.assertNotIn("username", again, "an agent started by an agent starts from its own surroundings")
+
+
+class Access(Case):
+    def test_git_signs_by_ssh_or_openpgp(self):
+        text = access.git_config(self.settings(GIT_USER_NAME='A "B"', GIT_USER_EMAIL="a@b", GIT_SIGNING_KEY="ssh-ed25519 AAA"), {})
+        for part in ('name = "A \\"B\\""', 'signingkey = "key::ssh-ed25519 AAA"', 'format = "ssh"', 'gpgsign = "true"'):
+            self.assertIn(part, text)
+        self.assertIn('format = "openpgp"', access.git_config(self.settings(GIT_SIGNING_KEY="0xABCD"), {}))
+        self.assertEqual("", access.git_config(self.settings(), {}))
+
+    def test_tokens_go_to_their_own_hosts_only(self):
+        settings = self.settings(GH_TOKEN="gh", GITEA_TOKEN="gt", GITEA_URL="https://git.example.org:8443/sub")
+
+        def answer(protocol, host):
+            return access.credential(settings, f"protocol={protocol}\nhost={host}\n")
+
+        self.assertIn("password=gh\n", answer("https", "github.com"))
+        self.assertIn("password=gt\n", answer("https", "git.example.org:8443"))
+        for protocol, host in (
+            ("http", "github.com"), ("https", "github.com.evil.org"), ("https", "git.example.org"), ("http", "git.example.org:8443"),
+        ):
+            self.assertEqual("", answer(protocol, host), host)
+
+    def test_an_aws_profile_needs_all_four(self):
+        all_four = {
+            "AWS_SSO_START_URL": "https://x", "AWS_SSO_REGION": "eu-north-1", "AWS_SSO_ACCOUNT_ID": "1", "AWS_SSO_ROLE_NAME": "dev",
+        }
+        text = access.aws_config(self.settings(**all_four, AWS_PROFILE="work"))
+        self.assertIn("[profile work]\nsso_session = devbox\n", text)
+        self.assertIsNone(access.aws_config(self.settings(AWS_SSO_START_URL="https://x")))
+        self.assertIn("AWS_SSO_START_URL is set, but not AWS_SSO_REGION", self.said[0])
+
+    def test_keys_are_copied_tight_and_what_was_changed_since_stays(self):
+        self.file("host/id_ed25519", "key")
+        self.file("host/known_hosts", "one")
+        os.mkdir(f"{self.dir}/host/sockets")
+        settings = self.settings(SSH_KEYS_PATH=f"{self.dir}/host")
+        access.copy_keys(settings, self.dir, None)
+        self.assertEqual(0o600, os.stat(f"{self.dir}/.ssh/id_ed25519").st_mode & 0o777)
+        self.assertEqual(0o700, os.stat(f"{self.dir}/.ssh").st_mode & 0o777)
+        self.file(".ssh/known_hosts", "one and two")
+        access.copy_keys(settings, self.dir, None)
+        self.assertEqual("one and two", pathlib.Path(self.dir, ".ssh/known_hosts").read_text())
+
+
+class Skills(Case):
+    def test_what_vanished_goes_and_nothing_else(self):
+        source, target = f"{self.dir}/repo", f"{self.dir}/skills"
+        self.file("repo/one/SKILL.md", "1")
+        self.file("repo/group/two/SKILL.md", "2")
+        self.file("repo/group/two/.git/config", "no")
+        self.file("skills/own/SKILL.md", "mine")
+        self.file("skills/two/SKILL.md", "also mine")
+        self.file("skills/stray.txt", "x")
+        skills.sync(skills.find(source), target)
+        self.assertEqual("1", pathlib.Path(target, "one/SKILL.md").read_text())
+        self.assertEqual("also mine", pathlib.Path(target, "two/SKILL.md").read_text())
+        os.unlink(f"{source}/one/SKILL.md")
+        skills.sync(skills.find(source), target)
+        self.assertEqual({"own", "two", "stray.txt", skills.LIST}, set(os.listdir(target)))
+
+    def test_two_sources_do_not_take_each_others_skills_away(self):
+        target = f"{self.dir}/skills"
+        self.file("repo/one/SKILL.md", "1")
+        self.file("omos/two/SKILL.md", "2")
+        self.file("omos/one/SKILL.md", "other")
+        for _ in range(2):
+            skills.sync(skills.find(f"{self.dir}/repo"), target)
+            skills.sync(skills.find(f"{self.dir}/omos"), target, skills.LIST_OF_OMOS, self.said.append)
+        self.assertEqual("1", pathlib.Path(target, "one/SKILL.md").read_text())
+        self.assertEqual("2", pathlib.Path(target, "two/SKILL.md").read_text())
+
+    def test_a_change_is_taken_over_and_a_forged_list_removes_nothing_outside(self):
+        target = f"{self.dir}/skills"
+        self.file("repo/one/SKILL.md", "1")
+        skills.sync(skills.find(f"{self.dir}/repo"), target)
+        self.file("repo/one/SKILL.md", "changed")
+        skills.sync(skills.find(f"{self.dir}/repo"), target)
+        self.assertEqual("changed", pathlib.Path(target, "one/SKILL.md").read_text())
+        self.file(f"skills/{skills.LIST}", '["../precious", ".", "one"]')
+        self.file("precious/x")
+        skills.sync({}, target)
+        self.assertTrue(os.path.exists(f"{self.dir}/precious/x"))
+        self.assertFalse(os.path.exists(f"{target}/one"))
+
+
+class Guard(Case):
+    def test_versions_are_ordered_by_number(self):
+        order = ["1.9.0", "1.18.2-beta.1", "1.18.2", "1.18.18"]
+        self.assertEqual(order, sorted(order[::-1], key=guard.key))
+
+    def test_the_newest_writer_of_a_database(self):
+        path = f"{self.dir}/opencode.db"
+        self.assertIsNone(guard.newest_writer(path))
+        database = sqlite3.connect(path)
+        database.execute("create table session (id text, version text)")
+        database.executemany("insert into session values (?, ?)", [("a", "1.9.0"), ("b", "1.18.20"), ("c", "local")])
+        database.commit()
+        database.close()
+        self.assertEqual("1.18.20", guard.newest_writer(path))
+        self.file("opencode.db", "no database")
+        self.assertIsNone(guard.newest_writer(path))
+
+    def test_a_hold_of_another_container_is_seen_and_a_stale_one_goes(self):
+        self.file(f"{guard.USE}1", "")
+        self.assertEqual([], guard.others(self.dir))
+        self.assertFalse(os.path.exists(f"{self.dir}/{guard.USE}1"))
+        # The first call holds the data as this container; the second one looks from another.
+        with mock.patch("devbox.place.container", return_value="2"):
+            self.assertEqual(1, len(guard.others(self.dir)))
+
+
+class Health(Case):
+    def test_what_a_server_is(self):
+        for line in ("opencode serve", "/opt/opencode/bin/opencode --print-logs web", "/x/qemu-binfmt/aarch64-binfmt-P /opt/opencode/bin/opencode opencode serve"):
+            self.assertTrue(health.is_server(line.split(" ")), line)
+        for line in ("opencode", "opencode run serve", "bash -l", "opencode attach http://x", "grep opencode serve"):
+            self.assertFalse(health.is_server(line.split(" ")), line)
+
+    def test_addresses_of_the_kernels_table(self):
+        self.assertEqual("127.0.0.1", health.readable("00000000"))
+        self.assertEqual("127.0.0.1", health.readable("0100007F"))
+        self.assertEqual("127.0.0.1", health.readable("0" * 32))
+        self.assertEqual("[::1]", health.readable("00000000000000000000000001000000"))
+
+
+class Start(Case):
+    def test_what_an_interactive_shell_is(self):
+        for line in ("bash -l", "/bin/bash", "sh -i"):
+            self.assertTrue(start.is_shell(line.split(" ")), line)
+        for line in ("bash -c true", "bash script.sh", "opencode", "bash -lc x"):
+            self.assertFalse(start.is_shell(line.split(" ")), line)
+
+    def test_the_versions_of_each_start_are_kept_and_a_change_is_told(self):
+        environ = {"HOME": self.dir}
+        with mock.patch("devbox.versions.components", return_value=[{"name": "opencode", "version": "1.0.0"}]):
+            self.assertEqual([], start.record(environ))
+            self.assertEqual([], start.record(environ))
+        with mock.patch("devbox.versions.components", return_value=[{"name": "opencode", "version": "1.0.1"}]):
+            self.assertEqual(["opencode 1.0.0 → 1.0.1"], start.record(environ))
+            self.assertEqual([], start.record(environ))
+
+    def test_the_greeting_names_what_is_lost_and_what_is_missing(self):
+        lines = "\n".join(greet.lines(self.settings(), {"HOME": self.dir}, {}, [{"name": "opencode", "version": "1.2.3"}]))
+        for part in ("opencode 1.2.3", "lost with this container: ~/.config/opencode,", "no workspace", "no provider key"):
+            self.assertIn(part, lines)
+
+
+class Versions(Case):
+    def test_packages_of_the_image(self):
+        path = self.file("packages.tsv", "git\t1:2.47\tamd64\tsha256:ab\nlibfoo\t1\tamd64\ngh\t2\tarm64\n")
+        found = versions.packages(path)
+        self.assertEqual([("git", "sha256:ab"), ("gh", None)], [(fact["name"], fact["digest"]) for fact in found])
+
+    def test_the_newest_release_among_tags(self):
+        tags = ["latest", "v1.9.9", "v1.18.18", "v1.18.18b", "v1.18.18b-omos", "base-0123", "v1.18.9c"]
+        self.assertEqual(("v1.18.18b", "1.18.18"), update.newest(tags))
+        self.assertIsNone(update.newest(["latest"]))
+        self.assertIsNone(update.notice("1.18.18", ("v1.18.18b", "1.18.18")))
+        self.assertIn("v1.18.20", update.notice("1.18.18", ("v1.18.20", "1.18.20")))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,303 @@
+//! What takes a real container, a real volume or a real peer: start times, owners, agents, proxies. The image is this
+//! tree's, which is built if it is not there.
+
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::live::xtask;
+
+/// Containers and volumes of one test, removed when it ends however it ends.
+struct Stage {
+    image: String,
+    name: String,
+}
+
+impl Stage {
+    fn new(test: &str) -> Self {
+        static IMAGE: OnceLock<String> = OnceLock::new();
+        let image = IMAGE.get_or_init(image).clone();
+        Self { image, name: format!("devbox-test-{test}-{}", std::process::id()) }
+    }
+
+    fn volume(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
+    /// `docker run --rm`, then the options, the image, and the command.
+    fn run(&self, options: &[&str], command: &[&str]) -> Output {
+        let mut docker = Command::new("docker");
+        docker.args(["run", "--rm", "--label", &self.name]).args(options).arg(&self.image).args(command);
+        docker.output().unwrap()
+    }
+
+    /// The same in the background; returns the container's name.
+    fn start(&self, name: &str, options: &[&str], command: &[&str]) -> String {
+        let name = self.volume(name);
+        let mut docker = Command::new("docker");
+        docker.args(["run", "--detach", "--name", &name, "--label", &self.name]).args(options);
+        let output = docker.arg(&self.image).args(command).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        name
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let script = format!(
+            "docker ps -aq --filter label={0} | xargs -r docker rm -f; docker volume ls -q --filter name={0} | xargs -r docker volume rm; \
+             docker network ls -q --filter name={0} | xargs -r docker network rm",
+            self.name
+        );
+        // What cannot be removed is left: the test's own result matters more.
+        let _ = Command::new("sh").args(["-c", &script]).output();
+    }
+}
+
+/// The staged image of the first variant.
+fn image() -> String {
+    for phase in [&["build-base"][..], &["build", "base"]] {
+        let (ok, text) = xtask(phase);
+        assert!(ok, "{text}");
+    }
+    // Now it only says where the image is.
+    let (_, text) = xtask(&["build", "base"]);
+    let line = text.lines().find(|line| line.contains("is there")).unwrap_or_else(|| panic!("{text}"));
+    line.split(' ').next().unwrap().to_owned()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[track_caller]
+fn says(output: &Output, part: &str) {
+    assert!(text(output).contains(part), "no {part:?} in:\n{}", text(output));
+}
+
+/// The quickest of several runs: what else the machine does only ever adds.
+fn quickest(mut run: impl FnMut()) -> Duration {
+    let time = |run: &mut dyn FnMut()| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..7).map(|_| time(&mut run)).min().unwrap()
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn the_entrypoint_is_quick_and_a_full_volume_does_not_slow_it() {
+    let stage = Stage::new("speed");
+    let data = "/home/developer/.local/share/opencode";
+    let (full, empty) = (stage.volume("full"), stage.volume("empty"));
+    let fill = "mkdir -p d && cd d && seq 100 | xargs mkdir && for d in *; do (cd $d && seq 1000 | xargs touch); done";
+    let (full, empty) = (format!("{full}:{data}"), format!("{empty}:{data}"));
+    // Both volumes get their owner here; files of root among the full one's are mended, and only once.
+    let fill = format!("cd {data} && {fill}");
+    assert!(stage.run(&["--entrypoint", "bash", "-v", &full], &["-c", &fill]).status.success());
+    let walk = "find ~/.local/share/opencode ! -user developer | wc -l; find ~/.local/share/opencode | wc -l";
+    let mended = stage.run(&["-e", "PUID=4242", "-v", &full], &["bash", "-c", walk]);
+    says(&mended, "0\n10");
+    stage.run(&["-e", "PUID=4242", "-v", &empty], &["true"]);
+    let bypass = quickest(|| drop(stage.run(&["--entrypoint", "true"], &[])));
+    let plain = quickest(|| drop(stage.run(&[], &["true"])));
+    let with_empty = quickest(|| drop(stage.run(&["-e", "PUID=4242", "-v", &empty], &["true"])));
+    let with_full = quickest(|| drop(stage.run(&["-e", "PUID=4242", "-v", &full], &["true"])));
+    println!(
+        "bypass {bypass:?}, entrypoint {plain:?}, empty volume {with_empty:?}, full volume {with_full:?}"
+    );
+    assert!(plain < bypass + Duration::from_millis(150), "{plain:?} against {bypass:?}");
+    assert!(with_full < with_empty + Duration::from_millis(100), "{with_full:?} against {with_empty:?}");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn folders_of_the_host_are_not_changed_and_their_owner_is_said() {
+    let stage = Stage::new("owner");
+    let host = tempfile::TempDir::new().unwrap();
+    std::fs::write(host.path().join("opencode.json"), "{}").unwrap();
+    let mount = format!("{}:/home/developer/.config/opencode", host.path().display());
+    let owner = || {
+        let output = Command::new("stat")
+            .args(["-c", "%u:%g"])
+            .arg(host.path().join("opencode.json"))
+            .output()
+            .unwrap();
+        text(&output)
+    };
+    let before = owner();
+    let output = stage.run(&["-e", "PUID=4242", "-v", &mount], &["true"]);
+    assert!(output.status.success());
+    says(&output, "is a folder of the host and belongs to");
+    assert_eq!(owner(), before);
+    let read_only = format!("{}:/home/developer/.pi:ro", stage.volume("pi"));
+    says(&stage.run(&["-v", &read_only], &["true"]), "/home/developer/.pi is mounted read-only");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn a_full_disk_still_gives_a_shell() {
+    let stage = Stage::new("full");
+    let options = ["--tmpfs", "/home/developer/.local/state:size=64k"];
+    let fill = "head -c 1M /dev/zero > ~/.local/state/fill 2>/dev/null; GIT_USER_NAME=Ann devbox setup; echo still here";
+    let output = stage.run(&options, &["bash", "-c", fill]);
+    assert!(output.status.success());
+    says(&output, "still here");
+    says(&output, "No space left on device");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn an_ssh_agent_of_the_host_signs_commits_in_the_container() {
+    let stage = Stage::new("agent");
+    let folder = tempfile::TempDir::new().unwrap();
+    let socket = folder.path().join("agent");
+    // An agent answers its own user only; without root this is the user that runs the test.
+    let mut agent = Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let key = folder.path().join("key");
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+    assert!(made.success());
+    let added = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).status().unwrap();
+    assert!(added.success());
+    let uid = text(&Command::new("id").arg("-u").output().unwrap()).trim().to_owned();
+    let mount = format!("{}:/run/ssh-agent", socket.display());
+    let public =
+        format!("GIT_SIGNING_KEY={}", std::fs::read_to_string(key.with_extension("pub")).unwrap().trim());
+    let user = format!("{uid}:{uid}");
+    let mut options = vec!["-v", &mount, "-e", "SSH_AUTH_SOCK=/run/ssh-agent", "-e", &public];
+    options.extend(["-e", "GIT_USER_NAME=Ann", "-e", "GIT_USER_EMAIL=ann@example.org"]);
+    // Root's agent answers root: a root in name only, as --cap-drop ALL makes it.
+    options.extend(if uid == "0" { ["--cap-drop", "ALL"] } else { ["--user", &user] });
+    let script = "devbox doctor | grep 'ssh agent'; cd /tmp && git init -q r && cd r && git commit -q --allow-empty -m m &&
+        git cat-file commit HEAD";
+    let output = stage.run(&options, &["bash", "-c", script]);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    says(&output, "1 keys");
+    says(&output, "BEGIN SSH SIGNATURE");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn the_health_check_notices_a_server_that_hangs() {
+    let stage = Stage::new("health");
+    let name = stage.start("server", &["-e", "OPENCODE_SERVER_PASSWORD=secret"], &["opencode", "serve"]);
+    let exec =
+        |command: &[&str]| Command::new("docker").args(["exec", &name]).args(command).output().unwrap();
+    let healthy = (0..60).any(|_| {
+        std::thread::sleep(Duration::from_secs(1));
+        text(&exec(&["devbox", "health"])).contains("serving")
+    });
+    assert!(healthy, "{}", text(&exec(&["devbox", "health"])));
+    assert!(exec(&["bash", "-c", "kill -STOP $(pgrep -x opencode)"]).status.success());
+    let output = exec(&["devbox", "health"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    says(&output, "does not answer as healthy");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn aws_login_shows_a_code_for_any_browser() {
+    let stage = Stage::new("aws");
+    // The service that hands out codes, as the AWS SDK's model describes it, in the same container.
+    let server = r#"
+import http.server, json
+asked = []
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, body = 200, {}
+        if self.path == "/client/register":
+            body = {"clientId": "i", "clientSecret": "s", "clientIdIssuedAt": 0, "clientSecretExpiresAt": 4102444800}
+        elif self.path == "/device_authorization":
+            url = "https://device.example.org/"
+            body = {"deviceCode": "d", "userCode": "ABCD-EFGH", "verificationUri": url,
+                    "verificationUriComplete": url + "?user_code=ABCD-EFGH", "expiresIn": 600, "interval": 1}
+        elif not asked:
+            # Nobody has entered the code yet.
+            asked.append(1)
+            status, body = 400, {"error": "authorization_pending", "__type": "AuthorizationPendingException"}
+        else:
+            body = {"accessToken": "smoke-token", "tokenType": "Bearer", "expiresIn": 600}
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"#;
+    let script = "python3 -c \"$SERVER\" & sleep 1; devbox aws-login && cat ~/.aws/sso/cache/*.json";
+    let server = format!("SERVER={server}");
+    let options = [
+        "--network=none",
+        "-e",
+        &server,
+        "-e",
+        "AWS_ENDPOINT_URL_SSO_OIDC=http://127.0.0.1:8000",
+        "-e",
+        "AWS_SSO_START_URL=https://example.awsapps.com/start",
+        "-e",
+        "AWS_SSO_REGION=eu-north-1",
+        "-e",
+        "AWS_SSO_ACCOUNT_ID=123456789012",
+        "-e",
+        "AWS_SSO_ROLE_NAME=developer",
+    ];
+    let output = stage.run(&options, &["bash", "-c", script]);
+    says(&output, "ABCD-EFGH");
+    says(&output, "smoke-token");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn the_egress_example_lets_named_hosts_through_and_no_others() {
+    let stage = Stage::new("egress");
+    let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").unwrap();
+    let debian = format!("DEBIAN_IMAGE={}/debian:trixie-slim", repository.split('/').next().unwrap());
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/egress");
+    let docker = |args: &[&str]| {
+        let output = Command::new("docker").args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+        text(&output)
+    };
+    let (proxy, inside) = (stage.volume("proxy"), stage.volume("inside"));
+    docker(&["build", "-q", "-t", &proxy, "--build-arg", &debian, folder.to_str().unwrap()]);
+    docker(&["network", "create", "--internal", &inside]);
+    let list = format!("{}/allowed-hosts:/etc/tinyproxy/allowed-hosts:ro", folder.display());
+    docker(&[
+        "run",
+        "-d",
+        "--name",
+        &proxy,
+        "--label",
+        &stage.name,
+        "-v",
+        &list,
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        &proxy,
+    ]);
+    docker(&["network", "connect", &inside, &proxy]);
+    let url = format!("HTTPS_PROXY=http://{proxy}:8888");
+    // The answer to CONNECT tells the two apart; whether the certificate is trusted is the host's affair.
+    let ask = |host: &str| {
+        let curl = format!("curl -sk -o /dev/null -w '%{{http_connect}}\\n' -m 20 https://{host}/");
+        text(&stage.run(&["--network", &inside, "-e", &url], &["bash", "-c", &curl]))
+    };
+    assert_eq!(ask("registry.npmjs.org").trim(), "200");
+    assert_eq!(ask("deb.debian.org").trim(), "403");
+    let direct = "curl -sk --noproxy '*' -m 5 https://registry.npmjs.org/ || echo no way out";
+    says(&stage.run(&["--network", &inside], &["bash", "-c", direct]), "no way out");
+    docker(&["rm", "-f", &proxy]);
+    docker(&["rmi", "-f", &proxy]);
+}
