@@ -11,6 +11,8 @@ from devbox.table import Settings
 # Their terminal interfaces take two to six seconds to end by themselves.
 AGENTS = ("opencode", "pi")
 GRACE_SECONDS = 0.2
+# The model that mempalace embeds text with, where the image was built with its host in reach.
+MODEL = "/opt/mempalace-models/all-MiniLM-L6-v2"
 SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 
 
@@ -71,6 +73,7 @@ def setup(settings, environ):
     access.git(settings, environ)
     access.aws(settings, environ)
     skills.deploy(settings, environ)
+    embedding_model(environ)
     return record(environ)
 
 
@@ -86,6 +89,14 @@ def record(environ):
     if now != before and place.writable(os.path.dirname(path)):
         write(path, json.dumps(now, indent=2) + "\n", 0o644)
     return [f"{name} {before[name]} → {version}" for name, version in now.items() if before.get(name, version) != version]
+
+
+def embedding_model(environ):
+    """Puts the image's model where chromadb looks for one before it downloads it; one that is there already stays."""
+    wanted = f"{environ['HOME']}/.cache/chroma/onnx_models/{os.path.basename(MODEL)}"
+    there = os.path.exists(f"{MODEL}/onnx/model.onnx")
+    if there and not os.path.lexists(wanted) and place.writable(os.path.dirname(wanted)):
+        os.symlink(MODEL, wanted)
 
 
 def state(environ):
