@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::addresses;
 use crate::ctx::Ctx;
 use crate::locks;
 use crate::model::availability::{Evidence, Verdict, judge};
@@ -206,8 +207,8 @@ impl Supply {
         fs::create_dir_all(&known).with_context(|| format!("cannot create {known}"))?;
         Ok(Self {
             web: Web::new(ctx.settings.http_timeout),
-            npm_registry: ctx.settings.npm_registry.clone(),
-            pypi_index: ctx.settings.pypi_index.clone(),
+            npm_registry: addresses::npm_registry(ctx)?,
+            pypi_index: addresses::pypi_index(ctx)?,
             quiet: ctx.runner.quiet,
             known,
             read: AtomicUsize::new(0),
