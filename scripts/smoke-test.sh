@@ -381,9 +381,9 @@ check 'git has identity and credentials' uses_git
 check 'SSH keys are tight and any user has SSH' keeps_keys_tight
 check 'completions cost nothing at the start' completes_late
 check 'health check and dev container metadata are there' has_metadata
-check 'doctor talks to mempalace' says '^ok +mcp mempalace +mempalace ' inside 'devbox doctor'
-check 'doctor works offline' says '^note dns ' run --network none "$image" devbox doctor
-check 'mempalace answers offline' says '^ok +mcp mempalace ' run --network none "$image" devbox doctor
+check 'doctor talks to mempalace' says '^ok +mcp mempalace +mempalace ' inside 'devbox doctor --wait 400'
+check 'doctor works offline' says '^note dns ' run --network none "$image" devbox doctor --wait 1
+check 'mempalace answers offline' says '^ok +mcp mempalace ' run --network none "$image" devbox doctor --wait 400
 check 'update-check cannot tell offline' exits 3 run --network none "$image" devbox update-check
 check 'update-check finds a newer image' finds_a_newer_image
 check 'the palace lies in its volume' says '^/home/developer/.mempalace/palace$' inside \

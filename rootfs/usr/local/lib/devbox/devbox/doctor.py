@@ -1,5 +1,6 @@
 """`devbox doctor`: one line for each thing that work depends on. Exit code 1 if one of them is broken."""
 
+import functools
 import json
 import os
 import select
@@ -11,8 +12,8 @@ import time
 from devbox import access, config, greet, place
 
 OK, NOTE, BAD = "ok", "note", "BAD"
-# An emulated Python server takes its time.
-PATIENCE = 60
+# For an MCP server to answer; one that runs under emulation needs minutes.
+WAIT_SECONDS = 30
 
 
 def mounts(settings, environ):
@@ -95,7 +96,7 @@ def keys(settings, environ):
         yield NOTE, "keys", "none: set a provider's key, or run `opencode auth login`"
 
 
-def servers(settings, environ):
+def servers(settings, environ, wait):
     """Every MCP server of the configuration as opencode would see it, old entries of the user's files included."""
     merged = {}
     for _, layer in config.layers(settings, environ, os.getcwd(), shutil.which):
@@ -107,7 +108,7 @@ def servers(settings, environ):
         elif server.get("type") == "remote":
             yield remote(label, server)
         else:
-            yield local(label, server, environ)
+            yield local(label, server, environ, wait)
 
 
 INITIALIZE = {
@@ -133,7 +134,7 @@ def substitute(value, environ):
     return re.sub(r"\{file:([^}]+)\}", content, value)
 
 
-def local(label, server, environ):
+def local(label, server, environ, wait):
     command = server.get("command") or ["?"]
     if not shutil.which(command[0], path=environ.get("PATH")):
         return BAD, label, f"{command[0]}: there is no such command"
@@ -145,7 +146,7 @@ def local(label, server, environ):
     try:
         child.stdin.write(json.dumps(INITIALIZE) + "\n")
         child.stdin.flush()
-        answer = first_answer(child, start + PATIENCE)
+        answer = first_answer(child, start + wait)
     except OSError:
         answer = None
     finally:
@@ -229,21 +230,23 @@ def clock(head):
 
 
 def run(argv, environ):
-    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
 
 def last(text):
     return text.strip().splitlines()[-1] if text and text.strip() else ""
 
 
-def main(settings, environ):
+def main(settings, environ, wait=WAIT_SECONDS):
     worst = 0
-    for check in (mounts, folders, ssh, git, keys, servers, network):
+    waiting = functools.partial(servers, wait=wait)
+    for check in (mounts, folders, ssh, git, keys, waiting, network):
         try:
             for status, name, text in check(settings, environ):
                 print(f"{status:<5}{name:<16} {text}", flush=True)
                 worst = max(worst, status == BAD)
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"{BAD:<5}{check.__name__:<16} {error}", flush=True)
+            name = getattr(check, "__name__", "mcp")
+            print(f"{BAD:<5}{name:<16} {error}", flush=True)
             worst = 1
     return int(worst)

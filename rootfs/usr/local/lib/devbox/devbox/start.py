@@ -24,8 +24,11 @@ def main(argv):
     settings = Settings(environ)
     try:
         if os.getuid() == 0:
+            # Copies the keys too: only root can read what belongs to another user of the host.
             become_user(settings, environ)
-        updated = setup(settings, environ)
+            updated = prepare(settings, environ)
+        else:
+            updated = setup(settings, environ)
     except Refusal as refusal:
         say(refusal)
         return 64
@@ -58,7 +61,13 @@ def become_user(settings, environ):
 
 
 def setup(settings, environ):
-    """What the user's processes need; the same at each start, and harmless to repeat. Returns what was updated."""
+    """All that the user can do without root; the same at each start, and harmless to repeat. Returns what was updated."""
+    place.prepare(environ)
+    access.copy_keys(settings, environ["HOME"], None)
+    return prepare(settings, environ)
+
+
+def prepare(settings, environ):
     os.umask(0o022)
     place.prepare(environ)
     settings.check()
@@ -68,8 +77,6 @@ def setup(settings, environ):
     if place.writable(state(environ)):
         for name in ("bash", "devbox", "ssh"):
             os.makedirs(f"{state(environ)}/{name}", mode=0o700, exist_ok=True)
-    if os.getuid() != 0 and not os.path.isdir(f"{environ['HOME']}/.ssh"):
-        access.copy_keys(settings, environ["HOME"], None)
     access.git(settings, environ)
     access.aws(settings, environ)
     skills.deploy(settings, environ)
