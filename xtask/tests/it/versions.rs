@@ -13,7 +13,7 @@ fn contains(text: &str, parts: &[&str]) {
     }
 }
 
-/// The live gap: a version that one platform does not have.
+/// A gap that was met: a version that one platform does not have.
 #[test]
 fn a_version_that_lacks_a_platform_is_refused_and_the_complete_one_is_named() {
     let world = World::new();
