@@ -89,10 +89,11 @@ pub enum Depth {
     Bytes,
 }
 
-/// Everything that the locks name, for the platforms of this run. `read` gives the text of a file of the tree.
+/// Everything that the locks name for some platforms. `read` gives the text of a file of the tree.
 pub fn closure(
     ctx: &Ctx,
     components: &[&Component],
+    platforms: &[Platform],
     read: &dyn Fn(&str) -> Result<String>,
 ) -> Result<Vec<Need>> {
     let mut needs = Vec::new();
@@ -103,7 +104,7 @@ pub fn closure(
                 let path = format!("{}/package-lock.json", component.npm_folder());
                 let lock = Lock::parse(&read(&path)?).context(path)?;
                 let mut packages: BTreeMap<Package, BTreeSet<Platform>> = BTreeMap::new();
-                for platform in &ctx.platforms {
+                for platform in platforms {
                     for package in lock.packages(*platform) {
                         packages.entry(package).or_default().insert(*platform);
                     }
@@ -118,21 +119,21 @@ pub fn closure(
             Source::Pypi(_) if done.insert(component.python_lock()) => {
                 let path = format!("{}.txt", component.python_lock());
                 for pin in python_lock::parse(&read(&path)?).context(path)? {
-                    let mut platforms = BTreeSet::new();
-                    for platform in &ctx.platforms {
+                    let mut wanting = BTreeSet::new();
+                    for platform in platforms {
                         if pin.applies(*platform)? {
-                            platforms.insert(*platform);
+                            wanting.insert(*platform);
                         }
                     }
                     // Components share a lock; what none of them names belongs to the first.
                     let own = components.iter().find(|it| it.source == Source::Pypi(pin.name.clone()));
                     let component = own.unwrap_or(component).name.clone();
                     let item = Item::Python { project: pin.name, version: pin.version, hashes: pin.hashes };
-                    needs.push(Need { component, item, platforms });
+                    needs.push(Need { component, item, platforms: wanting });
                 }
             }
             Source::Pypi(_) => {}
-            Source::Gitea(_) => needs.extend(releases(ctx, component, read)?),
+            Source::Gitea(_) => needs.extend(releases(ctx, component, platforms, read)?),
         }
     }
     needs.retain(|need| !need.platforms.is_empty());
@@ -140,7 +141,12 @@ pub fn closure(
 }
 
 /// The locked release files of a component; none as long as it is not locked.
-fn releases(ctx: &Ctx, component: &Component, read: &dyn Fn(&str) -> Result<String>) -> Result<Vec<Need>> {
+fn releases(
+    ctx: &Ctx,
+    component: &Component,
+    platforms: &[Platform],
+    read: &dyn Fn(&str) -> Result<String>,
+) -> Result<Vec<Need>> {
     let text = read(&component.checksums())?;
     let checksums = release_lock::checksums(&text);
     let Some(version) =
@@ -150,7 +156,7 @@ fn releases(ctx: &Ctx, component: &Component, read: &dyn Fn(&str) -> Result<Stri
     };
     let address = locks::release_address(ctx, component, version)?;
     let mut needs = Vec::new();
-    for platform in &ctx.platforms {
+    for platform in platforms {
         let file = release_lock::file(&component.name, *platform);
         let Some(sum) = checksums.get(file.as_str()) else { continue };
         let item = Item::Release { url: format!("{address}/{file}"), checksum: Checksum::sha256(sum)? };
@@ -159,7 +165,7 @@ fn releases(ctx: &Ctx, component: &Component, read: &dyn Fn(&str) -> Result<Stri
     Ok(needs)
 }
 
-/// A component's own files in one version, before that is locked.
+/// A component's own files in one version, before that is locked: for all platforms, since a lock is for all of them.
 pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
     let npm = |name: &String, release: Option<&String>| Item::Npm {
         package: Package { name: name.clone(), version: version.to_owned(), integrity: String::new() },
@@ -172,10 +178,10 @@ pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
     };
     match &component.source {
         Source::Npm(package) if component.binaries.is_empty() => {
-            vec![need(npm(package, None), &ctx.platforms)]
+            vec![need(npm(package, None), &ctx.config.platforms)]
         }
         Source::Npm(package) => {
-            let binaries = component.binaries.iter().filter(|(platform, _)| ctx.platforms.contains(platform));
+            let binaries = component.binaries.iter();
             binaries.map(|(platform, name)| need(npm(name, Some(package)), &[*platform])).collect()
         }
         Source::Pypi(project) => {
@@ -184,7 +190,7 @@ pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
                 version: version.to_owned(),
                 hashes: BTreeSet::new(),
             };
-            vec![need(item, &ctx.platforms)]
+            vec![need(item, &ctx.config.platforms)]
         }
         Source::Gitea(_) => Vec::new(),
     }
