@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.parse
 
 from devbox import access, config, greet, place
 
@@ -194,8 +195,20 @@ def remote(label, server):
         return NOTE, label, f"{server['url']}: {error}"
 
 
+def registry_host():
+    """A host that an agent's container has to reach in any case: the one that npm installs from."""
+    try:
+        told = subprocess.run(["npm", "config", "get", "registry"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return urllib.parse.urlsplit(told.strip()).hostname
+
+
 def network(settings, environ):
-    host = "registry.npmjs.org"
+    host = registry_host()
+    if not host:
+        yield NOTE, "dns", "npm names no registry, so there is no host to try"
+        return
     try:
         socket.getaddrinfo(host, 443)
     except OSError as error:
