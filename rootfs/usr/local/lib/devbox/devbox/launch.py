@@ -40,6 +40,9 @@ def main(name, argv):
                 # Its agents work side by side, which opencode has to be told to allow.
                 environ.setdefault("OPENCODE_EXPERIMENTAL_BACKGROUND_SUBAGENTS", "true")
             guard.watch(environ, version(name))
+            # With a plugin, opencode waits for its packages; npm by itself gives up on an absent network after 70 s.
+            environ.setdefault("NPM_CONFIG_FETCH_RETRY_MINTIMEOUT", "500")
+            environ.setdefault("NPM_CONFIG_FETCH_RETRY_MAXTIMEOUT", "1000")
         password(settings, environ, argv)
     elif name == "pi":
         pi_keys(settings, environ)
