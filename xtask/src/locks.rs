@@ -48,6 +48,21 @@ pub fn release_address(ctx: &Ctx, component: &Component, version: &str) -> Resul
     Ok(format!("{address}/v{version}"))
 }
 
+/// The programs that resolve locks, in the ignored state folder.
+pub fn toolbox(ctx: &Ctx, web: &Web) -> Result<Toolbox> {
+    fs::create_dir_all(ctx.state_dir()).with_context(|| format!("cannot create {}", ctx.state_dir()))?;
+    let settings = &ctx.settings;
+    toolbox::open(
+        &ctx.runner,
+        web,
+        &settings.pypi_index,
+        &ctx.state_dir(),
+        &ctx.read(TOOLS)?,
+        settings.ca_bundle.as_deref(),
+    )
+    .context("cannot get the tools that resolve locks")
+}
+
 /// Resolves the locks of components. With `upgrade`, what is there is no starting point: everything below the pinned
 /// versions is taken as new as it may be.
 pub fn resolve(
@@ -56,18 +71,8 @@ pub fn resolve(
     versions: &Versions,
     upgrade: bool,
 ) -> Result<Vec<Edit>> {
-    fs::create_dir_all(ctx.state_dir()).with_context(|| format!("cannot create {}", ctx.state_dir()))?;
-    let settings = &ctx.settings;
-    let web = Web::new(settings.http_timeout);
-    let toolbox = toolbox::open(
-        &ctx.runner,
-        &web,
-        &settings.pypi_index,
-        &ctx.state_dir(),
-        &ctx.read(TOOLS)?,
-        settings.ca_bundle.as_deref(),
-    )
-    .context("cannot get the tools that resolve locks")?;
+    let web = Web::new(ctx.settings.http_timeout);
+    let toolbox = toolbox(ctx, &web)?;
     let scratch = tempfile::tempdir_in(ctx.state_dir())?;
     let resolver = Resolver {
         ctx,
