@@ -55,6 +55,9 @@ pub struct Ctx {
     pub optional_answers: OnceCell<Vec<String>>,
     /// The base, once it was found in the registry: a content key never changes its meaning.
     pub base: RefCell<Option<Base>>,
+    /// Addresses that the tools were asked for, once.
+    pub npm_registry: OnceCell<String>,
+    pub pypi_index: OnceCell<String>,
     /// Verdicts that passed, by image and suite.
     pub passed: RefCell<HashMap<(String, String), Verdict>>,
 }
@@ -74,11 +77,11 @@ pub struct Settings {
     /// Base address of Docker Hub's API.
     pub hub_url: String,
     /// The npm registry, as npm itself is told of it.
-    pub npm_registry: String,
+    pub npm_registry: Option<String>,
     /// The Python package index (its "simple" API), as pip itself is told of it.
-    pub pypi_index: String,
+    pub pypi_index: Option<String>,
     /// Debian's security archive.
-    pub debian_security: String,
+    pub debian_security: Option<String>,
     /// The Gitea server that holds this project, its repository there (`owner/name`), and a token.
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
@@ -119,6 +122,8 @@ impl Ctx {
             holder: process::holder(),
             optional_answers: OnceCell::new(),
             base: RefCell::default(),
+            npm_registry: OnceCell::new(),
+            pypi_index: OnceCell::new(),
             passed: RefCell::default(),
             release_tag: match cli.release_tag {
                 Some(tag) => Some(tag),
@@ -237,13 +242,10 @@ impl Settings {
             ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,
             hub_token: secret("DOCKERHUB_TOKEN")?,
-            npm_registry: address(
-                &["npm_config_registry", "NPM_CONFIG_REGISTRY"],
-                "https://registry.npmjs.org",
-            ),
-            pypi_index: address(&["PIP_INDEX_URL"], "https://pypi.org/simple"),
+            npm_registry: address(&["npm_config_registry", "NPM_CONFIG_REGISTRY"]),
+            pypi_index: address(&["PIP_INDEX_URL"]),
             hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
-            debian_security: address(&["DEBIAN_SECURITY_URL"], "http://deb.debian.org/debian-security"),
+            debian_security: address(&["DEBIAN_SECURITY_URL"]),
             // A runner of Gitea names its server and repository as GitHub's does.
             gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
@@ -265,8 +267,8 @@ fn first(names: &[&str]) -> Option<String> {
 }
 
 /// The address that the first of these variables holds, without a slash at its end.
-fn address(names: &[&str], default: &str) -> String {
-    first(names).as_deref().unwrap_or(default).trim_end_matches('/').to_owned()
+fn address(names: &[&str]) -> Option<String> {
+    first(names).map(|address| address.trim_end_matches('/').to_owned())
 }
 
 /// A whole number of seconds from the environment.

@@ -12,7 +12,9 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::ctx::Ctx;
 use crate::missing;
-use crate::model::promotion::{LEASE_SECONDS, Lease, LeaseState, Ledger, Move, Outcome, Promotion, Standing};
+use crate::model::promotion::{
+    LEASE_SECONDS, Lease, LeaseState, Ledger, Move, Outcome, Promotion, Standing, UNDO_SECONDS,
+};
 use crate::model::reference::Repository;
 use crate::tools::registry::Place;
 use crate::tools::{crane, process};
@@ -123,26 +125,27 @@ impl<'a> Books<'a> {
         // Registries cannot compare and swap: of two that wrote at once, the last one stands, and both look after a
         // time in which the other's write has arrived.
         thread::sleep(self.settle());
-        self.assert_mine()
+        self.lease_left().map(drop)
     }
 
     fn settle(&self) -> Duration {
         Duration::from_millis(if self.repository.is_loopback() { 100 } else { 2000 })
     }
 
-    /// Fails if another run has taken the lease, or its time is nearly over.
-    fn assert_mine(&self) -> Result<()> {
+    /// What is left of this run's lease; fails if another run has taken it, or too little is left to move tags and to
+    /// take them back.
+    fn lease_left(&self) -> Result<Duration> {
         if self.ctx.runner.dry_run {
-            return Ok(());
+            return Ok(Duration::from_secs(LEASE_SECONDS));
         }
-        let lease = self.read()?.1.lease;
-        let mine =
-            lease.filter(|lease| lease.holder == self.ctx.holder && lease.expires > process::now() + 30);
-        mine.map(drop).ok_or_else(|| {
-            missing(
+        let mine = self.read()?.1.lease.filter(|lease| lease.holder == self.ctx.holder);
+        let left = mine.map_or(0, |lease| lease.expires.saturating_sub(process::now()));
+        if left < UNDO_SECONDS + 30 {
+            return Err(missing(
                 "another release took the lease, or this one ran out: run the same command again".to_owned(),
-            )
-        })
+            ));
+        }
+        Ok(Duration::from_secs(left))
     }
 
     /// Makes the moves of the promotion that was begun. On failure nothing floating stays half moved, or the error
@@ -156,10 +159,14 @@ impl<'a> Books<'a> {
                 promotion.release
             )));
         }
-        self.assert_mine()?;
+        // Nobody else may move a tag as long as this run does: all of it fits into what is left of the lease.
+        let left = self.lease_left()?;
+        self.ctx.runner.begin(left - Duration::from_secs(UNDO_SECONDS));
         if let Err(error) = self.move_floating_tags(&promotion) {
+            self.ctx.runner.begin(Duration::from_secs(UNDO_SECONDS));
             return Err(self.take_back(&promotion, error));
         }
+        self.ctx.runner.begin(Duration::from_secs(UNDO_SECONDS));
         if promotion.moves.iter().any(|it| it.floating) {
             self.ledger.latest = Some(promotion.release);
         }

@@ -13,6 +13,7 @@
 //! `model` is pure; `tools` reach one outside system each; `phase` holds one file per subcommand and reads like
 //! the release checklist. `state` asks the registry what exists for this tree.
 
+pub mod addresses;
 pub mod cli;
 pub mod ctx;
 pub mod disk;

@@ -9,6 +9,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 
+use crate::addresses;
 use crate::ctx::Ctx;
 use crate::model::component::{Component, Source};
 use crate::model::dockerfile::arg_default;
@@ -48,19 +49,14 @@ pub fn release_address(ctx: &Ctx, component: &Component, version: &str) -> Resul
     Ok(format!("{address}/v{version}"))
 }
 
-/// The programs that resolve locks, in the ignored state folder.
-pub fn toolbox(ctx: &Ctx, web: &Web) -> Result<Toolbox> {
-    fs::create_dir_all(ctx.state_dir()).with_context(|| format!("cannot create {}", ctx.state_dir()))?;
-    let settings = &ctx.settings;
-    toolbox::open(
-        &ctx.runner,
-        web,
-        &settings.pypi_index,
-        &ctx.state_dir(),
-        &ctx.read(TOOLS)?,
-        settings.ca_bundle.as_deref(),
-    )
-    .context("cannot get the tools that resolve locks")
+/// The tools that resolve locks.
+pub fn toolbox(ctx: &Ctx) -> Result<Toolbox> {
+    let state = ctx.state_dir();
+    fs::create_dir_all(&state).with_context(|| format!("cannot create {state}"))?;
+    let web = Web::new(ctx.settings.http_timeout);
+    let (index, ca) = (addresses::pypi_index(ctx)?, ctx.settings.ca_bundle.as_deref());
+    toolbox::open(&ctx.runner, &web, &index, &state, &ctx.read(TOOLS)?, ca)
+        .context("cannot get the tools that resolve locks")
 }
 
 /// Resolves the locks of components. With `upgrade`, what is there is no starting point: everything below the pinned
@@ -71,8 +67,8 @@ pub fn resolve(
     versions: &Versions,
     upgrade: bool,
 ) -> Result<Vec<Edit>> {
+    let toolbox = toolbox(ctx)?;
     let web = Web::new(ctx.settings.http_timeout);
-    let toolbox = toolbox(ctx, &web)?;
     let scratch = tempfile::tempdir_in(ctx.state_dir())?;
     let resolver = Resolver {
         ctx,
@@ -152,7 +148,7 @@ impl Resolver<'_> {
             "--package-lock-only",
             "--omit-lockfile-registry-resolved",
         ];
-        let registry = format!("--registry={}/", self.ctx.settings.npm_registry);
+        let registry = format!("--registry={}/", addresses::npm_registry(self.ctx)?);
         let quiet = [registry.as_str(), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         let Err(error) = self.ctx.runner.read(&self.toolbox.npm(args).args(quiet)) else { return Ok(()) };
         match npm_lock::unresolved(&error.to_string()) {
@@ -202,7 +198,7 @@ impl Resolver<'_> {
         let before = self.read(&format!("{lock}.txt"));
         // What the output file holds, uv prefers.
         fs::write(&target, if self.upgrade { "" } else { &before })?;
-        let index = format!("{}/", self.ctx.settings.pypi_index);
+        let index = format!("{}/", addresses::pypi_index(self.ctx)?);
         // Any Python will do to run uv's resolver, which is told for which one to resolve; it shall not fetch that.
         let python = ["--python", "python3", "--no-python-downloads", "--python-version", PYTHON];
         let args = ["pip", "compile", "--quiet", "--no-config", "--universal"];

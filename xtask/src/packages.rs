@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::addresses;
 use crate::ctx::Ctx;
 use crate::model::command::Cmd;
 use crate::model::deb_version;
@@ -67,10 +68,13 @@ pub fn security_updates(ctx: &Ctx) -> Result<Vec<Update>> {
         found.into_iter().next_back().with_context(|| format!("{latest} has no record of its packages"))?;
     let lists: Lists = serde_json::from_value(document)?;
     let web = Web::new(ctx.settings.http_timeout);
+    let archive =
+        ctx.settings.debian_security.clone().or_else(|| addresses::debian_archive(ctx, "Debian-Security"));
+    let archive = archive.context("apt knows no security archive of Debian here: set DEBIAN_SECURITY_URL")?;
     let suite = format!("{}-security", ctx.config.debian.suite);
     let mut updates: BTreeMap<String, Update> = BTreeMap::new();
     for (platform, list) in lists {
-        let newest = debian::packages(&web, &ctx.settings.debian_security, &suite, platform.arch())?;
+        let newest = debian::packages(&web, &archive, &suite, platform.arch())?;
         for (package, has, newest) in behind(&list, &newest) {
             let update = Update { package: package.clone(), has, newest, platforms: BTreeSet::new() };
             updates.entry(package).or_insert(update).platforms.insert(platform);

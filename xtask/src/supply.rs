@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::addresses;
 use crate::ctx::Ctx;
 use crate::locks;
 use crate::model::availability::{Evidence, Verdict, judge};
@@ -88,10 +89,11 @@ pub enum Depth {
     Bytes,
 }
 
-/// Everything that the locks name, for the platforms of this run. `read` gives the text of a file of the tree.
+/// Everything that the locks name for some platforms. `read` gives the text of a file of the tree.
 pub fn closure(
     ctx: &Ctx,
     components: &[&Component],
+    platforms: &[Platform],
     read: &dyn Fn(&str) -> Result<String>,
 ) -> Result<Vec<Need>> {
     let mut needs = Vec::new();
@@ -102,7 +104,7 @@ pub fn closure(
                 let path = format!("{}/package-lock.json", component.npm_folder());
                 let lock = Lock::parse(&read(&path)?).context(path)?;
                 let mut packages: BTreeMap<Package, BTreeSet<Platform>> = BTreeMap::new();
-                for platform in &ctx.platforms {
+                for platform in platforms {
                     for package in lock.packages(*platform) {
                         packages.entry(package).or_default().insert(*platform);
                     }
@@ -117,21 +119,21 @@ pub fn closure(
             Source::Pypi(_) if done.insert(component.python_lock()) => {
                 let path = format!("{}.txt", component.python_lock());
                 for pin in python_lock::parse(&read(&path)?).context(path)? {
-                    let mut platforms = BTreeSet::new();
-                    for platform in &ctx.platforms {
+                    let mut wanting = BTreeSet::new();
+                    for platform in platforms {
                         if pin.applies(*platform)? {
-                            platforms.insert(*platform);
+                            wanting.insert(*platform);
                         }
                     }
                     // Components share a lock; what none of them names belongs to the first.
                     let own = components.iter().find(|it| it.source == Source::Pypi(pin.name.clone()));
                     let component = own.unwrap_or(component).name.clone();
                     let item = Item::Python { project: pin.name, version: pin.version, hashes: pin.hashes };
-                    needs.push(Need { component, item, platforms });
+                    needs.push(Need { component, item, platforms: wanting });
                 }
             }
             Source::Pypi(_) => {}
-            Source::Gitea(_) => needs.extend(releases(ctx, component, read)?),
+            Source::Gitea(_) => needs.extend(releases(ctx, component, platforms, read)?),
         }
     }
     needs.retain(|need| !need.platforms.is_empty());
@@ -139,7 +141,12 @@ pub fn closure(
 }
 
 /// The locked release files of a component; none as long as it is not locked.
-fn releases(ctx: &Ctx, component: &Component, read: &dyn Fn(&str) -> Result<String>) -> Result<Vec<Need>> {
+fn releases(
+    ctx: &Ctx,
+    component: &Component,
+    platforms: &[Platform],
+    read: &dyn Fn(&str) -> Result<String>,
+) -> Result<Vec<Need>> {
     let text = read(&component.checksums())?;
     let checksums = release_lock::checksums(&text);
     let Some(version) =
@@ -149,7 +156,7 @@ fn releases(ctx: &Ctx, component: &Component, read: &dyn Fn(&str) -> Result<Stri
     };
     let address = locks::release_address(ctx, component, version)?;
     let mut needs = Vec::new();
-    for platform in &ctx.platforms {
+    for platform in platforms {
         let file = release_lock::file(&component.name, *platform);
         let Some(sum) = checksums.get(file.as_str()) else { continue };
         let item = Item::Release { url: format!("{address}/{file}"), checksum: Checksum::sha256(sum)? };
@@ -158,7 +165,7 @@ fn releases(ctx: &Ctx, component: &Component, read: &dyn Fn(&str) -> Result<Stri
     Ok(needs)
 }
 
-/// A component's own files in one version, before that is locked.
+/// A component's own files in one version, before that is locked: for all platforms, since a lock is for all of them.
 pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
     let npm = |name: &String, release: Option<&String>| Item::Npm {
         package: Package { name: name.clone(), version: version.to_owned(), integrity: String::new() },
@@ -171,10 +178,10 @@ pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
     };
     match &component.source {
         Source::Npm(package) if component.binaries.is_empty() => {
-            vec![need(npm(package, None), &ctx.platforms)]
+            vec![need(npm(package, None), &ctx.config.platforms)]
         }
         Source::Npm(package) => {
-            let binaries = component.binaries.iter().filter(|(platform, _)| ctx.platforms.contains(platform));
+            let binaries = component.binaries.iter();
             binaries.map(|(platform, name)| need(npm(name, Some(package)), &[*platform])).collect()
         }
         Source::Pypi(project) => {
@@ -183,7 +190,7 @@ pub fn own_files(ctx: &Ctx, component: &Component, version: &str) -> Vec<Need> {
                 version: version.to_owned(),
                 hashes: BTreeSet::new(),
             };
-            vec![need(item, &ctx.platforms)]
+            vec![need(item, &ctx.config.platforms)]
         }
         Source::Gitea(_) => Vec::new(),
     }
@@ -206,8 +213,8 @@ impl Supply {
         fs::create_dir_all(&known).with_context(|| format!("cannot create {known}"))?;
         Ok(Self {
             web: Web::new(ctx.settings.http_timeout),
-            npm_registry: ctx.settings.npm_registry.clone(),
-            pypi_index: ctx.settings.pypi_index.clone(),
+            npm_registry: addresses::npm_registry(ctx)?,
+            pypi_index: addresses::pypi_index(ctx)?,
             quiet: ctx.runner.quiet,
             known,
             read: AtomicUsize::new(0),

@@ -21,7 +21,7 @@ use crate::tools::{npm, pypi};
 #[derive(Debug, Default)]
 pub struct Upstream {
     pub published: Vec<Version>,
-    /// Those whose metadata names a file for every platform of this run.
+    /// Those whose metadata names a file for every platform.
     pub whole: Vec<Version>,
     /// When versions were published, where the registry tells.
     pub times: BTreeMap<Version, Timestamp>,
@@ -44,7 +44,7 @@ pub fn locked(
     versions.insert(component.name.clone(), to.to_string());
     let edits = locks::resolve(ctx, &[component], &versions, false)?;
     let texts: BTreeMap<&str, &str> = edits.iter().map(|e| (e.path.as_str(), e.after.as_str())).collect();
-    let needs = supply::closure(ctx, &[component], &|path| match texts.get(path) {
+    let needs = supply::closure(ctx, &[component], &ctx.config.platforms, &|path| match texts.get(path) {
         Some(text) => Ok((*text).to_owned()),
         None => ctx.read(path),
     })?;
@@ -76,7 +76,7 @@ impl Supply {
             Source::Npm(package) => {
                 let release = ask(package)?;
                 let mut whole = release.releases();
-                for (_, binary) in component.binaries.iter().filter(|(p, _)| ctx.platforms.contains(p)) {
+                for binary in component.binaries.values() {
                     let has = ask(binary)?.releases();
                     whole.retain(|version| has.contains(version));
                 }
@@ -86,7 +86,7 @@ impl Supply {
             }
             Source::Pypi(project) => {
                 let files = pypi::files(&self.web, &self.pypi_index, project);
-                python_upstream(&files.required(&format!("Python project {project}"))?, &ctx.platforms)
+                python_upstream(&files.required(&format!("Python project {project}"))?, &ctx.config.platforms)
             }
             Source::Gitea(repository) => gitea_upstream(ctx, component, repository)?,
         };

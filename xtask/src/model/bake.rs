@@ -19,7 +19,8 @@ pub struct Target {
 }
 
 /// Bake's JSON for a group of targets. `ca` is the host's certificate bundle, passed as a secret: it is in no layer
-/// and no cache key. Attestations are off, since they would put times into the index and so change its digest.
+/// and no cache key. The engine keeps no copy of what it pushes: that would be unpacked, and fill its disk release by
+/// release. Attestations are off, since they would put times into the index and so change its digest.
 pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) -> Value {
     // An image of one platform is pushed without an index.
     let level = if platforms.len() == 1 { "manifest" } else { "index" };
@@ -41,7 +42,7 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
                 "platforms": platforms,
                 "secret": secrets,
                 "attest": ["type=provenance,disabled=true", "type=sbom,disabled=true"],
-                "output": ["type=image,push=true,compression=zstd,oci-mediatypes=true"],
+                "output": ["type=image,push=true,store=false,compression=zstd,oci-mediatypes=true"],
             }),
         );
     }

@@ -13,6 +13,9 @@ use super::version::ReleaseTag;
 /// How long a lease is good for, in seconds. Promotions take seconds; a holder that vanished blocks others this long.
 pub const LEASE_SECONDS: u64 = 300;
 
+/// What of the lease is kept for taking floating tags back, in seconds: a holder never moves a tag without a lease.
+pub const UNDO_SECONDS: u64 = 90;
+
 /// What a tag points at now: a digest, or nothing.
 pub type Standing = BTreeMap<String, Option<String>>;
 

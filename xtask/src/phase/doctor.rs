@@ -13,7 +13,7 @@ use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::tools::{docker, local, source};
-use crate::{rights, state};
+use crate::{addresses, rights, state};
 
 /// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
 const DISK: u64 = 15_000_000_000;
@@ -146,7 +146,8 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
             false => Finding::ok(format!("the host of {} does not answer: the base goes without", part.name)),
         });
     }
-    let archive = archive(ctx).map(|uri| format!("{uri}dists/{}/InRelease", debian.suite));
+    let archive = addresses::debian_archive(ctx, "Debian");
+    let archive = archive.map(|uri| format!("{uri}/dists/{}/InRelease", debian.suite));
     findings.push(match archive {
         Some(url) if source::answers(&url) => Finding::ok("Debian's archive answers"),
         Some(url) => Finding::bad(
@@ -156,6 +157,18 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
         // Not a Debian host: the build containers have sources of their own.
         None => Finding::ok("Debian's archive: not asked, since this is no Debian host"),
     });
+    for (name, address) in
+        [("npm registry", addresses::npm_registry(ctx)), ("Python index", addresses::pypi_index(ctx))]
+    {
+        findings.push(match address {
+            Ok(url) if source::responds(&url) => Finding::ok(format!("the {name} answers")),
+            Ok(url) => Finding::bad(
+                format!("the {name} does not answer at {url}"),
+                "check the network and its proxy",
+            ),
+            Err(error) => Finding::bad(format!("the {name}"), format!("{error:#}")),
+        });
+    }
     findings
 }
 
@@ -164,6 +177,7 @@ fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
         ("buildx", Cmd::new("docker", ["buildx", "version"])),
         ("crane", Cmd::new("crane", ["version"])),
         ("shellcheck", Cmd::new("shellcheck", ["--version"])),
+        ("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"])),
         ("python3", Cmd::new("python3", ["--version"])),
     ];
     if ctx.destination == Destination::Local {
@@ -263,17 +277,10 @@ fn apt(ctx: &Ctx, packages: &[&str], debian: bool) -> Result<()> {
     apt(&args)
 }
 
-/// The address of Debian's archive in apt's own sources, with a slash at its end.
-fn archive(ctx: &Ctx) -> Option<String> {
-    let format =
-        ["indextargets", "--format", "$(REPO_URI) $(COMPONENT)", "Created-By: Packages", "Label: Debian"];
-    let targets = ctx.runner.probe(&Cmd::new("apt-get", format))?;
-    targets.lines().find_map(|line| line.strip_suffix(" main")).map(str::to_owned)
-}
-
 /// Adds the newer suite at a priority at which nothing is ever taken from it unasked.
 fn newer_suite(ctx: &Ctx) -> Result<()> {
-    let uri = archive(ctx).context("apt knows no Debian archive: run `apt-get update`")?;
+    let uri = addresses::debian_archive(ctx, "Debian")
+        .context("apt knows no Debian archive: run `apt-get update`")?;
     write(
         ctx,
         "/etc/apt/sources.list.d/opencode-devbox.sources",

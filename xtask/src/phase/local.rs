@@ -7,6 +7,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::ctx::Ctx;
+use crate::model::command::Cmd;
+use crate::state;
 use crate::tools::local::Daemon;
 
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,22 @@ pub enum Action {
 /// In the order in which they are stopped.
 const DAEMONS: [&str; 2] = ["registry", "engine"];
 
+/// Removes the engine's copies of the local registry's images, which smoke tests pulled. Other images stay.
+fn forget_images(ctx: &Ctx) -> Result<()> {
+    let Some(host) = state::running_registry(ctx) else { return Ok(()) };
+    let format = "--format={{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}";
+    let Some(listed) = ctx.runner.probe(&Cmd::new("docker", ["image", "ls", "--digests", format])) else {
+        return Ok(());
+    };
+    let ours = |line: &&str| line.starts_with(&format!("{host}/"));
+    let name = |line: &str| {
+        let (tag, digest) = line.split_once(' ')?;
+        Some(if tag.ends_with(":<none>") { digest } else { tag }.to_owned())
+    };
+    let names: Vec<String> = listed.lines().filter(ours).filter_map(name).collect();
+    if names.is_empty() { Ok(()) } else { ctx.runner.run(&Cmd::new("docker", ["image", "rm"]).args(names)) }
+}
+
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let state = ctx.state_dir();
     match args.action {
@@ -52,6 +70,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             }
         }
         Action::Down { purge } => {
+            if purge {
+                forget_images(ctx)?;
+            }
             for name in DAEMONS {
                 if let Some(daemon) = Daemon::running(&state, name) {
                     daemon.stop(&ctx.runner, &state, name)?;

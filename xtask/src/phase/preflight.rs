@@ -40,7 +40,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
                 .map(|why| format!("{path} {why}")),
         );
     }
-    let needs = supply::closure(ctx, &components, &|path| ctx.read(path))?;
+    let needs = supply::closure(ctx, &components, &ctx.platforms, &|path| ctx.read(path))?;
     let wait = Duration::try_from(args.wait).context("--wait")?;
     let report = Supply::new(ctx)?.check(&needs, Depth::Bytes, wait);
     let seconds = start.elapsed().as_secs_f32();

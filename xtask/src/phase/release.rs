@@ -48,7 +48,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     doctor::run(ctx, &doctor::Args { install })?;
 
     step(2, "preflight: every file that has to be fetched", 30);
-    preflight::run(ctx, &preflight::Args::default())?;
+    if is_built(ctx, &args.only)? {
+        ctx.say("everything is built: nothing has to be fetched");
+    } else {
+        preflight::run(ctx, &preflight::Args::default())?;
+    }
     if !args.local && ctx.release_tag.is_some() {
         changelog::run(ctx, &changelog::Args { action: changelog::Action::Check })?;
     }
@@ -62,9 +66,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     step(4, "variants", 60);
     build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
-    let (base, index) = state::existing_base(ctx)?;
-    let unstaged = state::stages(ctx, &args.only, &base, &index)?.iter().any(|stage| stage.present.is_none());
-    if ctx.runner.dry_run && unstaged {
+    if ctx.runner.dry_run && !is_built(ctx, &args.only)? {
         ctx.say("the rest depends on the variants' digests: a dry run ends here");
         return Ok(());
     }
@@ -88,6 +90,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     step(8, "description", 10);
     update_description::run(ctx)?;
     table(ctx, &args.only, start)
+}
+
+/// True if the base and these variants are in the registry.
+fn is_built(ctx: &Ctx, only: &[String]) -> Result<bool> {
+    let base = state::base(ctx)?;
+    let Some(index) = &base.present else { return Ok(false) };
+    Ok(state::stages(ctx, only, &base, index)?.iter().all(|stage| stage.present.is_some()))
 }
 
 /// What now stands where, and how to run it.

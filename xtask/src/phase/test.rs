@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::addresses;
 use crate::ctx::Ctx;
 use crate::model::command::Cmd;
 use crate::phase::{doctor, validate};
@@ -43,5 +44,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             "--test-threads=1",
         ],
     );
-    ctx.runner.run(&live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host())))
+    let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
+    let live = live.env("DEVBOX_LIVE_NPM", addresses::npm_registry(ctx)?);
+    ctx.runner.run(&live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?))
 }

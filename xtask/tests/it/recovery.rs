@@ -191,3 +191,31 @@ fn a_refusal_names_account_repository_and_scope() {
     assert!(!text.contains("s3cret"), "{text}");
     assert_eq!(world.store.lock().unwrap().basic.as_deref(), Some("Basic eW91OnMzY3JldA=="));
 }
+
+/// A command that hangs is ended and tried once more; then its failure counts, and what had moved is taken back.
+#[test]
+fn a_command_that_hangs_is_ended_and_the_floating_tags_are_taken_back() {
+    let world = released();
+    let old = world.tags();
+    bump(&world);
+    for line in ["build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
+        world.ok(line);
+    }
+    let crane = world.root.with_file_name("bin").join("crane");
+    let real = fs::read_to_string(&crane).unwrap();
+    // The third floating tag hangs, from then on for good.
+    let hang = "case \"$1 ${3:-}\" in 'tag latest-with-pi') exec sleep 30 ;; esac\n";
+    world.program("crane", &real.replacen("set -euo pipefail\n", &format!("set -euo pipefail\n{hang}"), 1));
+    let text = world.fails("publish --promote-latest", &[("DEVBOX_STALL_SECONDS", "1")], 1);
+    assert!(
+        text.contains("no output; trying again") && text.contains("was ended: it printed nothing for 1 s"),
+        "{text}"
+    );
+    assert!(text.contains("were taken back to where they stood before v1.18.19"), "{text}");
+    let now = world.tags();
+    for (tag, digest) in old {
+        assert!(now.contains(&(tag.clone(), digest)), "{tag}");
+    }
+    world.program("crane", &real);
+    world.ok("publish --promote-latest");
+}

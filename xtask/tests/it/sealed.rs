@@ -15,9 +15,12 @@ use tiny_http::{Header, Response, Server};
 use xtask::model::python_lock;
 use xtask::tools::web::Web;
 
-const NPM: &str = "https://registry.npmjs.org";
-const PYPI: &str = "https://pypi.org/simple";
 const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
+
+/// The registries behind the sealed ones, as this machine's tools name them.
+fn upstream(name: &str) -> String {
+    std::env::var(name).expect("run through `cargo xtask test`")
+}
 
 fn root() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -32,7 +35,8 @@ fn locked() -> BTreeMap<String, BTreeSet<String>> {
 
 /// The page of a project, with the locked files only.
 fn page(web: &Web, project: &str, hashes: &BTreeSet<String>) -> anyhow::Result<Vec<u8>> {
-    let page: Value = web.json(&format!("{PYPI}/{project}/"), SIMPLE).required(project)?;
+    let index = upstream("DEVBOX_LIVE_PYPI");
+    let page: Value = web.json(&format!("{index}/{project}/"), SIMPLE).required(project)?;
     let files = page["files"].as_array().unwrap().iter();
     let files = files.filter(|file| hashes.contains(file["hashes"]["sha256"].as_str().unwrap()));
     let files = files
@@ -60,7 +64,7 @@ fn serve() -> (String, Arc<Mutex<Vec<String>>>) {
                 ) {
                     (Some((project, hashes)), _) => Some(page(&web, project, hashes)),
                     (None, Some(path)) if path.contains("/-/") => {
-                        Some(web.bytes(&format!("{NPM}{path}")).required(path))
+                        Some(web.bytes(&format!("{}{path}", upstream("DEVBOX_LIVE_NPM"))).required(path))
                     }
                     _ => None,
                 };

@@ -7,7 +7,8 @@ import sys
 from devbox import say
 
 USAGE = """usage: devbox COMMAND
-  doctor             check mounts, keys, MCP servers, network and more; exit code 1 if something is broken
+  doctor [--wait S]  check mounts, keys, MCP servers, network and more; exit code 1 if something is broken.
+                     A server gets 30 seconds to answer, or S
   versions [--json]  what is in the image: version, licence, digest, source
   config show        opencode's configuration, and where each value comes from
   update-check       whether a newer image is out: 0 no, 10 yes, 3 cannot tell
@@ -34,6 +35,10 @@ def command(argv):
             from devbox import doctor
 
             return doctor.main(*session())
+        case ["doctor", "--wait", seconds] if seconds.isdecimal():
+            from devbox import doctor
+
+            return doctor.main(*session(), int(seconds))
         case ["versions"] | ["versions", "--json"]:
             from devbox import versions
 

@@ -1,5 +1,6 @@
 """`devbox doctor`: one line for each thing that work depends on. Exit code 1 if one of them is broken."""
 
+import functools
 import json
 import os
 import select
@@ -7,12 +8,13 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.parse
 
 from devbox import access, config, greet, place
 
 OK, NOTE, BAD = "ok", "note", "BAD"
-# An emulated Python server takes its time.
-PATIENCE = 60
+# For an MCP server to answer; one that runs under emulation needs minutes.
+WAIT_SECONDS = 30
 
 
 def mounts(settings, environ):
@@ -95,7 +97,7 @@ def keys(settings, environ):
         yield NOTE, "keys", "none: set a provider's key, or run `opencode auth login`"
 
 
-def servers(settings, environ):
+def servers(settings, environ, wait):
     """Every MCP server of the configuration as opencode would see it, old entries of the user's files included."""
     merged = {}
     for _, layer in config.layers(settings, environ, os.getcwd(), shutil.which):
@@ -107,7 +109,7 @@ def servers(settings, environ):
         elif server.get("type") == "remote":
             yield remote(label, server)
         else:
-            yield local(label, server, environ)
+            yield local(label, server, environ, wait)
 
 
 INITIALIZE = {
@@ -133,7 +135,7 @@ def substitute(value, environ):
     return re.sub(r"\{file:([^}]+)\}", content, value)
 
 
-def local(label, server, environ):
+def local(label, server, environ, wait):
     command = server.get("command") or ["?"]
     if not shutil.which(command[0], path=environ.get("PATH")):
         return BAD, label, f"{command[0]}: there is no such command"
@@ -145,7 +147,7 @@ def local(label, server, environ):
     try:
         child.stdin.write(json.dumps(INITIALIZE) + "\n")
         child.stdin.flush()
-        answer = first_answer(child, start + PATIENCE)
+        answer = first_answer(child, start + wait)
     except OSError:
         answer = None
     finally:
@@ -193,8 +195,20 @@ def remote(label, server):
         return NOTE, label, f"{server['url']}: {error}"
 
 
+def registry_host():
+    """A host that an agent's container has to reach in any case: the one that npm installs from."""
+    try:
+        told = subprocess.run(["npm", "config", "get", "registry"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return urllib.parse.urlsplit(told.strip()).hostname
+
+
 def network(settings, environ):
-    host = "registry.npmjs.org"
+    host = registry_host()
+    if not host:
+        yield NOTE, "dns", "npm names no registry, so there is no host to try"
+        return
     try:
         socket.getaddrinfo(host, 443)
     except OSError as error:
@@ -229,21 +243,23 @@ def clock(head):
 
 
 def run(argv, environ):
-    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
 
 def last(text):
     return text.strip().splitlines()[-1] if text and text.strip() else ""
 
 
-def main(settings, environ):
+def main(settings, environ, wait=WAIT_SECONDS):
     worst = 0
-    for check in (mounts, folders, ssh, git, keys, servers, network):
+    waiting = functools.partial(servers, wait=wait)
+    for check in (mounts, folders, ssh, git, keys, waiting, network):
         try:
             for status, name, text in check(settings, environ):
                 print(f"{status:<5}{name:<16} {text}", flush=True)
                 worst = max(worst, status == BAD)
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"{BAD:<5}{check.__name__:<16} {error}", flush=True)
+            name = getattr(check, "__name__", "mcp")
+            print(f"{BAD:<5}{name:<16} {error}", flush=True)
             worst = 1
     return int(worst)

@@ -11,6 +11,8 @@ from devbox.table import Settings
 # Their terminal interfaces take two to six seconds to end by themselves.
 AGENTS = ("opencode", "pi")
 GRACE_SECONDS = 0.2
+# The model that mempalace embeds text with, where the image was built with its host in reach.
+MODEL = "/opt/mempalace-models/all-MiniLM-L6-v2"
 SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 
 
@@ -22,8 +24,11 @@ def main(argv):
     settings = Settings(environ)
     try:
         if os.getuid() == 0:
+            # Copies the keys too: only root can read what belongs to another user of the host.
             become_user(settings, environ)
-        updated = setup(settings, environ)
+            updated = prepare(settings, environ)
+        else:
+            updated = setup(settings, environ)
     except Refusal as refusal:
         say(refusal)
         return 64
@@ -56,7 +61,13 @@ def become_user(settings, environ):
 
 
 def setup(settings, environ):
-    """What the user's processes need; the same at each start, and harmless to repeat. Returns what was updated."""
+    """All that the user can do without root; the same at each start, and harmless to repeat. Returns what was updated."""
+    place.prepare(environ)
+    access.copy_keys(settings, environ["HOME"], None)
+    return prepare(settings, environ)
+
+
+def prepare(settings, environ):
     os.umask(0o022)
     place.prepare(environ)
     settings.check()
@@ -66,11 +77,10 @@ def setup(settings, environ):
     if place.writable(state(environ)):
         for name in ("bash", "devbox", "ssh"):
             os.makedirs(f"{state(environ)}/{name}", mode=0o700, exist_ok=True)
-    if os.getuid() != 0 and not os.path.isdir(f"{environ['HOME']}/.ssh"):
-        access.copy_keys(settings, environ["HOME"], None)
     access.git(settings, environ)
     access.aws(settings, environ)
     skills.deploy(settings, environ)
+    embedding_model(environ)
     return record(environ)
 
 
@@ -86,6 +96,14 @@ def record(environ):
     if now != before and place.writable(os.path.dirname(path)):
         write(path, json.dumps(now, indent=2) + "\n", 0o644)
     return [f"{name} {before[name]} → {version}" for name, version in now.items() if before.get(name, version) != version]
+
+
+def embedding_model(environ):
+    """Puts the image's model where chromadb looks for one before it downloads it; one that is there already stays."""
+    wanted = f"{environ['HOME']}/.cache/chroma/onnx_models/{os.path.basename(MODEL)}"
+    there = os.path.exists(f"{MODEL}/onnx/model.onnx")
+    if there and not os.path.lexists(wanted) and place.writable(os.path.dirname(wanted)):
+        os.symlink(MODEL, wanted)
 
 
 def state(environ):
