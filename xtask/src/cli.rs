@@ -133,6 +133,9 @@ pub enum Command {
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
     #[command(after_help = "Example:\n  cargo xtask test --fast")]
     Test(phase::test::Args),
+    /// Format the code of the pipeline
+    #[command(after_help = "Example:\n  cargo xtask fmt")]
+    Fmt,
     /// Write the CI workflows
     #[command(after_help = "Example:\n  cargo xtask workflows --check")]
     Workflows(phase::workflows::Args),

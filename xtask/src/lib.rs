@@ -109,6 +109,7 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Release(args) => phase::release::run(ctx, args),
         Command::Local(args) => phase::local::run(ctx, args),
         Command::Test(args) => phase::test::run(ctx, args),
+        Command::Fmt => phase::fmt::run(ctx),
         Command::Workflows(args) => phase::workflows::run(ctx, args),
         Command::Reclaim => phase::reclaim::run(ctx),
         Command::Completions(args) => phase::completions::run(args),

@@ -100,6 +100,33 @@ pub fn pages(config: &Config) -> anyhow::Result<Vec<(String, String)>> {
     ])
 }
 
+/// The page that shows the jobs of a release, and the name of that passage.
+pub const PAGE: &str = ".gitea/README.md";
+pub const PASSAGE: &str = "jobs";
+
+/// The jobs of a release and what each runs, as a Mermaid flow chart; the matrix is drawn out.
+pub fn diagram(config: &Config) -> String {
+    let jobs = publish(config);
+    let nodes = |job: &Job| match job.variants.as_slice() {
+        [] => vec![(job.id.clone(), String::new())],
+        names => names.iter().map(|name| (format!("{}-{name}", job.id), name.clone())).collect(),
+    };
+    let mut text = "```mermaid\nflowchart TD\n".to_owned();
+    for job in &jobs {
+        for (node, variant) in nodes(job) {
+            let lines = job.lines.join("<br>").replace("${{ matrix.variant }}", &variant);
+            text.push_str(&format!("  {node}[\"<b>{node}</b><br>{lines}\"]\n"));
+        }
+    }
+    for job in &jobs {
+        for needed in jobs.iter().filter(|other| job.needs.contains(&other.id)) {
+            let all = |job| nodes(job).into_iter().map(|(node, _)| node).collect::<Vec<_>>().join(" & ");
+            text.push_str(&format!("  {} --> {}\n", all(needed), all(job)));
+        }
+    }
+    text + "```\n"
+}
+
 const PUBLISH: &str = "\
 # Releases a pushed tag.
 # The registry is all that the jobs share, so that a rerun of any of them does only what is missing.

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod docs;
 pub mod doctor;
 pub mod explain;
+pub mod fmt;
 pub mod local;
 pub mod lock;
 pub mod next_tag;

@@ -1,9 +1,9 @@
-//! Writes the CI workflows from the definition; `--check` compares instead.
+//! Writes the CI workflows, and the picture of a release's jobs, from the definition; `--check` compares instead.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::ctx::Ctx;
-use crate::model::workflow;
+use crate::model::{environment, workflow};
 use crate::tools::files::{self, Edit};
 
 #[derive(Debug, Default, clap::Args)]
@@ -14,7 +14,11 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
-    let mut edits = Vec::new();
+    let page = ctx.read(workflow::PAGE)?;
+    let drawn = environment::splice(&page, workflow::PASSAGE, &workflow::diagram(&ctx.config))?;
+    let after =
+        drawn.with_context(|| format!("{} has no passage `{}`", workflow::PAGE, workflow::PASSAGE))?;
+    let mut edits = vec![Edit { path: workflow::PAGE.to_owned(), before: page, after }];
     for (path, after) in workflow::pages(&ctx.config)? {
         let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
         edits.push(Edit { path, before, after });

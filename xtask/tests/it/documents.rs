@@ -62,7 +62,7 @@ fn every_command_in_a_page_parses() {
                 continue;
             }
             let line = with_examples(&command);
-            let words = line.split('|').next().unwrap().split_whitespace();
+            let words = line.split(['|', '>']).next().unwrap().split_whitespace();
             let parsed = Cli::try_parse_from(std::iter::once("cargo xtask").chain(words));
             parsed.unwrap_or_else(|error| panic!("{}: cargo xtask{command}: {error}", path.display()));
         }
@@ -125,6 +125,12 @@ fn the_errors_that_the_failure_table_quotes_exist() {
         }
     }
     assert!(count > 10, "{count}");
+}
+
+#[test]
+fn generated_pages_are_up_to_date() {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(["docs", "--check"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
