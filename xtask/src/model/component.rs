@@ -18,6 +18,9 @@ pub struct Component {
     /// Optional dependencies that are kept out of the lock.
     #[serde(default)]
     pub leave_out: Vec<String>,
+    /// The most that the component's layer may have, compressed, in units of 10^6 bytes; for those with a layer of their
+    /// own in a variant.
+    pub budget_mb: Option<u64>,
     /// Name of the Python lock file, where it is not the component's own.
     lock: Option<String>,
     /// Address of the release notes, with `{version}` for the version.

@@ -3,14 +3,14 @@
 //! Every refusal comes before the first write. Version tags of all variants come first and are never re-pointed;
 //! floating tags follow together. See [`crate::ledger`] for what happens when that is cut off.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::ctx::Ctx;
 use crate::ledger::Books;
 use crate::missing;
+use crate::model::layers::{self, Layer};
+use crate::model::platform::Platform;
 use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
@@ -57,7 +57,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
 
     // Every problem at once, before the first write.
-    let mut problems = unshared_base(ctx, &base, &index, &stages)?;
+    let mut problems = wrong_layers(ctx, &base, &index, &stages)?;
     problems.extend(wrong_commit(ctx, release)?);
     if args.promote_latest && !args.allow_downgrade && books.ledger.is_downgrade(release) {
         let latest = books.ledger.latest.context("a downgrade from nothing")?;
@@ -201,28 +201,29 @@ fn promotion(
     Ok(Promotion { release, kind: PromotionKind::Publish, moves, outcome: Outcome::Open })
 }
 
-/// Every variant has to begin with exactly the layers of the base that it claims, on every platform.
-fn unshared_base(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[Stage<'_>]) -> Result<Vec<String>> {
-    let mut problems = Vec::new();
-    let layers = |repository: &Repository, index: &Manifest| -> Result<BTreeMap<String, Vec<String>>> {
-        let mut map = BTreeMap::new();
-        for platform in &ctx.platforms {
-            let digest = index.platform(*platform).context("a complete index lacks a platform")?;
-            let image = ctx.registry.manifest(&ctx.runner, repository, digest)?;
-            let layers = image.context("an index without its image")?.layers();
-            map.insert(platform.to_string(), layers.into_iter().map(|(digest, _)| digest).collect());
-        }
-        Ok(map)
+/// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no component
+/// may be larger than it is allowed to be.
+fn wrong_layers(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[Stage<'_>]) -> Result<Vec<String>> {
+    let layers = |repository: &Repository, index: &Manifest, platform: Platform| -> Result<Vec<Layer>> {
+        let digest = index.platform(platform).context("a complete index lacks a platform")?;
+        let image = ctx.registry.manifest(&ctx.runner, repository, digest)?;
+        Ok(image.context("an index without its image")?.layers())
     };
-    let shared = layers(&base.repository, index)?;
-    for stage in stages {
-        for (platform, own) in layers(&stage.staging, stage.staged()?)? {
-            if !own.starts_with(&shared[&platform]) {
-                problems.push(format!(
-                    "{} on {platform} does not begin with the layers of {}",
-                    stage.tag, base.tag
+    let mut problems = Vec::new();
+    for platform in &ctx.platforms {
+        let shared = layers(&base.repository, index, *platform)?;
+        for stage in stages {
+            let mut components = Vec::new();
+            for name in &stage.variant.components {
+                let budget = ctx.config.component(name)?.budget_mb;
+                components.push((
+                    name.as_str(),
+                    budget.with_context(|| format!("{name} has no budget_mb in devbox.toml"))?,
                 ));
             }
+            let own = layers(&stage.staging, stage.staged()?, *platform)?;
+            let wrong = layers::problems(&shared, &own, &components);
+            problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", stage.tag)));
         }
     }
     Ok(problems)

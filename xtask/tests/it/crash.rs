@@ -156,7 +156,7 @@ impl Bench {
 
     fn run(&self, line: &str) -> Option<String> {
         let mut command = self.world.command(line);
-        command.env("DEVBOX_HTTP_TIMEOUT", "1").env("DEVBOX_STALL_SECONDS", "2").process_group(0);
+        command.env("DEVBOX_HTTP_TIMEOUT", "2").env("DEVBOX_STALL_SECONDS", "4").process_group(0);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         self.proxy.state.group.store(child.id() as usize, Ordering::SeqCst);
         let output = child.wait_with_output().unwrap();

@@ -86,7 +86,7 @@ impl State {
         match fault {
             Some(Fault::Reset) => return Ok(()),
             Some(Fault::Silence) => {
-                thread::sleep(Duration::from_secs(3));
+                thread::sleep(Duration::from_secs(6));
                 return Ok(());
             }
             Some(Fault::Status(status)) => {
