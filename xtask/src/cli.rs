@@ -133,6 +133,15 @@ pub enum Command {
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
     #[command(after_help = "Example:\n  cargo xtask test --fast")]
     Test(phase::test::Args),
+    /// Format the code of the pipeline
+    #[command(after_help = "Example:\n  cargo xtask fmt")]
+    Fmt,
+    /// Write the CI workflows
+    #[command(after_help = "Example:\n  cargo xtask workflows --check")]
+    Workflows(phase::workflows::Args),
+    /// Free the disk of a CI runner; refuses to run elsewhere
+    #[command(after_help = "Example:\n  GITHUB_ACTIONS=true cargo xtask reclaim --dry-run")]
+    Reclaim,
     /// Print a completion script for your shell
     #[command(
         after_help = "Example:\n  cargo xtask completions bash > ~/.local/share/bash-completion/completions/cargo-xtask"

@@ -45,6 +45,8 @@ pub struct Ctx {
     pub registry: Registry,
     pub ci: CiOutput,
     pub settings: Settings,
+    /// The command line, as it was given.
+    pub line: String,
     /// Where variants wait for their verdict, if not in `<repository>-staging`.
     pub staging: Option<Repository>,
     /// This run, as a lease names it.
@@ -64,6 +66,10 @@ pub struct Ctx {
 pub struct Settings {
     /// True in CI: nothing may be asked, live tests may not be skipped.
     pub ci: bool,
+    /// True on the runner of a forge, whose machine is thrown away or belongs to jobs.
+    pub actions: bool,
+    /// What a manual run says of floating tags; nothing where it was not asked.
+    pub promote_latest: Option<bool>,
     /// The certificate bundle of this host, where there is one.
     pub ca_bundle: Option<String>,
     pub hub_username: Option<String>,
@@ -109,6 +115,7 @@ impl Ctx {
         let settings = Settings::read()?;
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
+        runner.folds = settings.actions;
         runner.dry_run = cli.dry_run || cli.command.only_looks();
         Ok(Self {
             staging: cli.staging_repository.clone(),
@@ -127,7 +134,8 @@ impl Ctx {
             runner,
             registry: Registry::new(settings.http_timeout),
             settings,
-            ci: CiOutput::new(env::var("GITHUB_OUTPUT").ok().map(Into::into)),
+            ci: CiOutput::new(file("GITHUB_OUTPUT"), file("GITHUB_STEP_SUMMARY")),
+            line: env::args().skip(1).collect::<Vec<_>>().join(" "),
             root,
             config,
             platforms,
@@ -140,11 +148,27 @@ impl Ctx {
         self.root.join(".devbox")
     }
 
-    /// A line of progress on standard error.
+    /// A line of the result on standard output, and in the summary of a CI step.
+    pub fn tell(&self, line: impl std::fmt::Display) {
+        println!("{line}");
+        self.ci.tell(&line.to_string());
+    }
+
+    /// A line of progress on standard error, and in the summary of a CI step.
     pub fn say(&self, line: impl std::fmt::Display) {
+        self.ci.tell(&line.to_string());
         if !self.runner.quiet {
             eprintln!("{line}");
         }
+    }
+
+    /// True, and said, if this run was asked to leave all floating names where they are.
+    pub fn holds_latest_back(&self) -> bool {
+        let back = self.settings.promote_latest == Some(false);
+        if back {
+            self.say("promote_latest is false: latest*, base-latest and the description stay as they are");
+        }
+        back
     }
 
     /// True if the images stay on this machine, so that nothing needs to be public knowledge.
@@ -213,6 +237,8 @@ impl Settings {
         let ca_bundle = env::var("SSL_CERT_FILE").ok().into_iter().chain(bundles.map(String::from));
         Ok(Self {
             ci: env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false")),
+            actions: env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
+            promote_latest: first(&["INPUT_PROMOTE_LATEST"]).map(|text| text != "false"),
             ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,
             hub_token: secret("DOCKERHUB_TOKEN")?,
@@ -228,6 +254,11 @@ impl Settings {
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })
     }
+}
+
+/// The file that a variable names.
+fn file(name: &str) -> Option<Utf8PathBuf> {
+    first(&[name]).map(Into::into)
 }
 
 /// The value of the first of these variables that is set to something.

@@ -30,6 +30,15 @@ pub fn is_set(ctx: &Ctx) -> bool {
     settings.gitea_url.is_some() && settings.gitea_repository.is_some() && settings.gitea_token.is_some()
 }
 
+/// True, and said, where a workflow runs for a forge whose token is not Gitea's: what only Gitea does is left out.
+pub fn is_foreign(ctx: &Ctx) -> bool {
+    let foreign = ctx.settings.actions && ctx.settings.gitea_token.is_none();
+    if foreign {
+        ctx.say("no GITEA_TOKEN: release notes and pull requests are left out");
+    }
+    foreign
+}
+
 /// Gives the release of a tag its changelog entry as notes. A rerun changes nothing.
 pub fn attach_notes(ctx: &Ctx, tag: ReleaseTag) -> Result<()> {
     let log = Changelog::parse(&ctx.read("CHANGELOG.md")?);

@@ -27,6 +27,7 @@ pub mod phase;
 pub mod release_record;
 pub mod rights;
 pub mod state;
+pub mod summary;
 pub mod supply;
 pub mod tags;
 pub mod tools;
@@ -60,43 +61,57 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Runs the subcommand.
+/// Runs the subcommand, and tells CI how it went.
 pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
-    use cli::Command;
     let ctx = ctx::Ctx::new(&cli)?;
     ctx.runner.begin(std::time::Duration::from_secs(60 * cli.command.limit_minutes()));
+    let start = std::time::Instant::now();
+    let result = dispatch(&ctx, &cli);
+    summary::write(&ctx, &cli.command, start, &result);
+    result
+}
+
+fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
+    use cli::Command;
     match &cli.command {
-        Command::Doctor(args) => phase::doctor::run(&ctx, args),
-        Command::BaseDecide => phase::base_decide::run(&ctx).map(drop),
-        Command::BuildBase => phase::build_base::run(&ctx),
-        Command::Build(args) => phase::build::run(&ctx, args),
+        Command::Doctor(args) => phase::doctor::run(ctx, args),
+        Command::BaseDecide => phase::base_decide::run(ctx).map(drop),
+        Command::BuildBase => phase::build_base::run(ctx),
+        Command::Build(args) => phase::build::run(ctx, args),
         Command::Smoke(args) => {
             // `--platform` picks from an image of all platforms, where there is one.
-            let whole = ctx::Ctx { platforms: ctx.config.platforms.clone(), ..ctx::Ctx::new(&cli)? };
+            let whole = ctx::Ctx {
+                platforms: ctx.config.platforms.clone(),
+                ci: ctx.ci.clone(),
+                ..ctx::Ctx::new(cli)?
+            };
             let staged = phase::smoke::is_staged(&whole, args)?;
-            phase::smoke::run(if staged { &whole } else { &ctx }, args, &ctx.platforms)
+            phase::smoke::run(if staged { &whole } else { ctx }, args, &ctx.platforms)
         }
-        Command::Publish(args) => phase::publish::run(&ctx, args),
-        Command::Repair(args) => phase::repair::run(&ctx, args),
-        Command::Rollback(args) => phase::rollback::run(&ctx, args),
-        Command::Plan => phase::plan::run(&ctx),
-        Command::Explain(args) => phase::explain::run(&ctx, args),
-        Command::Status => phase::status::run(&ctx),
-        Command::PromoteBaseLatest => phase::promote_base_latest::run(&ctx),
-        Command::UpdateDescription => phase::update_description::run(&ctx),
-        Command::Docs(args) => phase::docs::run(&ctx, args),
-        Command::Bump(args) => phase::bump::run(&ctx, args),
-        Command::BumpOpencode(args) => phase::bump::opencode(&ctx, args),
-        Command::Outdated(args) => phase::outdated::run(&ctx, args),
-        Command::RefreshBase(args) => phase::refresh_base::run(&ctx, args),
-        Command::NextTag => phase::next_tag::run(&ctx),
-        Command::Changelog(args) => phase::changelog::run(&ctx, args),
-        Command::Lock(args) => phase::lock::run(&ctx, args),
-        Command::Preflight(args) => phase::preflight::run(&ctx, args),
-        Command::Validate => phase::validate::run(&ctx),
-        Command::Release(args) => phase::release::run(&ctx, args),
-        Command::Local(args) => phase::local::run(&ctx, args),
-        Command::Test(args) => phase::test::run(&ctx, args),
+        Command::Publish(args) => phase::publish::run(ctx, args),
+        Command::Repair(args) => phase::repair::run(ctx, args),
+        Command::Rollback(args) => phase::rollback::run(ctx, args),
+        Command::Plan => phase::plan::run(ctx),
+        Command::Explain(args) => phase::explain::run(ctx, args),
+        Command::Status => phase::status::run(ctx),
+        Command::PromoteBaseLatest => phase::promote_base_latest::run(ctx),
+        Command::UpdateDescription => phase::update_description::run(ctx),
+        Command::Docs(args) => phase::docs::run(ctx, args),
+        Command::Bump(args) => phase::bump::run(ctx, args),
+        Command::BumpOpencode(args) => phase::bump::opencode(ctx, args),
+        Command::Outdated(args) => phase::outdated::run(ctx, args),
+        Command::RefreshBase(args) => phase::refresh_base::run(ctx, args),
+        Command::NextTag => phase::next_tag::run(ctx),
+        Command::Changelog(args) => phase::changelog::run(ctx, args),
+        Command::Lock(args) => phase::lock::run(ctx, args),
+        Command::Preflight(args) => phase::preflight::run(ctx, args),
+        Command::Validate => phase::validate::run(ctx),
+        Command::Release(args) => phase::release::run(ctx, args),
+        Command::Local(args) => phase::local::run(ctx, args),
+        Command::Test(args) => phase::test::run(ctx, args),
+        Command::Fmt => phase::fmt::run(ctx),
+        Command::Workflows(args) => phase::workflows::run(ctx, args),
+        Command::Reclaim => phase::reclaim::run(ctx),
         Command::Completions(args) => phase::completions::run(args),
     }
 }

@@ -1,5 +1,7 @@
 //! `images/devbox.toml`, the one definition of the family.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
@@ -21,6 +23,7 @@ pub struct Config {
     pub source: String,
     pub short_description: String,
     pub debian: Debian,
+    pub ci: Ci,
     pub base: Image,
     /// Parts of the base that are left out where their host does not answer.
     #[serde(default)]
@@ -36,6 +39,19 @@ pub struct Debian {
     /// Repository of the official image.
     pub image: String,
     pub suite: String,
+}
+
+/// Where and when the workflows run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ci {
+    /// Label of the runner.
+    pub runner: String,
+    /// Labels of runners of other architectures, by the platform that they run without emulation.
+    #[serde(default)]
+    pub native: BTreeMap<Platform, String>,
+    /// When new versions are looked for, as a line of cron.
+    pub refresh: String,
 }
 
 /// What one kind of image is built from.

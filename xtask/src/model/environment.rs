@@ -204,7 +204,7 @@ impl Table {
 
 /// The text with the lines between the markers `generated: NAME` and `end: NAME` replaced; `None` if it has no such
 /// markers. A marker is a comment of whatever language the file is in.
-fn splice(text: &str, name: &str, passage: &str) -> Result<Option<String>> {
+pub fn splice(text: &str, name: &str, passage: &str) -> Result<Option<String>> {
     let (open, close) = (format!(" generated: {name} "), format!(" end: {name} "));
     // A comment may end at the name, so that each line is looked at with a space after it.
     let at = |marker: &str| -> Vec<usize> {

@@ -21,3 +21,4 @@ pub mod reference;
 pub mod release_lock;
 pub mod retry;
 pub mod version;
+pub mod workflow;

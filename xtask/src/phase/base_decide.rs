@@ -19,7 +19,8 @@ pub fn run(ctx: &Ctx) -> Result<bool> {
             json!({ "base": reference, "key": base.key, "need_build": need_build, "debian": base.debian })
         );
     } else {
-        println!("{reference}: {}", if need_build { "has to be built" } else { "is there" });
+        let state = if need_build { "has to be built" } else { "is there" };
+        ctx.tell(format!("{reference}: {state}"));
     }
     Ok(need_build)
 }

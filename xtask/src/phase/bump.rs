@@ -94,6 +94,9 @@ struct Plan {
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    if args.options.pull_request && forge::is_foreign(ctx) {
+        return Ok(());
+    }
     if args.component != ALL {
         return one(ctx, ctx.config.component(&args.component)?, args.version, &args.options);
     }

@@ -48,6 +48,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             println!("{}", log.entry(tag).with_context(|| format!("{FILE} has no entry for {tag}"))?);
             Ok(())
         }
+        Action::Attach { .. } if forge::is_foreign(ctx) => Ok(()),
         Action::Attach { tag } => {
             let tag = tag.or(ctx.release_tag);
             forge::attach_notes(ctx, tag.context("no release: say a tag, such as v1.18.18")?)

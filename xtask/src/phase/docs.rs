@@ -1,4 +1,4 @@
-//! Writes DOCKER_HUB.md from its template and the definition, and the passages that other files get from the table of
+//! Writes DOCKER_HUB.md from its template and the definition, the page of commands, and the passages that other files get from the table of
 //! environment variables; `--check` compares instead.
 
 use anyhow::{Context, Result, bail};
@@ -7,7 +7,7 @@ use crate::ctx::Ctx;
 use crate::model::environment;
 use crate::model::hub_page::Sizes;
 use crate::model::version::ReleaseTag;
-use crate::page::{self, SIZES};
+use crate::page::{self, COMMANDS, SIZES};
 use crate::state;
 use crate::tools::files::{self, Edit};
 
@@ -37,6 +37,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         }
     };
     edits.push(page::edit(ctx, &ctx.versions()?.into_iter().collect(), &sizes)?);
+    let before = std::fs::read_to_string(ctx.root.join(COMMANDS)).unwrap_or_default();
+    edits.push(Edit { path: COMMANDS.to_owned(), before, after: page::commands() });
     for (path, after) in environment::pages(|path| ctx.read(path))? {
         let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
         edits.push(Edit { path, before, after });

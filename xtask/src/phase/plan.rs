@@ -183,7 +183,10 @@ fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
         println!("{}", json!({ "rows": rows, "estimated_seconds": seconds }));
         return;
     }
-    println!("{:<18} {:<12} {:<20} {:>8} {:>8}  cause", "image", "platform", "actions", "MB", "smoke s");
+    ctx.tell(format!(
+        "{:<18} {:<12} {:<20} {:>8} {:>8}  cause",
+        "image", "platform", "actions", "MB", "smoke s"
+    ));
     for row in rows {
         let actions: Vec<String> =
             row.actions.iter().map(|action| format!("{action:?}").to_lowercase()).collect();
@@ -192,12 +195,12 @@ fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
         let smoke = smoke.map_or("-".to_owned(), |seconds| seconds.to_string());
         let (platform, actions) = (row.platform.to_string(), actions.join(" "));
         let line = format!("{:<18} {platform:<12} {actions:<20} {mb:>8} {smoke:>8}  ", row.image);
-        println!("{}", format!("{line}{}", row.causes.join("; ")).trim_end());
+        ctx.tell(format!("{line}{}", row.causes.join("; ")).trim_end());
     }
     match seconds {
-        Some(0) => println!("nothing is to be built or tested"),
-        Some(seconds) => println!("about {seconds} s, going by the last recorded runs"),
-        None => println!("how long it takes is not known: some of it was never recorded here"),
+        Some(0) => ctx.tell("nothing is to be built or tested"),
+        Some(seconds) => ctx.tell(format!("about {seconds} s, going by the last recorded runs")),
+        None => ctx.tell("how long it takes is not known: some of it was never recorded here"),
     }
 }
 

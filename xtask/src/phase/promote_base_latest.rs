@@ -11,6 +11,9 @@ use crate::state::{self, BASE_LATEST};
 use crate::tools::crane;
 
 pub fn run(ctx: &Ctx) -> Result<()> {
+    if ctx.holds_latest_back() {
+        return Ok(());
+    }
     let (base, index) = state::existing_base(ctx)?;
     let latest = base.repository.tag(BASE_LATEST);
     let there = || ctx.registry.manifest(&ctx.runner, &base.repository, BASE_LATEST);

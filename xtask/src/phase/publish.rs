@@ -20,7 +20,7 @@ use crate::state::{self, Base, Stage};
 use crate::tools::git;
 use crate::tools::registry::Manifest;
 
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
     /// Also point latest and latest-<variant> at this release
     #[arg(long)]
@@ -34,6 +34,7 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let args = &Args { promote_latest: args.promote_latest && !ctx.holds_latest_back(), ..args.clone() };
     if !args.only.is_empty() && !ctx.is_rehearsal() {
         bail!("--only would publish part of a release: it is for registries on this machine");
     }

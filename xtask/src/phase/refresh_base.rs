@@ -32,6 +32,9 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    if args.pull_request && forge::is_foreign(ctx) {
+        return Ok(());
+    }
     if !args.allow_dirty && !git::is_clean(&ctx.runner)? {
         bail!("the tree has changes that are not committed: commit or stash them, or say --allow-dirty");
     }

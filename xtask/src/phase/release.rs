@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use serde::Serialize;
+use anyhow::Result;
 use serde_json::json;
 
 use crate::ctx::{Ctx, Destination};
 use crate::forge;
-use crate::model::platform::Platform;
 use crate::phase::{
     build, build_base, changelog, doctor, preflight, promote_base_latest, publish, smoke, update_description,
 };
-use crate::state;
+use crate::{state, summary};
+
+/// What a person does before and after.
+const CHECKLIST: &str = "docs/release.md";
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -22,12 +23,19 @@ pub struct Args {
     /// Let latest go back to an older release
     #[arg(long)]
     pub allow_downgrade: bool,
+    /// Print the checklist of a release and do nothing
+    #[arg(long)]
+    pub checklist: bool,
     /// Only these variants; a local rehearsal may release part of the family
     #[arg(long, value_name = "VARIANT")]
     pub only: Vec<String>,
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    if args.checklist {
+        print!("{}", ctx.read(CHECKLIST)?);
+        return Ok(());
+    }
     let start = Instant::now();
     let step = |number: u32, name: &str, minutes: u64| {
         ctx.runner.begin(Duration::from_secs(60 * minutes));
@@ -91,40 +99,9 @@ fn is_built(ctx: &Ctx, only: &[String]) -> Result<bool> {
     Ok(state::stages(ctx, only, &base, index)?.iter().all(|stage| stage.present.is_some()))
 }
 
-/// One line of the closing table.
-#[derive(Serialize)]
-struct Row {
-    variant: String,
-    platform: Platform,
-    digest: String,
-    /// Compressed size of all layers.
-    bytes: u64,
-    /// How long the smoke test took when it passed.
-    smoke_seconds: u64,
-    run: String,
-}
-
 /// What now stands where, and how to run it.
 fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
-    let (base, index) = state::existing_base(ctx)?;
-    let mut rows = Vec::new();
-    for stage in state::stages(ctx, only, &base, &index)? {
-        let manifest = stage.present.as_ref().context("a stage vanished")?;
-        for platform in &ctx.platforms {
-            let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
-            let verdict = state::verdict(ctx, &stage, *platform)?;
-            let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
-            let reference = base.repository.tag(&stage.variant.latest_tag());
-            rows.push(Row {
-                variant: stage.variant.name.clone(),
-                platform: *platform,
-                digest: digest.to_owned(),
-                bytes: image.context("an index without its image")?.layer_bytes(),
-                smoke_seconds: verdict.map_or(0, |verdict| verdict.seconds),
-                run: format!("docker run --rm -it --platform {platform} {reference}"),
-            });
-        }
-    }
+    let rows = summary::images(ctx, only)?;
     let seconds = start.elapsed().as_secs();
     if ctx.json {
         println!("{}", json!({ "images": rows, "seconds": seconds }));
@@ -135,7 +112,7 @@ fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
         let mb = row.bytes as f64 / 1e6;
         let short = &row.digest[..row.digest.len().min(19)];
         let platform = row.platform.to_string();
-        let (variant, smoke, run) = (row.variant, row.smoke_seconds, row.run);
+        let (variant, smoke, run) = (row.variant, row.smoke_seconds.unwrap_or_default(), row.run);
         println!("{variant:<13} {platform:<12} {short:<20} {mb:>8.1} {smoke:>8}  {run}");
     }
     println!("done in {seconds} s");

@@ -8,6 +8,9 @@ use crate::state;
 use crate::tools::hub::Hub;
 
 pub fn run(ctx: &Ctx) -> Result<()> {
+    if ctx.holds_latest_back() {
+        return Ok(());
+    }
     let repository = state::repository(ctx)?;
     if !repository.is_docker_hub() {
         ctx.say(format!("{repository} is not on Docker Hub: no description to update"));

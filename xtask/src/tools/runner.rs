@@ -30,6 +30,8 @@ pub struct Runner {
     pub dry_run: bool,
     pub quiet: bool,
     pub verbose: bool,
+    /// The output of each command is a group that a forge's log shows folded.
+    pub folds: bool,
     /// A command that is silent for this long is ended.
     pub stall: Duration,
     /// When the running phase gives up trying again.
@@ -51,7 +53,15 @@ enum End {
 
 impl Runner {
     pub fn new(root: Utf8PathBuf, stall: Duration) -> Self {
-        Self { root, dry_run: false, quiet: false, verbose: false, stall, deadline: Cell::new(None) }
+        Self {
+            root,
+            dry_run: false,
+            quiet: false,
+            verbose: false,
+            folds: false,
+            stall,
+            deadline: Cell::new(None),
+        }
     }
 
     /// Starts the clock of a phase: after `limit` nothing is tried again, and a silent program is ended.
@@ -127,10 +137,18 @@ impl Runner {
             println!("{cmd}");
             return Ok(End::Done);
         }
+        if self.folds {
+            let line = cmd.to_string();
+            eprintln!("::group::{}", line.lines().next().unwrap_or_default());
+        }
         if !self.quiet {
             eprintln!("$ {cmd}");
         }
-        self.watch(self.spawn(cmd)?)
+        let end = self.spawn(cmd).and_then(|child| self.watch(child));
+        if self.folds {
+            eprintln!("::endgroup::");
+        }
+        end
     }
 
     /// Passes output on until the program ends, or ends it where it is silent for too long or the phase's time is up.

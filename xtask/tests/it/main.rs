@@ -4,6 +4,7 @@
 mod cli;
 mod container;
 mod crash;
+mod documents;
 mod fakes;
 mod hub;
 mod live;

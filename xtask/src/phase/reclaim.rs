@@ -1,0 +1,60 @@
+//! Frees the disk of a CI runner: toolchains that its image brings and no job here uses, and what old builds left in
+//! the engine. Refuses to run anywhere else, and does nothing where there is room.
+
+use anyhow::Result;
+use camino::Utf8Path;
+
+use crate::ctx::Ctx;
+use crate::disk;
+use crate::missing;
+use crate::model::command::Cmd;
+
+/// Below this the build of a base and of all variants may not fit, in bytes.
+const ROOM: u64 = 25_000_000_000;
+
+/// Toolchains in the images of hosted runners and of act's.
+const UNUSED: [&str; 10] = [
+    "/opt/ghc",
+    "/opt/hostedtoolcache/CodeQL",
+    "/opt/microsoft",
+    "/usr/lib/jvm",
+    "/usr/local/.ghcup",
+    "/usr/local/lib/android",
+    "/usr/local/share/boost",
+    "/usr/local/share/chromium",
+    "/usr/share/dotnet",
+    "/usr/share/swift",
+];
+
+pub fn run(ctx: &Ctx) -> Result<()> {
+    // What is nobody's on a runner is somebody's on a desk.
+    if !ctx.settings.actions {
+        return Err(missing(
+            "reclaim deletes toolchains of a CI runner, and GITHUB_ACTIONS is not `true` here",
+        ));
+    }
+    let free = disk::free(ctx);
+    let gb = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), |b| format!("{} GB", b / 1_000_000_000));
+    if free.is_some_and(|free| free >= ROOM) {
+        ctx.say(format!("{} are free, enough: nothing is deleted", gb(free)));
+        return Ok(());
+    }
+    let there: Vec<&str> = UNUSED.into_iter().filter(|path| Utf8Path::new(path).exists()).collect();
+    if !there.is_empty() {
+        ctx.runner.run(&as_root(ctx, Cmd::new("rm", ["-rf"]).args(there))?)?;
+    }
+    // Builds of the last week may still be of use; images in use are never pruned.
+    for what in ["builder", "image"] {
+        ctx.runner.run(&Cmd::new("docker", [what, "prune", "--force", "--filter", "until=168h"]))?;
+    }
+    ctx.say(format!("{} were free, now {}", gb(free), gb(disk::free(ctx))));
+    Ok(())
+}
+
+/// The command as root: as it is, or by way of sudo where that asks for no password.
+fn as_root(ctx: &Ctx, cmd: Cmd) -> Result<Cmd> {
+    if ctx.runner.read(&Cmd::new("id", ["-u"]))?.trim() == "0" {
+        return Ok(cmd);
+    }
+    Ok(Cmd::new("sudo", ["--non-interactive", cmd.program.as_str()]).args(cmd.args))
+}

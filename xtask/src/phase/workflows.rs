@@ -1,0 +1,32 @@
+//! Writes the CI workflows, and the picture of a release's jobs, from the definition; `--check` compares instead.
+
+use anyhow::{Context, Result, bail};
+
+use crate::ctx::Ctx;
+use crate::model::{environment, workflow};
+use crate::tools::files::{self, Edit};
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Fail with a diff if a workflow is not up to date
+    #[arg(long)]
+    pub check: bool,
+}
+
+pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let page = ctx.read(workflow::PAGE)?;
+    let drawn = environment::splice(&page, workflow::PASSAGE, &workflow::diagram(&ctx.config))?;
+    let after =
+        drawn.with_context(|| format!("{} has no passage `{}`", workflow::PAGE, workflow::PASSAGE))?;
+    let mut edits = vec![Edit { path: workflow::PAGE.to_owned(), before: page, after }];
+    for (path, after) in workflow::pages(&ctx.config)? {
+        let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
+        edits.push(Edit { path, before, after });
+    }
+    let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
+    if args.check && !diff.is_empty() {
+        bail!("workflows are out of date: run `cargo xtask workflows`\n{diff}");
+    }
+    print!("{diff}");
+    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &edits) }
+}
