@@ -14,6 +14,8 @@ pub struct Hub {
     /// Fields of each edit.
     pub sent: Vec<String>,
     log: Vec<String>,
+    /// What the account may do, as a repository says it.
+    permissions: serde_json::Value,
     /// Answers a request with this status instead, once: the number of the request, from 1, and the status.
     fault: Option<(usize, u16)>,
 }
@@ -48,7 +50,11 @@ pub fn start(login_status: u16) -> (String, Arc<Mutex<Hub>>) {
                         hub.full = text("full_description", &hub.full);
                         hub.short = text("description", &hub.short);
                     }
-                    (200, serde_json::json!({ "full_description": hub.full, "description": hub.short }))
+                    (
+                        200,
+                        serde_json::json!({ "full_description": hub.full, "description": hub.short,
+                            "permissions": hub.permissions }),
+                    )
                 }
             };
             let json = Header::from_bytes("Content-Type", "application/json").unwrap();
@@ -97,6 +103,32 @@ fn the_description_is_sent_once_and_read_back() {
     let expected = [login.clone(), get.clone(), patch, get.clone(), login, get];
     assert_eq!(hub.lock().unwrap().log, expected);
     assert!(!text(&first).contains("s3cret"));
+}
+
+/// Docker Hub lets whoever can log in read a repository, and says only there who may edit it.
+#[test]
+fn an_account_that_may_not_edit_is_found_out_before_anything_is_written() {
+    let (url, hub) = start(200);
+    let account = xtask::tools::hub::Account {
+        url,
+        username: "you".into(),
+        secret: "s3cret".into(),
+        timeout: std::time::Duration::from_secs(5),
+    };
+    let login = xtask::tools::hub::Hub::login(&account).unwrap();
+    let repository = "docker.io/you/devbox".parse().unwrap();
+    for (permissions, allowed) in [
+        (serde_json::json!({ "read": true, "write": true, "admin": true }), true),
+        (serde_json::json!({ "read": true, "write": false, "admin": false }), false),
+        (serde_json::Value::Null, false),
+    ] {
+        hub.lock().unwrap().permissions = permissions;
+        let proof = login.prove_edit(&repository);
+        assert_eq!(proof.is_ok(), allowed, "{proof:?}");
+        if let Err(error) = proof {
+            assert!(error.to_string().contains("may not edit docker.io/you/devbox"), "{error}");
+        }
+    }
 }
 
 /// Each request of an update meets each fault: what passes by itself is tried again, the rest is told, and a second

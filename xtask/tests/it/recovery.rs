@@ -192,6 +192,22 @@ fn a_refusal_names_account_repository_and_scope() {
     assert_eq!(world.store.lock().unwrap().basic.as_deref(), Some("Basic eW91OnMzY3JldA=="));
 }
 
+/// The right to push is proved by beginning an upload, which leaves nothing behind.
+#[test]
+fn the_right_to_push_is_proved_without_writing() {
+    use std::time::Duration;
+    use xtask::tools::{registry::Registry, runner::Runner};
+    let world = World::new();
+    let runner = Runner::new(world.root.to_str().unwrap().into(), Duration::from_secs(5));
+    let registry = Registry::new(Duration::from_secs(5));
+    let repository = format!("{}/devbox", world.host).parse().unwrap();
+    registry.prove_push(&runner, &repository).unwrap();
+    assert_eq!(world.store.lock().unwrap().writes, 0);
+    world.store.lock().unwrap().refuse_writes = true;
+    let error = registry.prove_push(&runner, &repository).unwrap_err().to_string();
+    assert!(error.contains("HTTP 401") && error.contains("pull,push"), "{error}");
+}
+
 /// A command that hangs is ended and tried once more; then its failure counts, and what had moved is taken back.
 #[test]
 fn a_command_that_hangs_is_ended_and_the_floating_tags_are_taken_back() {
