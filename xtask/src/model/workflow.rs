@@ -94,7 +94,7 @@ pub fn pages(config: &Config) -> anyhow::Result<Vec<(String, String)>> {
     };
     let refresh = REFRESH.replace("CRON", &config.ci.refresh);
     Ok(vec![
-        page("publish", &PUBLISH.replace("REPOSITORY", &repository), publish(config)),
+        page("publish", &PUBLISH.replace("{{repository}}", &repository), publish(config)),
         page("refresh", &refresh, vec![propose(config)]),
         page("validate", VALIDATE, validate(config, &repository)),
     ])
@@ -151,7 +151,7 @@ concurrency:
 permissions:
   contents: read
 env:
-  DEVBOX_REPOSITORY: REPOSITORY
+  DEVBOX_REPOSITORY: {{repository}}
 ";
 
 const REFRESH: &str = "\

@@ -73,6 +73,13 @@ fn filled(text: &str, value: impl Fn(&str) -> String) -> String {
     filled
 }
 
+#[test]
+fn a_release_goes_to_the_defined_repository() {
+    let text = fs::read_to_string(tree().join("images/devbox.toml")).unwrap();
+    let repository = xtask::model::config::Config::parse(&text).unwrap().repository().unwrap();
+    assert_eq!(workflow("publish").env["DEVBOX_REPOSITORY"], repository.to_string());
+}
+
 fn words(run: &str) -> Vec<String> {
     let line = run.strip_prefix("cargo ").unwrap_or_else(|| panic!("logic in a workflow: {run}"));
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
