@@ -9,6 +9,9 @@ use crate::model::reference::Repository;
 use crate::state;
 use crate::tools::docker;
 
+/// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
+pub const COLD_RELEASE: u64 = 15_000_000_000;
+
 /// Free bytes where the engine keeps its images; `None` where that cannot be told.
 pub fn free(ctx: &Ctx) -> Option<u64> {
     let engine = docker::engine(&ctx.runner)?;

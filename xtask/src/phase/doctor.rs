@@ -13,10 +13,7 @@ use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::tools::{docker, local, source};
-use crate::{addresses, rights, state};
-
-/// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
-const DISK: u64 = 15_000_000_000;
+use crate::{addresses, disk, rights, state};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -97,7 +94,7 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
         }
     }
     findings.push(match free_bytes(ctx) {
-        Some(free) if free < DISK => {
+        Some(free) if free < disk::COLD_RELEASE => {
             let what = format!("{} GB of disk are free", free / 1_000_000_000);
             Finding {
                 what,

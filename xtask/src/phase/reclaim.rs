@@ -9,9 +9,6 @@ use crate::disk;
 use crate::missing;
 use crate::model::command::Cmd;
 
-/// Below this the build of a base and of all variants may not fit, in bytes.
-const ROOM: u64 = 25_000_000_000;
-
 /// Toolchains in the images of hosted runners and of act's.
 const UNUSED: [&str; 10] = [
     "/opt/ghc",
@@ -35,7 +32,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
     let free = disk::free(ctx);
     let gb = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), |b| format!("{} GB", b / 1_000_000_000));
-    if free.is_some_and(|free| free >= ROOM) {
+    if free.is_some_and(|free| free >= disk::COLD_RELEASE) {
         ctx.say(format!("{} are free, enough: nothing is deleted", gb(free)));
         return Ok(());
     }
