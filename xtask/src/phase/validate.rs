@@ -70,6 +70,6 @@ fn spelling(ctx: &Ctx) -> Result<()> {
     let index = addresses::pypi_index(ctx)?;
     let tool = ["tool", "run", "--quiet", "--no-python-downloads", "--default-index", &index];
     let skip = "--skip=./.git,./.devbox,./target,./images/locks,*.lock,package-lock.json";
-    let codespell = toolbox.uv(tool).args(["--from", CODESPELL, "codespell", "--hidden", skip, "."]);
+    let codespell = toolbox.uv(tool).args(["--from", CODESPELL, "codespell", "--check-hidden", skip, "."]);
     ctx.runner.run_again(&codespell)
 }
