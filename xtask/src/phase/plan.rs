@@ -195,7 +195,7 @@ fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
         let smoke = smoke.map_or("-".to_owned(), |seconds| seconds.to_string());
         let (platform, actions) = (row.platform.to_string(), actions.join(" "));
         let line = format!("{:<18} {platform:<12} {actions:<20} {mb:>8} {smoke:>8}  ", row.image);
-        ctx.tell(format!("{line}{}", row.causes.join("; ")).trim_end());
+        ctx.tell(format!("{line}{}", in_short(&row.causes)).trim_end());
     }
     match seconds {
         Some(0) => ctx.tell("nothing is to be built or tested"),
@@ -204,9 +204,26 @@ fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
     }
 }
 
+/// Causes on one line: the first few, and how many more there are. `--json` and `explain` tell all.
+fn in_short(causes: &[String]) -> String {
+    const MOST: usize = 3;
+    let mut text = causes.iter().take(MOST).cloned().collect::<Vec<_>>().join("; ");
+    if causes.len() > MOST {
+        text.push_str(&format!("; and {} more", causes.len() - MOST));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_causes_are_counted() {
+        let causes = ["a", "b", "c", "d", "e"].map(String::from);
+        assert_eq!(in_short(&causes[..3]), "a; b; c");
+        assert_eq!(in_short(&causes), "a; b; c; and 2 more");
+    }
 
     #[test]
     fn a_bump_is_told_as_a_version_and_not_again_as_an_edit() {
