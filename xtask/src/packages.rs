@@ -19,7 +19,7 @@ use crate::tools::web::Web;
 /// The media type of the record.
 const KIND: &str = "application/vnd.opencode-devbox.debian-packages.v1+json";
 /// Where the base's Dockerfile leaves the list.
-const LIST: &str = "/usr/share/devbox/debian-packages.tsv";
+pub const LIST: &str = "/usr/share/devbox/debian-packages.tsv";
 
 /// Name, version and architecture of each package as lines, by platform.
 type Lists = BTreeMap<Platform, String>;

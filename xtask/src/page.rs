@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
 
 use crate::cli::Cli;
 use crate::ctx::Ctx;
 use crate::model::hub_page::{self, PAGE, Sizes, TEMPLATE};
-use crate::tools::files::Edit;
+use crate::tools::files::{self, Edit};
 
 /// What the images of the last release weigh: recorded, so that the page can be made without a registry.
 pub const SIZES: &str = "docs/sizes.json";
@@ -44,4 +44,14 @@ pub fn sizes(ctx: &Ctx) -> Result<Sizes> {
         true => serde_json::from_str(&ctx.read(SIZES)?).context(SIZES),
         false => Ok(Sizes::default()),
     }
+}
+
+/// Shows what generated files lack and writes them; with `check`, fails with `stale` and the difference instead.
+pub fn settle(ctx: &Ctx, edits: &[Edit], check: bool, stale: &str) -> Result<()> {
+    let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
+    if check && !diff.is_empty() {
+        bail!("{stale}\n{diff}");
+    }
+    print!("{diff}");
+    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, edits) }
 }

@@ -1,7 +1,7 @@
 //! Writes DOCKER_HUB.md from its template and the definition, the page of commands, and the passages that other files get from the table of
 //! environment variables; `--check` compares instead.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::ctx::Ctx;
 use crate::model::environment;
@@ -9,7 +9,7 @@ use crate::model::hub_page::Sizes;
 use crate::model::version::ReleaseTag;
 use crate::page::{self, COMMANDS, SIZES};
 use crate::state;
-use crate::tools::files::{self, Edit};
+use crate::tools::files::Edit;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -43,12 +43,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
         edits.push(Edit { path, before, after });
     }
-    let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
-    if args.check && !diff.is_empty() {
-        bail!("generated files are out of date: run `cargo xtask docs`\n{diff}");
-    }
-    print!("{diff}");
-    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &edits) }
+    page::settle(ctx, &edits, args.check, "generated files are out of date: run `cargo xtask docs`")
 }
 
 fn weigh(ctx: &Ctx, release: ReleaseTag) -> Result<Sizes> {

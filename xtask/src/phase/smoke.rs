@@ -7,11 +7,9 @@ use anyhow::{Context, Result};
 use crate::ctx::Ctx;
 use crate::model::command::Cmd;
 use crate::model::platform::Platform;
+use crate::packages;
 use crate::state::{self, SUITE, Stage, Verdict};
 use crate::tools::docker;
-
-/// Where the base keeps the list of its Debian packages.
-const PACKAGES: &str = "/usr/share/devbox/debian-packages.tsv";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -64,7 +62,7 @@ fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Resul
     // A failure is recorded too, so that another machine knows of it.
     let verdict = Verdict {
         packages: match &result {
-            Ok(()) => ctx.runner.read(&packages(&reference, platform))?,
+            Ok(()) => ctx.runner.read(&list_packages(&reference, platform))?,
             Err(_) => String::new(),
         },
         image,
@@ -79,7 +77,7 @@ fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Resul
     result.and(recorded)
 }
 
-fn packages(reference: &str, platform: Platform) -> Cmd {
+fn list_packages(reference: &str, platform: Platform) -> Cmd {
     let args = ["run", "--rm", "--network=none", "--platform", &platform.to_string(), "--entrypoint=cat"];
-    Cmd::new("docker", args).args([reference, PACKAGES])
+    Cmd::new("docker", args).args([reference, packages::LIST])
 }

@@ -1,10 +1,11 @@
 //! Writes the CI workflows, and the picture of a release's jobs, from the definition; `--check` compares instead.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::ctx::Ctx;
 use crate::model::{environment, workflow};
-use crate::tools::files::{self, Edit};
+use crate::page;
+use crate::tools::files::Edit;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -23,10 +24,5 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
         edits.push(Edit { path, before, after });
     }
-    let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
-    if args.check && !diff.is_empty() {
-        bail!("workflows are out of date: run `cargo xtask workflows`\n{diff}");
-    }
-    print!("{diff}");
-    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &edits) }
+    page::settle(ctx, &edits, args.check, "workflows are out of date: run `cargo xtask workflows`")
 }
