@@ -17,9 +17,12 @@ pub mod addresses;
 pub mod cli;
 pub mod ctx;
 pub mod disk;
+pub mod floor;
 pub mod forge;
+pub mod lab;
 pub mod ledger;
 pub mod locks;
+pub mod machine;
 pub mod model;
 pub mod packages;
 pub mod page;
@@ -109,6 +112,7 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Release(args) => phase::release::run(ctx, args),
         Command::Local(args) => phase::local::run(ctx, args),
         Command::Test(args) => phase::test::run(ctx, args),
+        Command::Bench(args) => phase::bench::run(ctx, args),
         Command::Fmt => phase::fmt::run(ctx),
         Command::Workflows(args) => phase::workflows::run(ctx, args),
         Command::Reclaim => phase::reclaim::run(ctx),

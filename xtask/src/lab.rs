@@ -1,0 +1,201 @@
+//! Where builds are measured: a registry behind a meter, an empty engine for each round, two copies of the tree that
+//! differ in one version. Nothing of it outlives the run, and neither the user's engine nor the tree is touched.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use tempfile::TempDir;
+
+use crate::ctx::Ctx;
+use crate::model::bench::{Cost, Images};
+use crate::model::command::Cmd;
+use crate::model::dockerfile::{arg_default, with_arg_default};
+use crate::model::reference::Repository;
+use crate::state;
+use crate::tools::engine::Scratch;
+use crate::tools::local::{self, Daemon};
+use crate::tools::meter::Meter;
+use crate::tools::runner::Runner;
+use crate::tools::{crane, process, tree};
+
+/// What a build needs of the tree.
+const INPUTS: [&str; 4] = ["images", "rootfs", "scripts", "bench"];
+
+pub struct Lab<'a> {
+    pub ctx: &'a Ctx,
+    /// Registry and engines keep their data here, on one file system.
+    state: Utf8PathBuf,
+    registry: Option<Daemon>,
+    meter: Meter,
+    /// The registry by way of the meter.
+    pub host: String,
+    /// The Debian image in that registry.
+    pub debian: String,
+    folder: TempDir,
+}
+
+impl<'a> Lab<'a> {
+    /// Sets everything up. `from` is the version of opencode that the older of the two trees pins.
+    pub fn open(ctx: &'a Ctx, from: &str) -> Result<Self> {
+        // Asked first, since it may have to be made from Debian's archive: that is no part of what is measured.
+        let debian = state::base(ctx)?.debian;
+        let state = ctx.state_dir().join("bench");
+        if let Some(left) = Daemon::running(&state, "registry") {
+            left.stop(&ctx.runner, &state, "registry")?;
+        }
+        fs::remove_dir_all(state.join("registry")).ok();
+        let port = local::start_registry(&ctx.runner, &state, true)?;
+        let meter = Meter::start(port)?;
+        let host = format!("localhost:{}", meter.port);
+        let mut lab = Self {
+            ctx,
+            registry: Daemon::running(&state, "registry"),
+            state,
+            meter,
+            debian: format!("{host}/debian:{}-slim", ctx.config.debian.suite),
+            host,
+            folder: tempfile::Builder::new().prefix("devbox-bench-").tempdir()?,
+        };
+        ctx.runner.run(&crane::copy(&debian, &lab.debian))?;
+        lab.lay_out_trees(from)?;
+        Ok(lab)
+    }
+
+    fn lay_out_trees(&mut self, from: &str) -> Result<()> {
+        let entries = tree::snapshot(&self.ctx.root, &INPUTS.map(String::from))?;
+        tree::lay_out(&entries, &self.new_tree())?;
+        tree::lay_out(&entries, &self.old_tree())?;
+        let path = self.old_tree().join(&self.ctx.config.variants.dockerfile);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        fs::write(&path, with_arg_default(&text, "OPENCODE_VERSION", from)?)?;
+        // Resolving is done when a version is bumped, not when it is built.
+        self.ctx.runner.run(&self.xtask(&self.old_tree(), ["lock", "opencode"])?)
+    }
+
+    fn folder(&self, name: &str) -> Utf8PathBuf {
+        Utf8PathBuf::from(self.folder.path().to_string_lossy().into_owned()).join(name)
+    }
+
+    /// The tree as it is.
+    pub fn new_tree(&self) -> Utf8PathBuf {
+        self.folder("new")
+    }
+
+    /// The tree with the older opencode.
+    pub fn old_tree(&self) -> Utf8PathBuf {
+        self.folder("old")
+    }
+
+    /// A folder for files of one measurement.
+    pub fn scratch(&self, name: &str) -> Result<Utf8PathBuf> {
+        let folder = self.folder(name);
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// A version that a tree pins.
+    pub fn pinned(&self, tree: &Utf8Path, dockerfile: &str, name: &str) -> Result<String> {
+        let text = fs::read_to_string(tree.join(dockerfile))?;
+        let version = arg_default(&text, name).with_context(|| format!("{dockerfile} has no {name}"))?;
+        Ok(version.to_owned())
+    }
+
+    /// A subcommand of this program upon another tree.
+    pub fn xtask<const N: usize>(&self, tree: &Utf8Path, words: [&str; N]) -> Result<Cmd> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        Ok(Cmd::new(&program.to_string_lossy(), words).env("DEVBOX_ROOT", tree.as_str()))
+    }
+
+    pub fn repository(&self, path: &str) -> Result<Repository> {
+        format!("{}/{path}", self.host).parse().map_err(|why| anyhow::anyhow!("{why}"))
+    }
+
+    /// An engine that has nothing yet.
+    pub fn engine(&self, name: &str) -> Result<Scratch<'a>> {
+        Scratch::start(&self.ctx.runner, &self.state, name)
+    }
+
+    /// Bytes that are occupied where engines and registry keep their data, by whomever.
+    pub fn occupied(&self) -> u64 {
+        occupied(&self.ctx.runner, &self.state).unwrap_or_default()
+    }
+
+    /// Does something and returns what it took. Disk is counted from `empty` on.
+    pub fn measure(
+        &self,
+        engine: &Scratch<'_>,
+        empty: u64,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<Cost> {
+        let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
+        let before = self.counters(engine);
+        let start = Instant::now();
+        let result = thread::scope(|scope| {
+            let runner = Runner::new(self.ctx.root.clone(), self.ctx.settings.stall);
+            let (done, peak, folder) = (&done, &peak, &self.state);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    peak.fetch_max(occupied(&runner, folder).unwrap_or_default(), Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(500));
+                }
+            });
+            let result = work();
+            let seconds = start.elapsed().as_secs_f64();
+            done.store(true, Ordering::Relaxed);
+            result.map(|()| seconds)
+        });
+        let after = self.counters(engine);
+        let [cpu, pushed, requests, writes] = std::array::from_fn(|index| after[index] - before[index]);
+        let disk = peak.into_inner().saturating_sub(empty) as f64;
+        Ok(Cost { seconds: result?, cpu, pushed, requests, writes, disk })
+    }
+
+    /// Processor seconds, bytes sent to the registry, requests, and those among them that write.
+    fn counters(&self, engine: &Scratch<'_>) -> [f64; 4] {
+        let registry = self.registry.as_ref().map(|daemon| daemon.pid);
+        let pids = engine.pids().into_iter().chain(registry).chain([std::process::id()]);
+        let cpu = pids.map(process::cpu_seconds).sum();
+        let log = fs::read_to_string(self.state.join("registry.log")).unwrap_or_default();
+        // Other lines of the log are the registry's own words on requests that it refused.
+        let requests = || log.lines().filter(|line| line.contains(" HTTP/1.1\" "));
+        let reads = requests().filter(|line| line.contains("\"GET /") || line.contains("\"HEAD /")).count();
+        [cpu, self.meter.sent() as f64, requests().count() as f64, (requests().count() - reads) as f64]
+    }
+
+    /// The layers of images in the registry, by variant and platform; `tags` names the tag of each variant.
+    pub fn images(&self, repository: &Repository, tags: &[(String, String)]) -> Result<Images> {
+        let mut images = Images::new();
+        let registry = &self.ctx.registry;
+        for (variant, tag) in tags {
+            let index = registry.image(&self.ctx.runner, repository, tag)?;
+            let index = index.with_context(|| format!("{} is not there", repository.tag(tag)))?;
+            for platform in &self.ctx.platforms {
+                let digest = index.platform(*platform).context("an index lacks a platform")?;
+                let image = registry.manifest(&self.ctx.runner, repository, digest)?;
+                let layers = image.context("an index without its image")?.layers();
+                images.insert((variant.clone(), *platform), layers);
+            }
+        }
+        Ok(images)
+    }
+}
+
+impl Drop for Lab<'_> {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.take() {
+            let stopped = registry.stop(&self.ctx.runner, &self.state, "registry");
+            if let Err(error) = stopped.and_then(|()| Ok(fs::remove_dir_all(&self.state)?)) {
+                eprintln!("the registry of the benchmark is not removed: {error:#}");
+            }
+        }
+    }
+}
+
+fn occupied(runner: &Runner, folder: &Utf8Path) -> Option<u64> {
+    let text = runner.probe(&Cmd::new("df", ["--output=used", "-B1", folder.as_str()]))?;
+    text.lines().nth(1)?.trim().parse().ok()
+}
