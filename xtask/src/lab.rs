@@ -11,6 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
 use crate::ctx::Ctx;
+use crate::missing;
 use crate::model::bench::{Cost, Images};
 use crate::model::command::Cmd;
 use crate::model::dockerfile::{arg_default, with_arg_default};
@@ -41,6 +42,15 @@ pub struct Lab<'a> {
 impl<'a> Lab<'a> {
     /// Sets everything up. `from` is the version of opencode that the older of the two trees pins.
     pub fn open(ctx: &'a Ctx, from: &str) -> Result<Self> {
+        let (free, needed) = (free(&ctx.runner, &ctx.root), needed(ctx.platforms.len()));
+        if free.is_some_and(|free| free < needed) {
+            return Err(missing(format!(
+                "{:.1} GB of disk are free and a benchmark takes up to {:.0}: free some, for instance with \
+                 `docker builder prune`",
+                free.unwrap_or_default() as f64 / 1e9,
+                needed as f64 / 1e9
+            )));
+        }
         // Asked first, since it may have to be made from Debian's archive: that is no part of what is measured.
         let debian = state::base(ctx)?.debian;
         let state = ctx.state_dir().join("bench");
@@ -60,6 +70,10 @@ impl<'a> Lab<'a> {
             host,
             folder: tempfile::Builder::new().prefix("devbox-bench-").tempdir()?,
         };
+        // A copy, so that the program can be built anew while the benchmark goes on.
+        let program = std::env::current_exe().context("cannot find this program")?;
+        fs::copy(&program, lab.folder("xtask"))
+            .with_context(|| format!("cannot copy {}", program.display()))?;
         ctx.runner.run(&crane::copy(&debian, &lab.debian))?;
         lab.lay_out_trees(from)?;
         Ok(lab)
@@ -73,7 +87,7 @@ impl<'a> Lab<'a> {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         fs::write(&path, with_arg_default(&text, "OPENCODE_VERSION", from)?)?;
         // Resolving is done when a version is bumped, not when it is built.
-        self.ctx.runner.run(&self.xtask(&self.old_tree(), ["lock", "opencode"])?)
+        self.ctx.runner.run(&self.xtask(&self.old_tree(), &["lock", "opencode"]))
     }
 
     fn folder(&self, name: &str) -> Utf8PathBuf {
@@ -105,9 +119,8 @@ impl<'a> Lab<'a> {
     }
 
     /// A subcommand of this program upon another tree.
-    pub fn xtask<const N: usize>(&self, tree: &Utf8Path, words: [&str; N]) -> Result<Cmd> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        Ok(Cmd::new(&program.to_string_lossy(), words).env("DEVBOX_ROOT", tree.as_str()))
+    pub fn xtask(&self, tree: &Utf8Path, words: &[&str]) -> Cmd {
+        Cmd::new(self.folder("xtask").as_str(), words.iter().copied()).env("DEVBOX_ROOT", tree.as_str())
     }
 
     pub fn repository(&self, path: &str) -> Result<Repository> {
@@ -195,7 +208,21 @@ impl Drop for Lab<'_> {
     }
 }
 
+/// Bytes that one way takes at most, in its engine and in the registry, with as many platforms.
+fn needed(platforms: usize) -> u64 {
+    9_000_000_000 * platforms as u64
+}
+
 fn occupied(runner: &Runner, folder: &Utf8Path) -> Option<u64> {
-    let text = runner.probe(&Cmd::new("df", ["--output=used", "-B1", folder.as_str()]))?;
+    df(runner, "used", folder)
+}
+
+fn free(runner: &Runner, folder: &Utf8Path) -> Option<u64> {
+    df(runner, "avail", folder)
+}
+
+fn df(runner: &Runner, column: &str, folder: &Utf8Path) -> Option<u64> {
+    let output = format!("--output={column}");
+    let text = runner.probe(&Cmd::new("df", [output.as_str(), "-B1", folder.as_str()]))?;
     text.lines().nth(1)?.trim().parse().ok()
 }

@@ -137,7 +137,8 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     let optional = &ctx.config.base_optional;
     let versions = ctx.versions_in(&ctx.config.base.dockerfile)?;
     let make = |installed: &dyn Fn(&Optional) -> bool| -> Result<Base> {
-        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string())).collect();
+        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string()));
+        let args = args.chain(ctx.config.layers.record()).collect();
         let mut inputs = Inputs::new(&entries, args, named("Debian", digests.clone()));
         inputs.versions = versions.iter().cloned().collect();
         let key = inputs.key();
@@ -208,7 +209,8 @@ pub fn variant_inputs(ctx: &Ctx, variant: &Variant, upon: BTreeMap<String, Strin
     let arg = |component: &str| {
         (format!("INSTALL_{}", component.to_uppercase()), variant.has(component).to_string())
     };
-    let mut inputs = Inputs::new(&entries, ["opencode", "omos", "pi"].map(arg).into(), upon);
+    let args = ["opencode", "omos", "pi"].map(arg).into_iter().chain(ctx.config.layers.record());
+    let mut inputs = Inputs::new(&entries, args.collect(), upon);
     let versions = ctx.versions_in(&ctx.config.variants.dockerfile)?;
     inputs.versions = versions.into_iter().filter(|(name, _)| variant.has(name)).collect();
     Ok(inputs)
@@ -322,8 +324,12 @@ pub fn annotations(ctx: &Ctx, inputs: &Inputs) -> Result<BTreeMap<String, String
 
 /// Builds and pushes targets in one bake.
 pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
-    let definition =
-        crate::model::bake::definition(targets, &ctx.platforms, ctx.settings.ca_bundle.as_deref());
+    let definition = crate::model::bake::definition(
+        targets,
+        &ctx.platforms,
+        &ctx.config.layers,
+        ctx.settings.ca_bundle.as_deref(),
+    );
     if print {
         println!("{}", serde_json::to_string_pretty(&definition)?);
         return Ok(());

@@ -148,9 +148,6 @@ impl<'a> Scratch<'a> {
         }
         self.network("-D", "-D")?;
         self.runner.run(&Cmd::new("ip", ["link", "delete", &self.bridge()]))?;
-        if self.runner.dry_run {
-            return Ok(());
-        }
         remove(self.runner, &self.run_dir())?;
         remove(self.runner, &self.root)
     }
