@@ -22,7 +22,6 @@ pub struct Config {
     /// Address of the project, for the OCI label `org.opencontainers.image.source`.
     pub source: String,
     pub short_description: String,
-    pub debian: Debian,
     pub ci: Ci,
     pub base: Image,
     /// Parts of the base that are left out where their host does not answer.
@@ -31,14 +30,6 @@ pub struct Config {
     pub variants: Image,
     pub variant: Vec<Variant>,
     pub component: Vec<Component>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Debian {
-    /// Repository of the official image.
-    pub image: String,
-    pub suite: String,
 }
 
 /// Where and when the workflows run.

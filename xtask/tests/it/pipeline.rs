@@ -171,6 +171,35 @@ fn the_base_key_is_the_same_on_any_checkout() {
     assert_eq!(key(&here, &[]), key(&there, &env));
 }
 
+/// A company's mirrors reach the builds, and mean no other image.
+#[test]
+fn builds_take_their_files_from_the_registries_that_the_environment_names() {
+    let world = World::new();
+    let mirrors = [("npm_config_registry", "http://mirror/npm/"), ("PIP_INDEX_URL", "http://mirror/simple")];
+    let run = |line: &str| {
+        let output = world.xtask_with(line, &mirrors);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let key = world.ok("base-decide --json");
+    assert_eq!(run("base-decide --json"), key);
+    let text = run("build-base --dry-run");
+    for arg in
+        ["\"PIP_INDEX_URL\": \"http://mirror/simple\"", "\"UV_DEFAULT_INDEX\": \"http://mirror/simple\""]
+    {
+        assert!(text.contains(arg), "{text}");
+    }
+    run("build-base");
+    let plain = world.ok("build --print");
+    let mirrored = run("build --print");
+    assert!(mirrored.contains("\"npm_config_registry\": \"http://mirror/npm\""), "{mirrored}");
+    let tags = |text: &str| {
+        text.lines().filter(|line| line.contains("-staging:")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(tags(&mirrored), tags(&plain));
+    assert_eq!(tags(&plain).len(), 4);
+}
+
 /// One machine per platform may test the same images.
 #[test]
 fn smoke_can_test_one_platform_of_an_image_of_all() {
