@@ -1,7 +1,7 @@
 //! What every phase gets: the tree, the settings, the runner. The only reader of the environment.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::fs;
 use std::time::Duration;
@@ -211,14 +211,6 @@ impl Ctx {
         Ok(versions)
     }
 
-    /// The day of the base's Debian packages, as `YYYYMMDD`.
-    pub fn debian_date(&self) -> Result<String> {
-        let file = &self.config.base.dockerfile;
-        let text = self.read(file)?;
-        let date = dockerfile::arg_default(&text, "DEBIAN_DATE");
-        Ok(date.with_context(|| format!("{file} has no `ARG DEBIAN_DATE=…`"))?.to_owned())
-    }
-
     /// Versions pinned in one Dockerfile.
     pub fn versions_in(&self, file: &str) -> Result<Vec<(String, String)>> {
         Ok(dockerfile::versions(&self.read(file)?))
@@ -235,6 +227,17 @@ impl Ctx {
 }
 
 impl Settings {
+    /// Build arguments for the package registries that the environment names, so that a build takes its files from where
+    /// they were proved to be. They are in no key: the locks hold for every mirror.
+    pub fn package_sources(&self) -> BTreeMap<String, String> {
+        let sources = [
+            ("npm_config_registry", &self.npm_registry),
+            ("PIP_INDEX_URL", &self.pypi_index),
+            ("UV_DEFAULT_INDEX", &self.pypi_index),
+        ];
+        sources.into_iter().filter_map(|(name, address)| Some((name.to_owned(), address.clone()?))).collect()
+    }
+
     fn read() -> Result<Self> {
         let bundles =
             ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -315,8 +318,9 @@ fn root() -> Result<Utf8PathBuf> {
     if let Ok(root) = env::var("DEVBOX_ROOT") {
         return Ok(root.into());
     }
-    let crate_dir = Utf8Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(crate_dir.parent().context("xtask lies in no workspace")?.to_owned())
+    // What cargo says now comes before what it said when it built: checkouts may share a target folder.
+    let crate_dir = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    Ok(Utf8Path::new(&crate_dir).parent().context("xtask lies in no workspace")?.to_owned())
 }
 
 fn read(root: &Utf8Path, path: &str) -> Result<String> {

@@ -11,6 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
 use crate::ctx::Ctx;
+use crate::debian_image;
 use crate::missing;
 use crate::model::bench::{Cost, Images};
 use crate::model::command::Cmd;
@@ -66,7 +67,7 @@ impl<'a> Lab<'a> {
             registry: Daemon::running(&state, "registry"),
             state,
             meter,
-            debian: format!("{host}/debian:{}-slim", ctx.config.debian.suite),
+            debian: format!("{host}/debian:{}", debian_image::pinned(ctx)?.tag),
             host,
             folder: tempfile::Builder::new().prefix("devbox-bench-").tempdir()?,
         };

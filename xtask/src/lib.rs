@@ -16,6 +16,7 @@
 pub mod addresses;
 pub mod cli;
 pub mod ctx;
+pub mod debian_image;
 pub mod disk;
 pub mod floor;
 pub mod forge;

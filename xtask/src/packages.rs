@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::addresses;
 use crate::ctx::Ctx;
+use crate::debian_image;
 use crate::model::command::Cmd;
 use crate::model::deb_version;
 use crate::model::platform::Platform;
@@ -71,7 +72,7 @@ pub fn security_updates(ctx: &Ctx) -> Result<Vec<Update>> {
     let archive =
         ctx.settings.debian_security.clone().or_else(|| addresses::debian_archive(ctx, "Debian-Security"));
     let archive = archive.context("apt knows no security archive of Debian here: set DEBIAN_SECURITY_URL")?;
-    let suite = format!("{}-security", ctx.config.debian.suite);
+    let suite = format!("{}-security", debian_image::pinned(ctx)?.suite);
     let mut updates: BTreeMap<String, Update> = BTreeMap::new();
     for (platform, list) in lists {
         let newest = debian::packages(&web, &archive, &suite, platform.arch())?;

@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
 use crate::ctx::{Ctx, Destination};
+use crate::debian_image;
 use crate::missing;
 use crate::model::bake::Target;
-use crate::model::command::Cmd;
 use crate::model::config::{Image, Optional, Variant};
-use crate::model::dockerfile::arg_default;
+use crate::model::dockerfile::{self, arg_default};
 use crate::model::key::{Change, Inputs, Key, digest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
@@ -132,7 +131,7 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
         return Ok(base.clone());
     }
     let repository = repository(ctx)?;
-    let (debian, digests) = debian(ctx, &repository)?;
+    let (debian, digests) = debian_image::resolve(ctx, &repository)?;
     let entries = tree::snapshot(&ctx.root, &ctx.config.base.inputs)?;
     let optional = &ctx.config.base_optional;
     let versions = ctx.versions_in(&ctx.config.base.dockerfile)?;
@@ -206,10 +205,9 @@ pub fn stages<'a>(ctx: &'a Ctx, names: &[String], base: &Base, index: &Manifest)
 /// What a variant is made from, upon these digests.
 pub fn variant_inputs(ctx: &Ctx, variant: &Variant, upon: BTreeMap<String, String>) -> Result<Inputs> {
     let entries = tree::snapshot(&ctx.root, &ctx.config.variants.inputs)?;
-    let arg = |component: &str| {
-        (format!("INSTALL_{}", component.to_uppercase()), variant.has(component).to_string())
-    };
-    let args = ["opencode", "omos", "pi"].map(arg).into_iter().chain(ctx.config.layers.record());
+    let switches = dockerfile::switches(&ctx.read(&ctx.config.variants.dockerfile)?);
+    let args = switches.into_iter().map(|(component, arg)| (arg, variant.has(&component).to_string()));
+    let args = args.chain(ctx.config.layers.record());
     let mut inputs = Inputs::new(&entries, args.collect(), upon);
     let versions = ctx.versions_in(&ctx.config.variants.dockerfile)?;
     inputs.versions = versions.into_iter().filter(|(name, _)| variant.has(name)).collect();
@@ -225,12 +223,12 @@ pub fn chosen<'a>(ctx: &'a Ctx, names: &[String]) -> Result<Vec<&'a Variant>> {
 }
 
 /// The index under a tag if it holds every asked platform; a part of it counts as nothing.
-fn complete(ctx: &Ctx, repository: &Repository, tag: &str) -> Result<Option<Manifest>> {
+pub fn complete(ctx: &Ctx, repository: &Repository, tag: &str) -> Result<Option<Manifest>> {
     let found = ctx.registry.image(&ctx.runner, repository, tag)?;
     Ok(found.filter(|manifest| ctx.platforms.iter().all(|platform| manifest.platform(*platform).is_some())))
 }
 
-fn platform_digests(ctx: &Ctx, index: &Manifest) -> Result<BTreeMap<String, String>> {
+pub fn platform_digests(ctx: &Ctx, index: &Manifest) -> Result<BTreeMap<String, String>> {
     let digest = |platform: &Platform| {
         let digest =
             index.platform(*platform).with_context(|| format!("the base has no image for {platform}"))?;
@@ -242,48 +240,6 @@ fn platform_digests(ctx: &Ctx, index: &Manifest) -> Result<BTreeMap<String, Stri
 /// Puts a name before each key.
 fn named(name: &str, map: BTreeMap<String, String>) -> BTreeMap<String, String> {
     map.into_iter().map(|(key, value)| (format!("{name} {key}"), value)).collect()
-}
-
-/// The Debian image by digest and its digest per platform. A local repository uses the copy that was bootstrapped
-/// once, so that the key stays; otherwise Docker Hub is asked, and where it cannot be reached the archive is used.
-fn debian(ctx: &Ctx, repository: &Repository) -> Result<(String, BTreeMap<String, String>)> {
-    let suite = format!("{}-slim", ctx.config.debian.suite);
-    let official: Repository = ctx.config.debian.image.parse().map_err(|why| anyhow::anyhow!("{why}"))?;
-    let mirror: Repository =
-        format!("{}/debian", repository.host()).parse().map_err(|why| anyhow::anyhow!("{why}"))?;
-    let own = if repository.is_loopback() { complete(ctx, &mirror, &suite)? } else { None };
-    let (source, index) = match own {
-        Some(index) => (mirror, index),
-        None => match (complete(ctx, &official, &suite), repository.is_loopback()) {
-            (Ok(Some(index)), _) => (official, index),
-            (Ok(None), false) => anyhow::bail!("{official} has no complete {suite}"),
-            (Err(error), false) => return Err(error),
-            (_, true) => (mirror.clone(), bootstrap(ctx, &mirror, &suite)?),
-        },
-    };
-    Ok((source.digest(&index.digest), platform_digests(ctx, &index)?))
-}
-
-fn bootstrap(ctx: &Ctx, mirror: &Repository, suite: &str) -> Result<Manifest> {
-    ctx.say(format!("Docker Hub does not answer: {} is made from Debian's archive", mirror.tag(suite)));
-    let debian = &ctx.config.debian;
-    let script = "scripts/bootstrap-debian.sh";
-    let mut cmd = Cmd::new(script, ["--suite", &debian.suite, "--date", &ctx.debian_date()?]);
-    cmd = cmd.args(["--repository", &mirror.to_string()]);
-    for platform in &ctx.platforms {
-        cmd = cmd.args(["--platform", &platform.to_string()]);
-    }
-    if !ctx.read_only {
-        ctx.runner.run(&cmd)?;
-    }
-    if ctx.runner.dry_run {
-        let digest = "sha256:unknown-until-made";
-        let entry = |platform: &Platform| json!({ "digest": digest, "platform": { "os": "linux", "architecture": platform.arch() } });
-        let manifests: Vec<_> = ctx.platforms.iter().map(entry).collect();
-        let json = json!({ "manifests": manifests });
-        return Ok(Manifest { digest: digest.to_owned(), size: 0, media_type: String::new(), json });
-    }
-    complete(ctx, mirror, suite)?.with_context(|| format!("{script} left no complete {}", mirror.tag(suite)))
 }
 
 /// Lays out the build context of an image and returns its folder.

@@ -22,7 +22,6 @@ pub struct Config {
     /// Address of the project, for the OCI label `org.opencontainers.image.source`.
     pub source: String,
     pub short_description: String,
-    pub debian: Debian,
     pub ci: Ci,
     #[serde(default)]
     pub layers: Layers,
@@ -33,14 +32,6 @@ pub struct Config {
     pub variants: Image,
     pub variant: Vec<Variant>,
     pub component: Vec<Component>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Debian {
-    /// Repository of the official image.
-    pub image: String,
-    pub suite: String,
 }
 
 /// Where and when the workflows run.

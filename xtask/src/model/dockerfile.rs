@@ -46,6 +46,16 @@ pub fn versions(dockerfile: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Every `INSTALL_*` switch that has a default: lower-case component name and the argument, in order of appearance.
+pub fn switches(dockerfile: &str) -> Vec<(String, String)> {
+    let name = |line: &str| {
+        let (name, _) = line.strip_prefix("ARG ")?.split_once('=')?;
+        let component = name.strip_prefix("INSTALL_")?.to_lowercase().replace('_', "-");
+        Some((component, name.to_owned()))
+    };
+    dockerfile.lines().filter_map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +72,12 @@ mod tests {
         assert!(with_arg_default(TEXT, "PI_VERSION", "1").is_err());
         assert!(with_arg_default(&TEXT.repeat(2), "BUN_VERSION", "1").is_err());
         assert_eq!(versions(TEXT)[1], ("bun".to_owned(), "1.4.5".to_owned()));
+    }
+
+    #[test]
+    fn switches_are_named_after_their_components() {
+        let text = "ARG INSTALL_PI=false\nARG INSTALL_GITEA_MCP=true\nARG INSTALL_PI\nARG PI_VERSION=1\n";
+        let pair = |component: &str, arg: &str| (component.to_owned(), arg.to_owned());
+        assert_eq!(switches(text), [pair("pi", "INSTALL_PI"), pair("gitea-mcp", "INSTALL_GITEA_MCP")]);
     }
 }

@@ -13,12 +13,16 @@ use crate::lab::Lab;
 use crate::model::bench::{self, Compressed, Cost, Report, Step, Way};
 use crate::model::command::Cmd;
 use crate::model::config::Variant;
+use crate::model::dockerfile;
 use crate::model::environment::splice;
 use crate::model::reference::Repository;
 use crate::tools::crane;
 use crate::tools::engine::Scratch;
 use crate::tools::files::{self, Edit};
 use crate::{floor, machine};
+
+/// The plain ways.
+const RECIPE: &str = "bench/Dockerfile";
 
 const PAGE: &str = "docs/benchmarks.md";
 
@@ -298,10 +302,10 @@ impl<'a> Bench<'a> {
         }
         let version = self.lab.pinned(tree, &config.variants.dockerfile, "OPENCODE_VERSION")?;
         args.insert("OPENCODE_VERSION".to_owned(), version);
-        for part in ["opencode", "omos", "pi"] {
-            let there = variant.is_some_and(|variant| variant.has(part));
-            args.insert(format!("INSTALL_{}", part.to_uppercase()), there.to_string());
+        for (component, switch) in dockerfile::switches(&self.ctx().read(RECIPE)?) {
+            args.insert(switch, variant.is_some_and(|variant| variant.has(&component)).to_string());
         }
+        args.extend(self.ctx().settings.package_sources());
         Ok(args)
     }
 
@@ -313,7 +317,7 @@ impl<'a> Bench<'a> {
         variant: Option<&Variant>,
     ) -> Result<Cmd> {
         let mut cmd = Cmd::new("docker", ["buildx", "build", "--progress=plain"]);
-        cmd = cmd.args([format!("--file={tree}/bench/Dockerfile"), format!("--target={target}")]);
+        cmd = cmd.args([format!("--file={tree}/{RECIPE}"), format!("--target={target}")]);
         cmd = cmd.arg(format!("--platform={}", platforms(self.ctx()).join(",")));
         for (name, value) in self.plain_args(tree, variant)? {
             cmd = cmd.arg(format!("--build-arg={name}={value}"));
@@ -426,7 +430,7 @@ fn compressed(
     // A mark of its own makes the layer new to the engine, which keeps what it has compressed.
     let build =
         Cmd::new("docker", ["buildx", "build", "--progress=plain", "--target=flat", "--provenance=false"])
-            .arg(format!("--file={}/bench/Dockerfile", lab.new_tree()))
+            .arg(format!("--file={}/{RECIPE}", lab.new_tree()))
             .args([format!("--build-arg=UPON={image}"), format!("--build-arg=MARK={tag}")]);
     let build = maker.on(build.arg(lab.new_tree().as_str()));
     let runner = &lab.ctx.runner;

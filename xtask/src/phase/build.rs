@@ -91,11 +91,13 @@ fn targets(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[&Stage<'_>]) -> R
         labels.insert("org.opencontainers.image.base.name".to_owned(), base.repository.tag(&base.tag));
         labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.clone());
         labels.insert("opencode-devbox.variant".to_owned(), stage.variant.name.clone());
+        let mut args = stage.args.clone();
+        args.extend(ctx.settings.package_sources());
         targets.push(Target {
             name: stage.variant.name.clone(),
             dockerfile: ctx.config.variants.dockerfile.clone(),
             context: context.to_string(),
-            args: stage.args.clone(),
+            args,
             labels,
             annotations: state::annotations(ctx, &stage.inputs)?,
             tag: stage.staging.tag(&stage.tag),

@@ -30,6 +30,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     let (start, free) = (Instant::now(), disk::free(ctx));
     let mut args = base.inputs.args.clone();
     args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
+    args.extend(ctx.settings.package_sources());
     // The key goes into the folder's name, so that two trees never share a context.
     let context = state::context(ctx, &ctx.config.base, &base.tag)?;
     let target = Target {

@@ -11,9 +11,8 @@ use crate::missing;
 use crate::model::command::Cmd;
 use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
-use crate::model::reference::Repository;
 use crate::tools::{docker, local, source};
-use crate::{addresses, disk, rights, state};
+use crate::{addresses, debian_image, disk, rights, state};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -126,8 +125,8 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
 /// Whether each place that a build takes something from answers; what has a substitute is only told.
 fn sources(ctx: &Ctx) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let debian = &ctx.config.debian;
-    if let Ok(official) = debian.image.parse::<Repository>() {
+    let debian = debian_image::pinned(ctx);
+    if let Ok(debian_image::Pin { official, .. }) = &debian {
         findings.push(match source::responds(&format!("{}/v2/", official.api())) {
             true => Finding::ok(format!("{} answers", official.host())),
             false => {
@@ -144,7 +143,7 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
         });
     }
     let archive = addresses::debian_archive(ctx, "Debian");
-    let archive = archive.map(|uri| format!("{uri}/dists/{}/InRelease", debian.suite));
+    let archive = archive.zip(debian.ok()).map(|(uri, pin)| format!("{uri}/dists/{}/InRelease", pin.suite));
     findings.push(match archive {
         Some(url) if source::answers(&url) => Finding::ok("Debian's archive answers"),
         Some(url) => Finding::bad(

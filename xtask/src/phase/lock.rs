@@ -3,12 +3,13 @@
 use anyhow::{Result, bail};
 
 use crate::ctx::Ctx;
+use crate::debian_image;
 use crate::locks;
 use crate::tools::files::{self, Edit};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Only these components [default: all]
+    /// Only these components, or `debian` for the image below them [default: all]
     pub components: Vec<String>,
     /// Write nothing; fail with a diff if a lock is not what the pinned versions imply
     #[arg(long, conflicts_with = "upgrade")]
@@ -19,11 +20,16 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+    let (debian, named): (Vec<_>, Vec<_>) =
+        args.components.iter().partition(|name| *name == debian_image::NAME);
     let components = match args.components.is_empty() {
         true => ctx.config.component.iter().collect(),
-        false => args.components.iter().map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?,
+        false => named.into_iter().map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?,
     };
-    let edits = locks::resolve(ctx, &components, &locks::pinned(ctx)?, args.upgrade)?;
+    let mut edits = locks::resolve(ctx, &components, &locks::pinned(ctx)?, args.upgrade)?;
+    if args.components.is_empty() || !debian.is_empty() {
+        edits.push(debian_image::lock(ctx, args.upgrade)?);
+    }
     let changed: Vec<&Edit> = edits.iter().filter(|edit| edit.changes()).collect();
     if changed.is_empty() {
         ctx.say("the locks are what the pinned versions imply");

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ctx::Ctx;
+use crate::debian_image;
 use crate::locks;
 use crate::model::component::Component;
 use crate::model::version::Version;
@@ -129,7 +130,7 @@ fn newest(
 }
 
 fn base(ctx: &Ctx) -> Result<Base> {
-    let date = ctx.debian_date()?;
+    let date = debian_image::pinned(ctx)?.date;
     let day = Date::strptime("%Y%m%d", &date)?.to_zoned_datetime(TimeZone::UTC)?;
     let mut base = Base { date, age_days: days(day.timestamp()), security_updates: None, cannot_tell: None };
     match packages::security_updates(ctx) {

@@ -1,5 +1,5 @@
 //! Proves before the first build minute that every file that the locks name is there for every platform, with the right
-//! bytes, and that both platforms get the same packages. All problems are told at once, each with its cause.
+//! bytes, that both platforms get the same packages, and that the Debian image below them is a certain one. All problems are told at once, each with its cause.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::ctx::Ctx;
+use crate::debian_image;
 use crate::locks;
 use crate::model::component::Source;
 use crate::model::npm_lock::Lock;
@@ -30,7 +31,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         false => args.components.iter().map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?,
     };
     // A lock that is unequal or of another version is wrong even if all its files are there.
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<String> = debian_image::problem(ctx)?.into_iter().collect();
     for component in components.iter().filter(|component| matches!(component.source, Source::Npm(_))) {
         let path = format!("{}/package-lock.json", component.npm_folder());
         let lock = Lock::parse(&ctx.read(&path)?).with_context(|| path.clone())?;

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use crate::ctx::Ctx;
+use crate::debian_image;
 use crate::forge;
 use crate::model::changelog::Changelog;
 use crate::model::dockerfile;
@@ -40,7 +41,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
     let now = Timestamp::now();
     let (stamp, day) = (now.strftime("%Y%m%d").to_string(), now.strftime("%F").to_string());
-    if ctx.debian_date()? == stamp {
+    if debian_image::pinned(ctx)?.date == stamp {
         ctx.say(format!("the base has the Debian packages of {day} already"));
         return Ok(());
     }
@@ -58,10 +59,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let file = &ctx.config.base.dockerfile;
     let before = ctx.read(file)?;
     let after = dockerfile::with_arg_default(&before, "DEBIAN_DATE", &stamp).with_context(|| file.clone())?;
-    let mut edits = vec![Edit { path: file.clone(), before, after }];
+    // The image below moves with its packages, where its host answers.
+    let mut edits = vec![Edit { path: file.clone(), before, after }, debian_image::lock(ctx, true)?];
     let before = ctx.read(CHANGELOG)?;
     let after = Changelog::parse(&before).note(LINE, &format!("{LINE}{day}."))?.to_string();
     edits.push(Edit { path: CHANGELOG.to_owned(), before, after });
+    edits.retain(Edit::changes);
     edits.iter().for_each(|edit| print!("{}", edit.diff()));
     let subject = format!("Take the Debian packages of {day}");
     if args.pull_request {

@@ -12,8 +12,8 @@ use crate::model::workflow;
 use crate::phase::{changelog, docs, lock, workflows};
 use crate::tools::docker;
 
-/// The tool that knows misspellings.
-const CODESPELL: &str = "codespell==2.4.3";
+/// The tool that knows misspellings, with its checksum.
+const CODESPELL: &str = "xtask/codespell/requirements.txt";
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     docker::require_engine(&ctx.runner)?;
@@ -68,9 +68,29 @@ fn actionlint(ctx: &Ctx) -> Result<()> {
 /// Common misspellings in all files but the generated locks.
 fn spelling(ctx: &Ctx) -> Result<()> {
     let toolbox = locks::toolbox(ctx)?;
+    let folder = ctx.state_dir().join("tools/codespell");
     let index = addresses::pypi_index(ctx)?;
-    let tool = ["tool", "run", "--quiet", "--no-python-downloads", "--default-index", &index];
+    let install = [
+        "pip",
+        "install",
+        "--quiet",
+        "--no-config",
+        "--no-deps",
+        "--require-hashes",
+        "--no-python-downloads",
+    ];
+    let of = [
+        "--python",
+        "python3",
+        "--target",
+        folder.as_str(),
+        "--default-index",
+        &index,
+        "--requirements",
+        CODESPELL,
+    ];
+    ctx.runner.run_again(&toolbox.uv(install).args(of))?;
     let skip = "--skip=./.git,./.devbox,./target,./images/locks,*.lock,package-lock.json";
-    let codespell = toolbox.uv(tool).args(["--from", CODESPELL, "codespell", "--check-hidden", skip, "."]);
-    ctx.runner.run_again(&codespell)
+    let codespell = Cmd::new("python3", ["-m", "codespell_lib", "--check-hidden", skip, "."]);
+    ctx.runner.run(&codespell.env("PYTHONPATH", folder.as_str()))
 }

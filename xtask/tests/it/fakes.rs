@@ -128,11 +128,13 @@ echo "smoke $4 $6" >> "$FAKE_LOG"
 const FILES: [(&str, &str); 4] = [
     (
         "images/Dockerfile.base",
-        "ARG NODE_VERSION=24.1.0\nARG GITEA_MCP_VERSION=0.1.0\nARG GITEA_MCP_URL=http://127.0.0.1:9\nARG EMBEDDING_MODEL_URL=http://127.0.0.1:9\n",
+        "ARG DEBIAN_SUITE=trixie\nARG DEBIAN_IMAGE=127.0.0.1:9/debian:${DEBIAN_SUITE}-slim\nARG DEBIAN_DATE=20260101\n\
+         ARG NODE_VERSION=24.1.0\nARG GITEA_MCP_VERSION=0.1.0\nARG GITEA_MCP_URL=http://127.0.0.1:9\nARG EMBEDDING_MODEL_URL=http://127.0.0.1:9\n",
     ),
     (
         "images/Dockerfile.variant",
-        "ARG OPENCODE_VERSION=1.18.18\nARG OMOS_VERSION=2.0.0\nARG BUN_VERSION=1.0.0\nARG PI_VERSION=0.1.0\n",
+        "ARG OPENCODE_VERSION=1.18.18\nARG OMOS_VERSION=2.0.0\nARG BUN_VERSION=1.0.0\nARG PI_VERSION=0.1.0\n\
+         ARG INSTALL_OPENCODE=true\nARG INSTALL_OMOS=false\nARG INSTALL_PI=false\n",
     ),
     (
         "CHANGELOG.md",

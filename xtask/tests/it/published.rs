@@ -129,7 +129,8 @@ impl Published {
         } else if let Some((_, tag)) =
             url.strip_prefix("/v2/").and_then(|path| path.split_once("/manifests/"))
         {
-            self.tags.iter().any(|known| known == tag).then(|| b"{}".to_vec())
+            let document = self.documents.get(url).map(|document| document.to_string().into_bytes());
+            document.or_else(|| self.tags.iter().any(|known| known == tag).then(|| b"{}".to_vec()))
         } else if method == "GET" {
             self.documents.get(url).map(|document| document.to_string().into_bytes())
         } else {
@@ -225,7 +226,8 @@ fn wheel(dir: &Path, name: &str, path: &str, text: &str) -> (String, Vec<u8>) {
 const FILES: [(&str, &str); 4] = [
     (
         "images/Dockerfile.base",
-        "ARG DEBIAN_DATE=20260101\nARG NODE_VERSION=24.1.0\nARG UV_VERSION=0.1.0\nARG MEMPALACE_VERSION=3.0.0\n\
+        "ARG DEBIAN_SUITE=trixie\nARG DEBIAN_IMAGE=127.0.0.1:9/debian:${DEBIAN_SUITE}-slim\nARG DEBIAN_DATE=20260101\n\
+         ARG NODE_VERSION=24.1.0\nARG UV_VERSION=0.1.0\nARG MEMPALACE_VERSION=3.0.0\n\
          ARG GITEA_MCP_VERSION=0.1.0\nARG GITEA_MCP_URL=http://127.0.0.1:9/x\n",
     ),
     (

@@ -75,3 +75,16 @@ fn http_is_spoken_by_these_only() {
         }
     }
 }
+
+/// Debian is pinned in the base's Dockerfile; the variants' repeats it for builds by hand, where nobody passes a digest.
+#[test]
+fn both_dockerfiles_name_one_debian() {
+    let default = |file: &str, name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images").join(file);
+        let text = fs::read_to_string(path).unwrap();
+        xtask::model::dockerfile::arg_default(&text, name).unwrap().to_owned()
+    };
+    let suite = default("Dockerfile.base", "DEBIAN_SUITE");
+    let image = default("Dockerfile.base", "DEBIAN_IMAGE").replace("${DEBIAN_SUITE}", &suite);
+    assert_eq!(default("Dockerfile.variant", "DEBIAN_IMAGE"), image);
+}

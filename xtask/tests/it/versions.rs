@@ -363,6 +363,77 @@ fn a_refresh_of_the_base_is_one_line_and_one_note() {
     contains(&world.ok("refresh-base").1, &["already"]);
 }
 
+/// A tag that moves: what it stands for is resolved once, and a release is built upon that or not at all.
+#[test]
+fn the_debian_image_is_locked_to_a_digest() {
+    let world = World::new();
+    let dockerfile =
+        world.read("images/Dockerfile.base").replace("127.0.0.1:9/debian", &format!("{}/debian", world.host));
+    fs::write(world.root.join("images/Dockerfile.base"), dockerfile).unwrap();
+    let index = |digest: &str, architectures: &[&str]| {
+        let entry = |arch: &&str| json!({ "digest": format!("sha256:{digest}"), "platform": { "os": "linux", "architecture": arch } });
+        json!({ "manifests": architectures.iter().map(entry).collect::<Vec<_>>() })
+    };
+    let serve = |name: &str, document: &serde_json::Value| {
+        let mut published = world.published.lock().unwrap();
+        published.documents.insert(format!("/v2/debian/manifests/{name}"), document.clone());
+    };
+    let remote = "--repository registry.example/you/devbox";
+    let unlocked = format!(
+        "images/locks/debian.txt does not lock {}/debian:trixie-slim: run `cargo xtask lock debian`",
+        world.host
+    );
+    contains(&world.fails(&format!("preflight {remote}"), 1), &[&unlocked]);
+    world.ok("preflight");
+    contains(&world.fails("lock debian", 1), &["there is no ", "debian:trixie-slim"]);
+    serve("trixie-slim", &index("d1", &["amd64"]));
+    contains(&world.fails("lock debian", 1), &["has no image for linux/arm64"]);
+    let first = index("d1", &["amd64", "arm64"]);
+    serve("trixie-slim", &first);
+    contains(&world.fails("lock --check", 1), &["run `cargo xtask lock`", "+sha256:"]);
+    world.ok("lock debian");
+    let lock = |index: &serde_json::Value| {
+        let digest = xtask::model::key::digest(index.to_string().as_bytes());
+        (format!("# {}/debian:trixie-slim\n{digest}\n", world.host), digest)
+    };
+    let (text, digest) = lock(&first);
+    assert_eq!(world.read("images/locks/debian.txt"), text);
+    // The tag moves: the lock stays, and what it names has to be there.
+    let second = index("d2", &["amd64", "arm64"]);
+    serve("trixie-slim", &second);
+    world.ok("lock --check");
+    let gone = format!("debian has no complete {digest}: run `cargo xtask refresh-base`");
+    contains(&world.fails(&format!("preflight {remote}"), 1), &[&gone]);
+    serve(&digest, &first);
+    world.ok(&format!("preflight {remote}"));
+    world.ok("refresh-base --allow-dirty");
+    assert_eq!(world.read("images/locks/debian.txt"), lock(&second).0);
+}
+
+/// The page says what a release weighs, as the registry has it.
+#[test]
+fn a_published_release_is_weighed() {
+    let world = World::new();
+    contains(&world.fails("docs --sizes v1.18.15", 1), &["v1.18.15 is not published"]);
+    {
+        let mut published = world.published.lock().unwrap();
+        let layers = json!({ "layers": [{ "digest": "sha256:a", "size": 600_000_000 }, { "digest": "sha256:b", "size": 57_400_000 }] });
+        let digest = xtask::model::key::digest(layers.to_string().as_bytes());
+        let entry = |arch| json!({ "digest": digest, "platform": { "os": "linux", "architecture": arch } });
+        let index = json!({ "manifests": [entry("amd64"), entry("arm64")] });
+        for suffix in ["", "-omos", "-with-pi", "-omos-with-pi"] {
+            published.documents.insert(format!("/v2/devbox/manifests/v1.18.15{suffix}"), index.clone());
+        }
+        published.documents.insert(format!("/v2/devbox/manifests/{digest}"), layers);
+    }
+    world.ok("docs --sizes v1.18.15");
+    let sizes: serde_json::Value = serde_json::from_str(&world.read("docs/sizes.json")).unwrap();
+    assert_eq!(sizes["release"], "v1.18.15");
+    assert_eq!(sizes["bytes"]["omos-with-pi"]["linux/arm64"], 657_400_000);
+    contains(&world.read("DOCKER_HUB.md"), &["657 MB"]);
+    world.ok("docs --check");
+}
+
 /// Failure 48: three bytes left under the limit of Docker Hub, which counts bytes.
 #[test]
 fn a_page_that_docker_hub_would_cut_off_is_refused() {
