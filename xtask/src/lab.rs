@@ -124,6 +124,11 @@ impl<'a> Lab<'a> {
         Cmd::new(self.folder("xtask").as_str(), words.iter().copied()).env("DEVBOX_ROOT", tree.as_str())
     }
 
+    /// The platforms that are built, as words of a command line.
+    pub fn platforms(&self) -> Vec<String> {
+        self.ctx.platforms.iter().map(ToString::to_string).collect()
+    }
+
     pub fn repository(&self, path: &str) -> Result<Repository> {
         format!("{}/{path}", self.host).parse().map_err(|why| anyhow::anyhow!("{why}"))
     }

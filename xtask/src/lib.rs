@@ -15,6 +15,7 @@
 
 pub mod addresses;
 pub mod cli;
+pub mod compression;
 pub mod ctx;
 pub mod debian_image;
 pub mod disk;
@@ -36,6 +37,7 @@ pub mod supply;
 pub mod tags;
 pub mod tools;
 pub mod upstream;
+pub mod ways;
 
 use std::process::ExitCode;
 
