@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
@@ -18,7 +18,7 @@ use crate::model::command::Cmd;
 use crate::model::dockerfile::{arg_default, with_arg_default};
 use crate::model::reference::Repository;
 use crate::state;
-use crate::tools::engine::Scratch;
+use crate::tools::engine::{self, Scratch};
 use crate::tools::local::{self, Daemon};
 use crate::tools::meter::Meter;
 use crate::tools::runner::Runner;
@@ -26,6 +26,9 @@ use crate::tools::{crane, process, tree};
 
 /// What a build needs of the tree.
 const INPUTS: [&str; 4] = ["images", "rootfs", "scripts", "bench"];
+
+/// The file of the state folder that names the folder of the trees.
+const FOLDER: &str = "folder";
 
 pub struct Lab<'a> {
     pub ctx: &'a Ctx,
@@ -55,10 +58,7 @@ impl<'a> Lab<'a> {
         // Asked first, since it may have to be made from Debian's archive: that is no part of what is measured.
         let debian = state::base(ctx)?.debian;
         let state = ctx.state_dir().join("bench");
-        if let Some(left) = Daemon::running(&state, "registry") {
-            left.stop(&ctx.runner, &state, "registry")?;
-        }
-        fs::remove_dir_all(state.join("registry")).ok();
+        clear(ctx)?;
         let port = local::start_registry(&ctx.runner, &state, true)?;
         let meter = Meter::start(port)?;
         let host = format!("localhost:{}", meter.port);
@@ -71,6 +71,7 @@ impl<'a> Lab<'a> {
             host,
             folder: tempfile::Builder::new().prefix("devbox-bench-").tempdir()?,
         };
+        fs::write(lab.state.join(FOLDER), lab.folder("").as_str())?;
         // A copy, so that the program can be built anew while the benchmark goes on.
         let program = std::env::current_exe().context("cannot find this program")?;
         fs::copy(&program, lab.folder("xtask"))
@@ -212,6 +213,30 @@ impl Drop for Lab<'_> {
             }
         }
     }
+}
+
+/// Removes what a benchmark left that was killed. One that runs is told from it by its engine.
+pub fn clear(ctx: &Ctx) -> Result<()> {
+    if ctx.runner.dry_run {
+        return Ok(());
+    }
+    let state = ctx.state_dir().join("bench");
+    let names = fs::read_dir(&state).into_iter().flatten().flatten();
+    let names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    for name in names.iter().filter_map(|name| name.strip_prefix("engine-")).filter(|it| !it.contains('.')) {
+        if Daemon::running(&state, &format!("engine-{name}")).is_some() {
+            bail!("a benchmark runs in this tree: wait until it ends");
+        }
+        engine::clear(&ctx.runner, &state, name)?;
+    }
+    if let Some(registry) = Daemon::running(&state, "registry") {
+        registry.stop(&ctx.runner, &state, "registry")?;
+    }
+    let folder = fs::read_to_string(state.join(FOLDER)).unwrap_or_default();
+    for folder in [Utf8Path::new(&folder), &state].into_iter().filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {folder}"))?;
+    }
+    Ok(())
 }
 
 /// Bytes that one way takes at most, in its engine and in the registry, with as many platforms.
