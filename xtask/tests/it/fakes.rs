@@ -18,6 +18,7 @@ pub struct Store {
     /// Manifests by `repository:tag` and `repository@digest`.
     manifests: HashMap<String, Vec<u8>>,
     blobs: HashMap<String, Vec<u8>>,
+    pub requests: usize,
     pub writes: usize,
     /// Answers to the next reads of manifests, before the truth.
     pub faults: Vec<u16>,
@@ -63,6 +64,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// The API of a registry, as far as the pipeline uses it.
 fn serve(store: &mut Store, request: &mut Request) -> Answer {
+    store.requests += 1;
     let url = request.url().trim_start_matches("/v2/").to_owned();
     let mut body = Vec::new();
     request.as_reader().read_to_end(&mut body).unwrap();
@@ -208,7 +210,7 @@ impl World {
     pub fn log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.log_file()).unwrap_or_default();
         let _ = fs::remove_file(self.log_file());
-        let reads = ["docker info", "docker run --rm --network=none", "crane auth"];
+        let reads = ["docker info", "docker run --rm --network=none", "crane auth", "crane version"];
         let changes = |line: &&str| !reads.iter().any(|read| line.starts_with(read));
         text.lines().filter(changes).map(|line| self.without_chance(line)).collect()
     }
@@ -278,6 +280,12 @@ impl World {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{line}: {text}");
         text
+    }
+
+    /// Requests and writes so far.
+    pub fn counts(&self) -> (usize, usize) {
+        let store = self.store.lock().unwrap();
+        (store.requests, store.writes)
     }
 
     /// Public tags with their digests, sorted.
