@@ -13,6 +13,7 @@ mod proxy;
 mod published;
 mod recovery;
 mod sealed;
+mod suite;
 mod tidy;
 mod versions;
 mod workflows;
