@@ -112,6 +112,20 @@ fn serve(store: &mut Store, request: &mut Request) -> Answer {
     }
 }
 
+/// A command line of xtask that finds the programs of a folder first, and nothing of the forge that runs this test.
+pub fn command(line: &str, programs: &Path) -> Command {
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(line.split(' ')).env("PATH", path);
+    for name in
+        ["ACTIONS", "ENV", "OUTPUT", "REF_NAME", "REF_TYPE", "REPOSITORY", "SERVER_URL", "STEP_SUMMARY"]
+    {
+        command.env_remove(format!("GITHUB_{name}"));
+    }
+    command.env_remove("INPUT_RELEASE_TAG").env_remove("INPUT_PROMOTE_LATEST");
+    command
+}
+
 /// A copy of the tree whose outside world is fake.
 pub struct World {
     pub root: PathBuf,
@@ -148,7 +162,7 @@ const FILES: [(&str, &str); 4] = [
     ("DOCKER_HUB.md", "| `latest` | opencode 1.18.18 |\n"),
 ];
 
-fn script(path: &Path, text: &str) {
+pub fn script(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -261,14 +275,8 @@ impl World {
 
     /// A command line of xtask that works on this tree.
     pub fn command(&self, line: &str) -> Command {
-        let bin = self.root.with_file_name("bin");
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(line.split(' ')).env("PATH", path).env("DEVBOX_ROOT", &self.root);
-        command.env("FAKE_LOG", self.log_file()).env_remove("GITHUB_REF_TYPE").env_remove("GITHUB_OUTPUT");
-        for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "INPUT_RELEASE_TAG", "INPUT_PROMOTE_LATEST"] {
-            command.env_remove(name);
-        }
+        let mut command = command(line, &self.root.with_file_name("bin"));
+        command.env("DEVBOX_ROOT", &self.root).env("FAKE_LOG", self.log_file());
         command.env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
         command.env("DEVBOX_REPOSITORY", format!("{}/{}", self.host, self.path));
         command.env("GIT_DIR", "/nonexistent").current_dir(&self.root);
