@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tiny_http::{Header, Method, Request, Response, Server};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Store {
     /// Manifests by `repository:tag` and `repository@digest`.
     manifests: HashMap<String, Vec<u8>>,
@@ -38,6 +38,11 @@ impl Store {
         if !reference.starts_with("sha256:") {
             self.manifests.insert(format!("{repository}:{reference}"), body);
         }
+    }
+
+    /// Deletes whatever has this in its name.
+    pub fn forget(&mut self, part: &str) {
+        self.manifests.retain(|name, _| !name.contains(part));
     }
 
     /// A challenge for a request without a token, or whose token is not enough; the token where one is asked for.
@@ -297,6 +302,15 @@ impl World {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{line}: {text}");
         text
+    }
+
+    /// The digest of a staged variant.
+    pub fn staged(&self, variant: &str) -> String {
+        let store = self.store.lock().unwrap();
+        let key = |name: &str| name.strip_prefix(variant)?.strip_prefix('-').map(str::len);
+        let tag = |name: &str| key(name.strip_prefix("devbox-staging:")?);
+        let found = store.manifests.iter().filter(|(name, _)| tag(name) == Some(12));
+        found.map(|(_, bytes)| digest(bytes)).last().unwrap()
     }
 
     /// Public tags with their digests, sorted.

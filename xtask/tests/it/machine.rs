@@ -283,3 +283,71 @@ fn test_runs_the_cheapest_first_and_stops_at_what_fails() {
     assert_eq!(run(&world, "test --fast", &[("FAKE_FAILS", "clippy")]).0, 1);
     assert_eq!(world.log(), all[..2]);
 }
+
+#[test]
+fn fmt_formats_the_whole_workspace() {
+    let world = World::new();
+    world.program("cargo", "#!/bin/sh\necho \"cargo $*\" >> $FAKE_LOG\n");
+    world.ok("fmt");
+    assert_eq!(world.log(), ["cargo fmt --all"]);
+}
+
+/// Without another repository, the tools that only a local registry needs are asked for too, and a disk that is
+/// nearly full is told, but stops nobody.
+#[test]
+fn doctor_asks_for_what_a_local_release_needs() {
+    let world = machine();
+    serve_archive(&world);
+    for name in ["docker-registry", "mmdebstrap"] {
+        world.program(name, LACKING);
+    }
+    world.program("df", "#!/bin/sh\nprintf 'Avail\n9000000000\n'\n");
+    let local = |line: &str| {
+        let mut command = world.command(line);
+        command.envs(settings(&world)).env_remove("DEVBOX_REPOSITORY");
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, _, text) = local("doctor");
+    assert_eq!(code, 3, "{text}");
+    let warning = "warn  9 GB of disk are free: a cold release wants 15 GB: `cargo xtask local down --purge` frees some";
+    let start = "ok    local registry: started when it is needed";
+    contains(
+        &text,
+        &["FAIL  docker-registry is not installed", "FAIL  mmdebstrap is not installed", warning, start],
+    );
+    // The other platform is emulated or not, which is this machine's affair; either is told.
+    let foreign = if Platform::host() == Platform::LinuxAmd64 { "linux/arm64" } else { "linux/amd64" };
+    let emulated = text.contains(&format!("ok    emulation of {foreign}"));
+    assert!(emulated || text.contains(&format!("FAIL  {foreign} cannot be run here")), "{text}");
+    world.program("id", "#!/bin/sh\necho 0\n");
+    let (_, plan, _) = local("doctor --install --dry-run");
+    if plan.contains("apt-get") {
+        contains(&plan, &["docker-registry mmdebstrap", "arch-test"]);
+        assert_eq!(plan.contains("update-binfmts --enable qemu-"), !emulated, "{plan}");
+    }
+    world.program("df", "#!/bin/sh\nexit 1\n");
+    contains(&local("doctor").2, &["warn  free disk space: cannot tell"]);
+}
+
+/// Where there is too little room, toolchains and old caches go; `rm` is a stand-in here, since it would mean it.
+#[test]
+fn reclaim_frees_what_no_job_uses() {
+    let world = World::new();
+    world.program("df", "#!/bin/sh\nprintf 'Avail\n9000000000\n'\n");
+    world.program("rm", "#!/bin/sh\necho \"rm $*\" >> $FAKE_LOG\n");
+    world.program("sudo", "#!/bin/sh\necho \"sudo $*\" >> $FAKE_LOG\n");
+    world.program("id", "#!/bin/sh\necho 1000\n");
+    let output = world.xtask_with("reclaim", &[("GITHUB_ACTIONS", "true")]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && text.contains("9 GB were free, now 9 GB"), "{text}");
+    let log = world.log();
+    let prune = |what: &str| format!("docker {what} prune --force --filter until=168h");
+    assert!(log.ends_with(&[prune("builder"), prune("image")]), "{log:?}");
+    // What is there to delete is this machine's affair.
+    assert!(
+        log[..log.len() - 2].iter().all(|line| line.starts_with("sudo --non-interactive rm -rf /")),
+        "{log:?}"
+    );
+}
