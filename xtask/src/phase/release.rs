@@ -76,6 +76,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
     }
 
+    if ctx.runner.dry_run && !is_tested(ctx, &args.only)? {
+        ctx.say("the rest depends on the verdicts: a dry run ends here");
+        return Ok(());
+    }
+
     step(6, "publish", 10);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
     publish::run(ctx, &publish::Args { promote_latest: true, allow_downgrade, only })?;
@@ -97,6 +102,19 @@ fn is_built(ctx: &Ctx, only: &[String]) -> Result<bool> {
     let base = state::base(ctx)?;
     let Some(index) = &base.present else { return Ok(false) };
     Ok(state::stages(ctx, only, &base, index)?.iter().all(|stage| stage.present.is_some()))
+}
+
+/// True if these variants have passed on every platform.
+fn is_tested(ctx: &Ctx, only: &[String]) -> Result<bool> {
+    let (base, index) = state::existing_base(ctx)?;
+    for stage in state::stages(ctx, only, &base, &index)? {
+        for platform in &ctx.platforms {
+            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// What now stands where, and how to run it.
