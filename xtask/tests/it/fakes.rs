@@ -18,6 +18,7 @@ pub struct Store {
     /// Manifests by `repository:tag` and `repository@digest`.
     manifests: HashMap<String, Vec<u8>>,
     blobs: HashMap<String, Vec<u8>>,
+    pub requests: usize,
     pub writes: usize,
     /// Answers to the next reads of manifests, before the truth.
     pub faults: Vec<u16>,
@@ -70,6 +71,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// The API of a registry, as far as the pipeline uses it.
 fn serve(store: &mut Store, request: &mut Request) -> Answer {
+    store.requests += 1;
     let url = request.url().trim_start_matches("/v2/").to_owned();
     let mut body = Vec::new();
     request.as_reader().read_to_end(&mut body).unwrap();
@@ -311,6 +313,12 @@ impl World {
         let tag = |name: &str| key(name.strip_prefix("devbox-staging:")?);
         let found = store.manifests.iter().filter(|(name, _)| tag(name) == Some(12));
         found.map(|(_, bytes)| digest(bytes)).last().unwrap()
+    }
+
+    /// Requests and writes so far.
+    pub fn counts(&self) -> (usize, usize) {
+        let store = self.store.lock().unwrap();
+        (store.requests, store.writes)
     }
 
     /// Public tags with their digests, sorted.
