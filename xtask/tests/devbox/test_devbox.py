@@ -146,6 +146,14 @@ class Places(Case):
         self.assertFalse(greet.covered("/home/developer/.cache", found))
         self.assertFalse(greet.covered("/home/developer/.pi", found))
 
+    def test_a_remedy_is_one_that_the_start_accepts(self):
+        with mock.patch("os.stat") as stat:
+            stat.return_value.st_uid = 1001
+            self.assertEqual("set PUID and PGID to its owner", place.remedy("/workspace"))
+            for beyond in (0, 65534):
+                stat.return_value.st_uid = beyond
+                self.assertIn("--userns keep-id", place.remedy("/workspace"))
+
     def test_only_old_leftovers_are_swept(self):
         names = [".9afb7cfff7fbffef-00000000.so", ".9afb7cfff7fbfff0-00000000.so", "yours.so"]
         for name in names:
