@@ -215,6 +215,12 @@ impl World {
         for (path, text) in FILES {
             fs::write(root.join(path), text).unwrap();
         }
+        // The fake base is one layer.
+        let definition = fs::read_to_string(root.join("images/devbox.toml")).unwrap();
+        let (head, rest) = definition.split_once("base_layers = [").unwrap();
+        let (_, tail) = rest.split_once("\n]").unwrap();
+        let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
+        fs::write(root.join("images/devbox.toml"), definition).unwrap();
         script(&root.join("scripts/smoke-test.sh"), SMOKE);
         script(&dir.path().join("bin/docker"), DOCKER);
         let store = Arc::new(Mutex::new(Store::default()));
