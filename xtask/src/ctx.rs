@@ -320,8 +320,9 @@ fn root() -> Result<Utf8PathBuf> {
     if let Ok(root) = env::var("DEVBOX_ROOT") {
         return Ok(root.into());
     }
-    let crate_dir = Utf8Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(crate_dir.parent().context("xtask lies in no workspace")?.to_owned())
+    // What cargo says now comes before what it said when it built: checkouts may share a target folder.
+    let crate_dir = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    Ok(Utf8Path::new(&crate_dir).parent().context("xtask lies in no workspace")?.to_owned())
 }
 
 fn read(root: &Utf8Path, path: &str) -> Result<String> {

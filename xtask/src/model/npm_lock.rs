@@ -193,7 +193,8 @@ pub fn unresolved(output: &str) -> Option<&str> {
     output.lines().find_map(|line| {
         match line.strip_prefix("npm error notarget No matching version found for ") {
             Some(wanted) => Some(wanted.trim_end_matches('.')),
-            None => line.strip_prefix("npm error 404  '")?.split('\'').next(),
+            // The words around the name differ between npm's versions.
+            None => line.strip_prefix("npm error 404 ")?.split('\'').nth(1),
         }
     })
 }
@@ -267,6 +268,8 @@ mod tests {
     fn what_npm_lacks_is_found_in_its_output() {
         let text = "npm error code ETARGET\nnpm error notarget No matching version found for @s/a@1.5.2.\nnpm error x";
         assert_eq!(unresolved(text), Some("@s/a@1.5.2"));
+        let text = "npm error 404 Not Found - GET http://x/b\nnpm error 404  The requested resource 'b@1.0.0' could not be found";
+        assert_eq!(unresolved(text), Some("b@1.0.0"));
         let text = "npm error code E404\nnpm error 404  'b@1.0.0' is not in this registry.\n";
         assert_eq!((unresolved(text), unresolved("npm error EAI_AGAIN")), (Some("b@1.0.0"), None));
     }

@@ -202,8 +202,8 @@ fn promotion(
     Ok(Promotion { release, kind: PromotionKind::Publish, moves, outcome: Outcome::Open })
 }
 
-/// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no component
-/// may be larger than it is allowed to be.
+/// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no layer of
+/// either may be larger than it is allowed to be.
 fn wrong_layers(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[Stage<'_>]) -> Result<Vec<String>> {
     let layers = |repository: &Repository, index: &Manifest, platform: Platform| -> Result<Vec<Layer>> {
         let digest = index.platform(platform).context("a complete index lacks a platform")?;
@@ -213,6 +213,10 @@ fn wrong_layers(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[Stage<'_>]) 
     let mut problems = Vec::new();
     for platform in &ctx.platforms {
         let shared = layers(&base.repository, index, *platform)?;
+        let budgets: Vec<_> =
+            ctx.config.base_layers.iter().map(|layer| (layer.name.as_str(), layer.budget_mb)).collect();
+        let wrong = layers::base_problems(&shared, &budgets);
+        problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", base.tag)));
         for stage in stages {
             let mut components = Vec::new();
             for name in &stage.variant.components {

@@ -82,6 +82,11 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
         smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
     }
 
+    if ctx.runner.dry_run && !is_tested(ctx, &args.only)? {
+        ctx.say("the rest depends on the verdicts: a dry run ends here");
+        return Ok(());
+    }
+
     step(6, "publish", 10);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
     publish::run(ctx, &publish::Args { promote_latest: true, allow_downgrade, only })?;
@@ -125,6 +130,19 @@ fn have(ctx: &Ctx, only: &[String]) -> Result<Have> {
         }
     }
     Ok(have)
+}
+
+/// True if these variants have passed on every platform.
+fn is_tested(ctx: &Ctx, only: &[String]) -> Result<bool> {
+    let (base, index) = state::existing_base(ctx)?;
+    for stage in state::stages(ctx, only, &base, &index)? {
+        for platform in &ctx.platforms {
+            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// What now stands where, and how to run it.
