@@ -228,6 +228,10 @@ fn a_finished_release_needs_a_few_requests_and_no_program() {
     assert!(asked <= 40, "{asked} requests");
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result["images"].as_array().unwrap().len(), 8);
+    assert!(
+        result["phases"]["doctor"].is_number() && result["phases"]["description"].is_number(),
+        "{result}"
+    );
     assert_eq!(result["requests"][&world.host], serde_json::json!({ "requests": asked, "writes": 0 }));
 }
 
