@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use ureq::Agent;
 
 use crate::cli::{Cli, Command};
 use crate::missing;
@@ -42,6 +43,8 @@ pub struct Ctx {
     /// The subcommand only looks: nothing is started, bootstrapped or stored on its way.
     pub read_only: bool,
     pub runner: Runner,
+    /// The HTTP client of this run: whoever asks a server shares its connections.
+    pub agent: Agent,
     pub registry: Registry,
     pub ci: CiOutput,
     pub settings: Settings,
@@ -113,6 +116,7 @@ impl Ctx {
             (None, _) => Destination::Local,
         };
         let settings = Settings::read()?;
+        let agent = http::agent(settings.http_timeout);
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
         runner.folds = settings.actions;
@@ -129,10 +133,12 @@ impl Ctx {
                 Some(tag) => Some(tag),
                 None => asked_tag()?,
             },
-            json: cli.json,
+            // The phases of a release keep their results to themselves: it prints one of its own.
+            json: cli.json && !matches!(cli.command, Command::Release(_)),
             read_only: cli.command.only_looks(),
             runner,
-            registry: Registry::new(settings.http_timeout),
+            registry: Registry::new(&agent),
+            agent,
             settings,
             ci: CiOutput::new(file("GITHUB_OUTPUT"), file("GITHUB_STEP_SUMMARY")),
             line: env::args().skip(1).collect::<Vec<_>>().join(" "),
@@ -191,7 +197,7 @@ impl Ctx {
             url: settings.hub_url.clone(),
             username: username.clone(),
             secret: secret.clone(),
-            timeout: settings.http_timeout,
+            agent: self.agent.clone(),
         })
     }
 

@@ -8,6 +8,7 @@ mod documents;
 mod fakes;
 mod hub;
 mod live;
+mod machine;
 mod pipeline;
 mod proxy;
 mod published;
