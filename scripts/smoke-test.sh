@@ -314,6 +314,16 @@ completes_late() {
     bash -lic "_devbox_completion; _comp_load git && complete -p git" 2>/dev/null | grep -q git'
 }
 
+# Each program with words of its own to complete has a file that is read at the first Tab after its name.
+completes_every_tool() {
+  run -e TOOLS="$1" "$image" bash -lic '_devbox_completion
+    for tool in $TOOLS; do
+      _comp_load $tool
+      complete -p $tool >/dev/null 2>&1 || { echo "$tool completes nothing"; failed=1; }
+    done
+    [ -z "$failed" ]'
+}
+
 # Its vector store wants to fetch a model: without a network that is an answer, not a crash.
 uses_mempalace_offline() {
   says '"id":3,.*mempalace_status|"id": ?3.*tools' run --network none "$image" bash -c '
@@ -402,6 +412,9 @@ check 'versions are listed with source, licence and digest' knows_its_versions
 check_native 'git has identity and credentials' uses_git
 check_shared 'SSH keys are tight and any user has SSH' keeps_keys_tight
 check_native 'completions cost nothing at the start' completes_late
+check_native 'all tools complete their words' completes_every_tool "aws bat curl devbox eza fd gcc gh git git-lfs gpg jq make
+  node npm opencode rg rsync shellcheck ssh tree unzip uv uvx wget xz $(for own in bun pi; do if has "$own"; then echo "$own"; fi; done)"
+check_shared 'aws has its help' says SYNOPSIS inside 'aws s3 cp help'
 check_shared 'health check and dev container metadata are there' has_metadata
 check_shared 'doctor talks to mempalace' says '^ok +mcp mempalace +mempalace ' inside 'devbox doctor --wait 400'
 check_native 'doctor works offline' says '^note dns ' run --network none "$image" devbox doctor --wait 1
