@@ -119,6 +119,11 @@ pub enum Command {
     /// Prove that every file that a build needs is there for every platform, before anything is built
     #[command(after_help = "Examples:\n  cargo xtask preflight\n  cargo xtask preflight opencode --wait 10m")]
     Preflight(phase::preflight::Args),
+    /// Build base and variants again on an empty engine, and compare them with those in the registry
+    #[command(
+        after_help = "Examples:\n  cargo xtask verify-reproducible --platform linux/amd64\n  cargo xtask verify-reproducible omos --no-base"
+    )]
+    VerifyReproducible(phase::verify_reproducible::Args),
     /// Check the tree without building: configuration, generated files, scripts, Dockerfiles
     #[command(after_help = "Example:\n  cargo xtask validate")]
     Validate,
@@ -158,7 +163,7 @@ impl Command {
     /// How long the phase may go on trying, in minutes: what it takes on two cores, emulation included, and room.
     pub fn limit_minutes(&self) -> u64 {
         match self {
-            Self::BuildBase | Self::Release(_) | Self::Test(_) => 120,
+            Self::BuildBase | Self::Release(_) | Self::Test(_) | Self::VerifyReproducible(_) => 120,
             Self::Build(_) | Self::Smoke(_) | Self::Doctor(_) => 60,
             _ => 10,
         }

@@ -25,6 +25,7 @@ pub mod model;
 pub mod packages;
 pub mod page;
 pub mod phase;
+pub mod recipe;
 pub mod release_record;
 pub mod rights;
 pub mod state;
@@ -106,6 +107,7 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Changelog(args) => phase::changelog::run(ctx, args),
         Command::Lock(args) => phase::lock::run(ctx, args),
         Command::Preflight(args) => phase::preflight::run(ctx, args),
+        Command::VerifyReproducible(args) => phase::verify_reproducible::run(ctx, args),
         Command::Validate => phase::validate::run(ctx),
         Command::Release(args) => phase::release::run(ctx, args),
         Command::Local(args) => phase::local::run(ctx, args),

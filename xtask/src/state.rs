@@ -31,7 +31,7 @@ const BUILD: &str = "application/vnd.opencode-devbox.build.v1+json";
 pub const INPUTS: &str = "opencode-devbox.inputs";
 
 /// The OCI annotation and label of the commit that an image was built from.
-const REVISION: &str = "org.opencontainers.image.revision";
+pub const REVISION: &str = "org.opencontainers.image.revision";
 
 /// The floating tag of the base.
 pub const BASE_LATEST: &str = "base-latest";

@@ -15,7 +15,32 @@ pub struct Target {
     pub args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    pub tag: String,
+    pub output: Output,
+}
+
+/// Where an image goes.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Into a registry, under a tag.
+    Tag(String),
+    /// Nowhere: another target is built upon it.
+    Nowhere,
+}
+
+impl Output {
+    fn tags(&self) -> Vec<&str> {
+        match self {
+            Self::Tag(tag) => vec![tag],
+            Self::Nowhere => Vec::new(),
+        }
+    }
+
+    fn exporters(&self) -> Vec<&'static str> {
+        match self {
+            Self::Tag(_) => vec!["type=image,push=true,store=false,compression=zstd,oci-mediatypes=true"],
+            Self::Nowhere => Vec::new(),
+        }
+    }
 }
 
 /// Bake's JSON for a group of targets. `ca` is the host's certificate bundle, passed as a secret: it is in no layer
@@ -38,14 +63,57 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
                 "args": target.args,
                 "labels": target.labels,
                 "annotations": annotations,
-                "tags": [target.tag],
+                "tags": target.output.tags(),
                 "platforms": platforms,
                 "secret": secrets,
                 "attest": ["type=provenance,disabled=true", "type=sbom,disabled=true"],
-                "output": ["type=image,push=true,store=false,compression=zstd,oci-mediatypes=true"],
+                "output": target.output.exporters(),
             }),
         );
     }
     let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     json!({ "group": { "default": { "targets": names } }, "target": map })
+}
+
+/// Lists the files of two images of one platform, for [`super::listing`]. Everything runs natively.
+const LISTS: &str = r#"ARG DEBIAN_IMAGE
+FROM --platform=$TARGETPLATFORM first AS first-image
+FROM --platform=$TARGETPLATFORM second AS second-image
+FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS lists
+ARG TARGETARCH
+RUN --mount=type=bind,from=first-image,target=/first --mount=type=bind,from=second-image,target=/second <<'SH'
+set -eu
+mkdir /out
+for side in first second; do
+  cd /$side
+  find . -mindepth 1 -printf '%T@\t%y %#m %U:%G %l\t%P\0' > /out/$TARGETARCH.$side.files
+  find . -type f -print0 | xargs -0 sha256sum --zero > /out/$TARGETARCH.$side.sums
+done
+SH
+FROM scratch
+COPY --from=lists /out/ /
+"#;
+
+/// Bake's JSON that builds `target`, compares it with an image that is there, and leaves the lists in a folder: for each
+/// architecture `<arch>.first.files`, `.first.sums` of the image, `.second.files`, `.second.sums` of the target.
+pub fn comparison(
+    target: &Target,
+    image: &str,
+    debian: &str,
+    folder: &str,
+    platforms: &[Platform],
+    ca: Option<&str>,
+) -> Value {
+    let target = Target { output: Output::Nowhere, ..target.clone() };
+    let mut all = definition(std::slice::from_ref(&target), platforms, ca);
+    let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    all["target"]["comparison"] = json!({
+        "dockerfile-inline": LISTS,
+        "args": { "DEBIAN_IMAGE": debian },
+        "contexts": { "first": format!("docker-image://{image}"), "second": format!("target:{}", target.name) },
+        "platforms": platforms,
+        "output": [format!("type=local,dest={folder},platform-split=false")],
+    });
+    all["group"]["default"]["targets"] = json!(["comparison"]);
+    all
 }

@@ -23,6 +23,8 @@ pub struct Config {
     pub source: String,
     pub short_description: String,
     pub ci: Ci,
+    #[serde(default)]
+    pub reproducible: Reproducible,
     pub base: Image,
     /// Parts of the base that are left out where their host does not answer.
     #[serde(default)]
@@ -43,6 +45,14 @@ pub struct Ci {
     pub native: BTreeMap<Platform, String>,
     /// When new versions are looked for, as a line of cron.
     pub refresh: String,
+}
+
+/// What two builds of the base may differ in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reproducible {
+    /// Paths; one that ends in a slash stands for all below it.
+    pub may_differ: Vec<String>,
 }
 
 /// What one kind of image is built from.

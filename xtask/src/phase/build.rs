@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::ctx::Ctx;
 use crate::disk;
 use crate::model::bake::Target;
+use crate::recipe;
 use crate::state::{self, Base, BuildRecord, Stage};
 use crate::tools::registry::Manifest;
 
@@ -35,7 +36,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    let targets = targets(ctx, &base, &index, &lacking)?;
+    let targets = recipe::variants(ctx, &base, &index, &lacking)?;
     if args.print {
         return state::bake(ctx, &targets, true);
     }
@@ -81,27 +82,4 @@ fn one_by_one(
             bail!("{} of {} variants cannot be built\n{}", failures.len(), targets.len(), failures.join("\n"))
         }
     }
-}
-
-fn targets(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[&Stage<'_>]) -> Result<Vec<Target>> {
-    let context = state::context(ctx, &ctx.config.variants, "variants")?;
-    let mut targets = Vec::new();
-    for stage in stages {
-        let mut labels = state::labels(ctx, "opencode-devbox", &stage.variant.components)?;
-        labels.insert("org.opencontainers.image.base.name".to_owned(), base.repository.tag(&base.tag));
-        labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.clone());
-        labels.insert("opencode-devbox.variant".to_owned(), stage.variant.name.clone());
-        let mut args = stage.args.clone();
-        args.extend(ctx.settings.package_sources());
-        targets.push(Target {
-            name: stage.variant.name.clone(),
-            dockerfile: ctx.config.variants.dockerfile.clone(),
-            context: context.to_string(),
-            args,
-            labels,
-            annotations: state::annotations(ctx, &stage.inputs)?,
-            tag: stage.staging.tag(&stage.tag),
-        });
-    }
-    Ok(targets)
 }
