@@ -31,6 +31,9 @@ pub struct Cli {
     /// Release tag, such as v1.18.18 or v1.18.18b [default: the pushed git tag, else the next free one]
     #[arg(long, global = true, env = "DEVBOX_RELEASE_TAG", value_name = "TAG")]
     pub release_tag: Option<ReleaseTag>,
+    /// Build and test under emulation what no machine at hand runs natively [default: emulation in images/devbox.toml]
+    #[arg(long, global = true)]
+    pub allow_emulation: bool,
     /// Less output: results and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,

@@ -19,6 +19,7 @@ use crate::model::reference::Repository;
 use crate::model::version::{ReleaseTag, Version};
 use crate::state::{Base, Verdict};
 use crate::tools::ci_output::CiOutput;
+use crate::tools::docker::Node;
 use crate::tools::hub::Account;
 use crate::tools::registry::Registry;
 use crate::tools::runner::{self, Runner};
@@ -58,6 +59,10 @@ pub struct Ctx {
     /// Addresses that the tools were asked for, once.
     pub npm_registry: OnceCell<String>,
     pub pypi_index: OnceCell<String>,
+    /// Emulation was allowed on the command line.
+    pub allow_emulation: bool,
+    /// Which node serves each platform, asked once.
+    pub nodes: OnceCell<Vec<Node>>,
     /// Verdicts that passed, by image and suite.
     pub passed: RefCell<HashMap<(String, String), Verdict>>,
 }
@@ -86,6 +91,8 @@ pub struct Settings {
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
     pub gitea_token: Option<String>,
+    /// The builder of buildx to use; nothing for the one that the user has chosen.
+    pub builder: Option<String>,
     /// Bounds each HTTP request.
     pub http_timeout: Duration,
     /// A command that is silent for this long is ended.
@@ -112,7 +119,8 @@ impl Ctx {
             ) => Destination::Remote(config.repository()?),
             (None, _) => Destination::Local,
         };
-        let settings = Settings::read()?;
+        let mut settings = Settings::read()?;
+        settings.builder = settings.builder.or_else(|| config.build.builder.clone());
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
         runner.folds = settings.actions;
@@ -124,6 +132,8 @@ impl Ctx {
             base: RefCell::default(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
+            allow_emulation: cli.allow_emulation,
+            nodes: OnceCell::new(),
             passed: RefCell::default(),
             release_tag: match cli.release_tag {
                 Some(tag) => Some(tag),
@@ -253,6 +263,8 @@ impl Settings {
             gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
+            // buildx's own variable.
+            builder: first(&["BUILDX_BUILDER"]),
             http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })

@@ -22,6 +22,7 @@ pub mod forge;
 pub mod ledger;
 pub mod locks;
 pub mod model;
+pub mod nodes;
 pub mod packages;
 pub mod page;
 pub mod phase;

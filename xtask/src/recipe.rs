@@ -25,6 +25,7 @@ pub fn base(ctx: &Ctx, base: &Base) -> Result<Target> {
         labels: state::labels(ctx, "opencode-devbox base", &components)?,
         annotations: state::annotations(ctx, &base.inputs)?,
         output: Output::Tag(base.repository.tag(&base.tag)),
+        cache: state::cache(ctx, &state::staging(ctx, &base.repository), "base-image"),
     })
 }
 
@@ -47,6 +48,7 @@ pub fn variants(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[&Stage<'_>])
             labels,
             annotations: state::annotations(ctx, &stage.inputs)?,
             output: Output::Tag(stage.staging.tag(&stage.tag)),
+            cache: state::cache(ctx, &stage.staging, &stage.variant.name),
         });
     }
     Ok(targets)

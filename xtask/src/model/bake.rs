@@ -16,6 +16,21 @@ pub struct Target {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub output: Output,
+    /// A tag that BuildKit's cache of this target is kept under, if it is kept.
+    pub cache: Option<String>,
+}
+
+impl Target {
+    fn cache_from(&self) -> Vec<String> {
+        self.cache.iter().map(|tag| format!("type=registry,ref={tag}")).collect()
+    }
+
+    /// All stages, those that fetch included, since they are what takes time.
+    fn cache_to(&self) -> Vec<String> {
+        let tags = self.cache.iter().filter(|_| matches!(self.output, Output::Cache));
+        tags.map(|tag| format!("type=registry,ref={tag},mode=max,compression=zstd,oci-mediatypes=true"))
+            .collect()
+    }
 }
 
 /// Where an image goes.
@@ -25,13 +40,15 @@ pub enum Output {
     Tag(String),
     /// Nowhere: another target is built upon it.
     Nowhere,
+    /// Nowhere, but BuildKit's cache of it goes into the registry.
+    Cache,
 }
 
 impl Output {
     fn tags(&self) -> Vec<&str> {
         match self {
             Self::Tag(tag) => vec![tag],
-            Self::Nowhere => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -39,6 +56,7 @@ impl Output {
         match self {
             Self::Tag(_) => vec!["type=image,push=true,store=false,compression=zstd,oci-mediatypes=true"],
             Self::Nowhere => Vec::new(),
+            Self::Cache => vec!["type=cacheonly"],
         }
     }
 }
@@ -66,6 +84,8 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
                 "tags": target.output.tags(),
                 "platforms": platforms,
                 "secret": secrets,
+                "cache-from": target.cache_from(),
+                "cache-to": target.cache_to(),
                 "attest": ["type=provenance,disabled=true", "type=sbom,disabled=true"],
                 "output": target.output.exporters(),
             }),
@@ -76,7 +96,7 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
 }
 
 /// Lists the files of two images of one platform, for [`super::listing`]. Everything runs natively.
-const LISTS: &str = r#"ARG DEBIAN_IMAGE
+pub const LISTS: &str = r#"ARG DEBIAN_IMAGE
 FROM --platform=$TARGETPLATFORM first AS first-image
 FROM --platform=$TARGETPLATFORM second AS second-image
 FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS lists
@@ -94,8 +114,9 @@ FROM scratch
 COPY --from=lists /out/ /
 "#;
 
-/// Bake's JSON that builds `target`, compares it with an image that is there, and leaves the lists in a folder: for each
-/// architecture `<arch>.first.files`, `.first.sums` of the image, `.second.files`, `.second.sums` of the target.
+/// Bake's JSON that builds `target` and compares it with an image that is there. `folder` has [`LISTS`] as its Dockerfile
+/// and gets the folder `lists`: for each architecture `<arch>.first.files` and `.first.sums` of the image, and the same of
+/// the target under `second`.
 pub fn comparison(
     target: &Target,
     image: &str,
@@ -108,11 +129,11 @@ pub fn comparison(
     let mut all = definition(std::slice::from_ref(&target), platforms, ca);
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     all["target"]["comparison"] = json!({
-        "dockerfile-inline": LISTS,
+        "context": folder,
         "args": { "DEBIAN_IMAGE": debian },
         "contexts": { "first": format!("docker-image://{image}"), "second": format!("target:{}", target.name) },
         "platforms": platforms,
-        "output": [format!("type=local,dest={folder},platform-split=false")],
+        "output": [format!("type=local,dest={folder}/lists,platform-split=false")],
     });
     all["group"]["default"]["targets"] = json!(["comparison"]);
     all

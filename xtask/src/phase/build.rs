@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::ctx::Ctx;
 use crate::disk;
 use crate::model::bake::Target;
+use crate::nodes;
 use crate::recipe;
 use crate::state::{self, Base, BuildRecord, Stage};
 use crate::tools::registry::Manifest;
@@ -42,6 +43,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
     // What the last build of the family took is what this one may take.
     disk::require(ctx, &base.repository, &lacking[0].variant.latest_tag(), "variants")?;
+    // Nothing in a variant's recipe runs a program of its platform.
+    let nodes = nodes::require(ctx, false)?;
     let (start, free) = (Instant::now(), disk::free(ctx));
     let built = state::bake(ctx, &targets, false);
     if ctx.runner.dry_run {
@@ -54,7 +57,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
     let names: Vec<String> = lacking.iter().map(|stage| stage.variant.name.clone()).collect();
     let images = state::stages(ctx, &names, &base, &index)?.into_iter().filter_map(|stage| stage.present);
-    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free) };
+    let record =
+        BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built: nodes };
     state::record_build(ctx, &images.collect::<Vec<_>>(), &lacking[0].staging, &record)
 }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::ctx::Ctx;
 use crate::disk;
+use crate::nodes;
 use crate::packages;
 use crate::recipe;
 use crate::state::{self, BASE_LATEST, BuildRecord};
@@ -24,14 +25,16 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         }
     }
     disk::require(ctx, &base.repository, BASE_LATEST, "the base")?;
+    // Its packages' own scripts run.
+    let built = nodes::require(ctx, true)?;
     let (start, free) = (Instant::now(), disk::free(ctx));
     state::bake(ctx, &[recipe::base(ctx, &base)?], false)?;
     if ctx.runner.dry_run {
         return Ok(());
     }
-    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free) };
+    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built };
     let staging = state::staging(ctx, &base.repository);
-    let (built, index) = state::existing_base(ctx)?;
-    packages::record(ctx, &built.repository, &index)?;
+    let (base, index) = state::existing_base(ctx)?;
+    packages::record(ctx, &base.repository, &index)?;
     state::record_build(ctx, std::slice::from_ref(&index), &staging, &record)
 }

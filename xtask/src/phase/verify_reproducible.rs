@@ -78,6 +78,7 @@ fn variants<'a>(
         let mut target = recipe::variants(ctx, base, index, &[stage])?.remove(0);
         let tag = format!("{}-rebuilt", stage.tag);
         target.output = Output::Tag(stage.staging.tag(&tag));
+        target.cache = None;
         as_of(&mut target, staged.annotation(REVISION));
         let definition = bake::definition(&[target], &ctx.platforms, ctx.settings.ca_bundle.as_deref());
         let cmd = docker::bake(&definition, Some(&epoch.as_second().to_string()));
@@ -87,6 +88,9 @@ fn variants<'a>(
         }
         let built =
             ctx.registry.image(&ctx.runner, &stage.staging, &tag)?.context("what was pushed is gone")?;
+        if built.digest == staged.digest {
+            ctx.say(format!("{}: the same digest, {}", stage.variant.name, built.digest));
+        }
         rebuilt.push(Rebuilt { stage, staged, built });
     }
     Ok(rebuilt)
@@ -121,11 +125,12 @@ fn base_files(
     base: &Base,
     index: &Manifest,
 ) -> Result<BTreeMap<Platform, Difference>> {
-    let target = recipe::base(ctx, base)?;
+    let target = Target { cache: None, ..recipe::base(ctx, base)? };
     let image = base.repository.digest(&index.digest);
     let lists = folder.join("lists");
+    fs::write(folder.join("Dockerfile"), bake::LISTS).context("cannot write a recipe")?;
     let ca = ctx.settings.ca_bundle.as_deref();
-    let definition = bake::comparison(&target, &image, &base.debian, lists.as_str(), &ctx.platforms, ca);
+    let definition = bake::comparison(&target, &image, &base.debian, folder.as_str(), &ctx.platforms, ca);
     ctx.runner.run_again(&engine.on(docker::bake(&definition, None).arg("--allow=fs.write=/")))?;
     let mut differences = BTreeMap::new();
     if ctx.runner.dry_run {
@@ -155,9 +160,7 @@ fn report(ctx: &Ctx, rebuilt: &[Rebuilt<'_>], files: &BTreeMap<Platform, Differe
     let mut broken = Vec::new();
     for it in rebuilt {
         let name = &it.stage.variant.name;
-        if it.built.digest == it.staged.digest {
-            ctx.say(format!("{name}: the same digest, {}", it.built.digest));
-        } else {
+        if it.built.digest != it.staged.digest {
             broken.push(format!("{name}: {} was staged, {} was built", it.staged.digest, it.built.digest));
             broken.extend(other_parts(ctx, it)?);
         }

@@ -200,6 +200,14 @@ impl World {
         script(&self.root.with_file_name("bin").join(name), text);
     }
 
+    /// Changes the definition of the family.
+    pub fn configure(&self, from: &str, to: &str) {
+        let file = self.root.join("images/devbox.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(&file, text.replacen(from, to, 1)).unwrap();
+    }
+
     fn log_file(&self) -> PathBuf {
         self.root.with_file_name("log")
     }
@@ -208,7 +216,13 @@ impl World {
     pub fn log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.log_file()).unwrap_or_default();
         let _ = fs::remove_file(self.log_file());
-        let reads = ["docker info", "docker run --rm --network=none", "crane auth"];
+        let reads = [
+            "docker info",
+            "docker buildx ls",
+            "docker buildx build --quiet",
+            "docker run --rm --network=none",
+            "crane auth",
+        ];
         let changes = |line: &&str| !reads.iter().any(|read| line.starts_with(read));
         text.lines().filter(changes).map(|line| self.without_chance(line)).collect()
     }
@@ -229,9 +243,18 @@ impl World {
         words.concat()
     }
 
-    /// The definition that the last bake got.
+    /// The definition that the last bake of images got.
     pub fn bake(&self) -> String {
-        let text = fs::read_to_string(self.root.with_file_name("log.bake")).unwrap();
+        self.definition("log.bake")
+    }
+
+    /// The definition that the last bake of a cache got.
+    pub fn cache(&self) -> String {
+        self.definition("log.cache")
+    }
+
+    fn definition(&self, file: &str) -> String {
+        let text = fs::read_to_string(self.root.with_file_name(file)).unwrap();
         // Every edit of an input changes the record of the inputs.
         let lines = text.lines().map(|line| match line.split_once("opencode-devbox.inputs=") {
             Some((head, _)) => format!("{head}opencode-devbox.inputs=INPUTS\"\n"),
@@ -255,7 +278,13 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(line.split(' ')).env("PATH", path).env("DEVBOX_ROOT", &self.root);
         command.env("FAKE_LOG", self.log_file()).env_remove("GITHUB_REF_TYPE").env_remove("GITHUB_OUTPUT");
-        for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "INPUT_RELEASE_TAG", "INPUT_PROMOTE_LATEST"] {
+        for name in [
+            "GITHUB_ACTIONS",
+            "GITHUB_STEP_SUMMARY",
+            "INPUT_RELEASE_TAG",
+            "INPUT_PROMOTE_LATEST",
+            "BUILDX_BUILDER",
+        ] {
             command.env_remove(name);
         }
         command.env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
@@ -278,6 +307,13 @@ impl World {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{line}: {text}");
         text
+    }
+
+    /// The document under `repository:tag`.
+    pub fn document(&self, name: &str) -> serde_json::Value {
+        let manifest = self.store.lock().unwrap().manifests[name].clone();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
     }
 
     /// Public tags with their digests, sorted.
