@@ -13,6 +13,7 @@ use crate::ctx::{Ctx, Destination};
 use crate::debian_image;
 use crate::missing;
 use crate::model::bake::{Output, Target};
+use crate::model::command::Cmd;
 use crate::model::config::{Cache, Image, Optional, Variant};
 use crate::model::dockerfile::{self, arg_default};
 use crate::model::key::{Change, Inputs, Key, digest};
@@ -36,6 +37,9 @@ pub const REVISION: &str = "org.opencontainers.image.revision";
 
 /// The floating tag of the base.
 pub const BASE_LATEST: &str = "base-latest";
+
+/// The time that the recipes give files whose own would differ from build to build: the year 2020.
+const FILE_TIME: &str = "1577836800";
 
 /// The script that decides whether an image is good, and the folder of its parts.
 pub const SUITE: &str = "scripts/smoke-test.sh";
@@ -294,11 +298,15 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
     if ctx.settings.builder.is_none() {
         docker::require_engine(&ctx.runner)?;
     }
-    let builder = ctx.settings.builder.as_deref();
-    let bake = docker::bake(&definition, git::commit_time(&ctx.runner).as_deref());
-    ctx.runner.run_again(&docker::with_builder(bake, builder))?;
+    ctx.runner.run_again(&bake_command(ctx, &definition))?;
     keep_cache(ctx, targets);
     Ok(())
+}
+
+/// Outside a repository there is no commit to take a time from, and the time of day would make each build another one.
+fn bake_command(ctx: &Ctx, definition: &serde_json::Value) -> Cmd {
+    let time = git::commit_time(&ctx.runner).unwrap_or_else(|| FILE_TIME.to_owned());
+    docker::with_builder(docker::bake(definition, Some(&time)), ctx.settings.builder.as_deref())
 }
 
 /// The tag that BuildKit's cache of a target is kept under, where `images/devbox.toml` wants one kept.
@@ -321,8 +329,7 @@ fn keep_cache(ctx: &Ctx, targets: &[Target]) {
     }
     let definition =
         crate::model::bake::definition(&cached, &ctx.platforms, ctx.settings.ca_bundle.as_deref());
-    let bake = docker::bake(&definition, git::commit_time(&ctx.runner).as_deref());
-    if let Err(error) = ctx.runner.run(&docker::with_builder(bake, ctx.settings.builder.as_deref())) {
+    if let Err(error) = ctx.runner.run(&bake_command(ctx, &definition)) {
         ctx.say(format!(
             "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"
         ));

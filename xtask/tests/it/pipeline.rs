@@ -128,7 +128,10 @@ fn base_decide_speaks_to_ci_and_machines() {
 fn a_dry_run_prints_and_changes_nothing() {
     let world = World::new();
     let text = world.ok("build-base --dry-run");
-    assert!(text.starts_with("docker buildx bake") && text.contains("<<'EOF'"), "{text}");
+    assert!(
+        text.starts_with("SOURCE_DATE_EPOCH=1577836800 docker buildx bake") && text.contains("<<'EOF'"),
+        "{text}"
+    );
     world.ok("build-base");
     world.ok("build");
     let text = world.ok("smoke omos --dry-run");
@@ -269,8 +272,11 @@ fn the_builder_of_the_definition_is_used_unless_the_environment_names_one() {
         String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned()
     };
     let bake = "docker buildx bake --progress=plain --allow=fs.read=/ --file=- <<'EOF'";
-    assert_eq!(line(&[]), format!("BUILDX_BUILDER=farm {bake}"));
-    assert_eq!(line(&[("BUILDX_BUILDER", "other")]), format!("BUILDX_BUILDER=other {bake}"));
+    assert_eq!(line(&[]), format!("SOURCE_DATE_EPOCH=1577836800 BUILDX_BUILDER=farm {bake}"));
+    assert_eq!(
+        line(&[("BUILDX_BUILDER", "other")]),
+        format!("SOURCE_DATE_EPOCH=1577836800 BUILDX_BUILDER=other {bake}")
+    );
 }
 
 /// Failure 26: a cache that a registry refused failed the release, whose images it had taken.
