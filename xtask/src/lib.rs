@@ -22,9 +22,11 @@ pub mod forge;
 pub mod ledger;
 pub mod locks;
 pub mod model;
+pub mod nodes;
 pub mod packages;
 pub mod page;
 pub mod phase;
+pub mod recipe;
 pub mod release_record;
 pub mod rights;
 pub mod state;
@@ -111,6 +113,7 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Changelog(args) => phase::changelog::run(ctx, args),
         Command::Lock(args) => phase::lock::run(ctx, args),
         Command::Preflight(args) => phase::preflight::run(ctx, args),
+        Command::VerifyReproducible(args) => phase::verify_reproducible::run(ctx, args),
         Command::Validate => phase::validate::run(ctx),
         Command::Release(args) => phase::release::run(ctx, args, cli.json),
         Command::Local(args) => phase::local::run(ctx, args),

@@ -40,7 +40,7 @@ impl Daemon {
         (start_time(daemon.pid)? == daemon.started).then_some(daemon)
     }
 
-    fn record(state: &Utf8Path, name: &str, pid: u32, port: u16) -> Result<Self> {
+    pub(super) fn record(state: &Utf8Path, name: &str, pid: u32, port: u16) -> Result<Self> {
         let started =
             start_time(pid).with_context(|| format!("{name} ended at once; see {state}/{name}.log"))?;
         let daemon = Self { pid, started, port };
@@ -62,7 +62,7 @@ impl Daemon {
     }
 }
 
-fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+pub(super) fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
         if let Some(value) = ready() {

@@ -4,6 +4,7 @@ pub mod ci_output;
 pub mod crane;
 pub mod debian;
 pub mod docker;
+pub mod engine;
 pub mod files;
 pub mod git;
 pub mod gitea;
