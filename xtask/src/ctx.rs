@@ -19,10 +19,12 @@ use crate::model::reference::Repository;
 use crate::model::version::{ReleaseTag, Version};
 use crate::state::{Base, Verdict};
 use crate::tools::ci_output::CiOutput;
+use crate::tools::docker::Node;
+use crate::tools::http::{self, Agent};
 use crate::tools::hub::Account;
+use crate::tools::process;
 use crate::tools::registry::Registry;
 use crate::tools::runner::{self, Runner};
-use crate::tools::{http, process};
 
 /// Where images go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct Ctx {
     /// The subcommand only looks: nothing is started, bootstrapped or stored on its way.
     pub read_only: bool,
     pub runner: Runner,
+    /// The HTTP client of this run: whoever asks a server shares its connections.
+    pub agent: Agent,
     pub registry: Registry,
     pub ci: CiOutput,
     pub settings: Settings,
@@ -58,6 +62,10 @@ pub struct Ctx {
     /// Addresses that the tools were asked for, once.
     pub npm_registry: OnceCell<String>,
     pub pypi_index: OnceCell<String>,
+    /// Emulation was allowed on the command line.
+    pub allow_emulation: bool,
+    /// Which node serves each platform, asked once.
+    pub nodes: OnceCell<Vec<Node>>,
     /// Verdicts that passed, by image and suite.
     pub passed: RefCell<HashMap<(String, String), Verdict>>,
 }
@@ -86,6 +94,8 @@ pub struct Settings {
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
     pub gitea_token: Option<String>,
+    /// The builder of buildx to use; nothing for the one that the user has chosen.
+    pub builder: Option<String>,
     /// Bounds each HTTP request.
     pub http_timeout: Duration,
     /// A command that is silent for this long is ended.
@@ -116,7 +126,9 @@ impl Ctx {
             ) => Destination::Remote(config.repository()?),
             (None, _) => Destination::Local,
         };
-        let settings = Settings::read()?;
+        let mut settings = Settings::read()?;
+        settings.builder = settings.builder.or_else(|| config.build.builder.clone());
+        let agent = http::agent(settings.http_timeout);
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
         runner.folds = settings.actions;
@@ -128,15 +140,19 @@ impl Ctx {
             base: RefCell::default(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
+            allow_emulation: cli.allow_emulation,
+            nodes: OnceCell::new(),
             passed: RefCell::default(),
             release_tag: match cli.release_tag {
                 Some(tag) => Some(tag),
                 None => asked_tag()?,
             },
-            json: cli.json,
+            // The phases of a release keep their results to themselves: it prints one of its own.
+            json: cli.json && !matches!(cli.command, Command::Release(_)),
             read_only: cli.command.only_looks(),
             runner,
-            registry: Registry::new(settings.http_timeout),
+            registry: Registry::new(&agent),
+            agent,
             settings,
             ci: CiOutput::new(file("GITHUB_OUTPUT"), file("GITHUB_STEP_SUMMARY")),
             line: env::args().skip(1).collect::<Vec<_>>().join(" "),
@@ -195,7 +211,7 @@ impl Ctx {
             url: settings.hub_url.clone(),
             username: username.clone(),
             secret: secret.clone(),
-            timeout: settings.http_timeout,
+            agent: self.agent.clone(),
         })
     }
 
@@ -257,6 +273,8 @@ impl Settings {
             gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
+            // buildx's own variable.
+            builder: first(&["BUILDX_BUILDER"]),
             http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })

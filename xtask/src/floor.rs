@@ -35,7 +35,7 @@ pub fn seconds(ctx: &Ctx, folder: &Utf8Path, repository: &Repository) -> Result<
     let start = Instant::now();
     thread::scope(|scope| {
         let one = |package| {
-            let (registry, web) = (registry.as_str(), Web::new(ctx.settings.http_timeout));
+            let (registry, web) = (registry.as_str(), Web::new(&ctx.agent));
             let runner = Runner::new(ctx.root.clone(), ctx.settings.stall);
             scope.spawn(move || layer(&runner, &web, registry, package, folder, repository))
         };

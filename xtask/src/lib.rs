@@ -26,9 +26,11 @@ pub mod ledger;
 pub mod locks;
 pub mod machine;
 pub mod model;
+pub mod nodes;
 pub mod packages;
 pub mod page;
 pub mod phase;
+pub mod recipe;
 pub mod release_record;
 pub mod rights;
 pub mod state;
@@ -74,6 +76,11 @@ pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
     let start = std::time::Instant::now();
     let result = dispatch(&ctx, &cli);
     summary::write(&ctx, &cli.command, start, &result);
+    if ctx.runner.verbose {
+        for (host, sent) in tools::http::sent() {
+            eprintln!("{host}: {} requests, {} of them writes", sent.requests, sent.writes);
+        }
+    }
     result
 }
 
@@ -111,8 +118,9 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Changelog(args) => phase::changelog::run(ctx, args),
         Command::Lock(args) => phase::lock::run(ctx, args),
         Command::Preflight(args) => phase::preflight::run(ctx, args),
+        Command::VerifyReproducible(args) => phase::verify_reproducible::run(ctx, args),
         Command::Validate => phase::validate::run(ctx),
-        Command::Release(args) => phase::release::run(ctx, args),
+        Command::Release(args) => phase::release::run(ctx, args, cli.json),
         Command::Local(args) => phase::local::run(ctx, args),
         Command::Test(args) => phase::test::run(ctx, args),
         Command::Bench(args) => phase::bench::run(ctx, args),

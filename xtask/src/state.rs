@@ -3,6 +3,8 @@
 //! Everything is asked from the registry, which is the only state, so any machine can run any phase.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::Utf8PathBuf;
@@ -12,12 +14,14 @@ use similar::{ChangeTag, TextDiff};
 use crate::ctx::{Ctx, Destination};
 use crate::debian_image;
 use crate::missing;
-use crate::model::bake::Target;
-use crate::model::config::{Image, Optional, Variant};
+use crate::model::bake::{Output, Target};
+use crate::model::command::Cmd;
+use crate::model::config::{Cache, Image, Optional, Variant};
 use crate::model::dockerfile::{self, arg_default};
 use crate::model::key::{Change, Inputs, Key, digest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::nodes::Built;
 use crate::tools::registry::{Manifest, Place};
 use crate::tools::{docker, git, local, process, source, tree};
 
@@ -31,10 +35,17 @@ const BUILD: &str = "application/vnd.opencode-devbox.build.v1+json";
 pub const INPUTS: &str = "opencode-devbox.inputs";
 
 /// The OCI annotation and label of the commit that an image was built from.
-const REVISION: &str = "org.opencontainers.image.revision";
+pub const REVISION: &str = "org.opencontainers.image.revision";
 
 /// The floating tag of the base.
 pub const BASE_LATEST: &str = "base-latest";
+
+/// How long the host of an optional part is waited for where a base without that part is there, and where it is not.
+const QUICK_LOOK: Duration = Duration::from_secs(2);
+const LONG_LOOK: Duration = Duration::from_secs(5);
+
+/// The time that the recipes give files whose own would differ from build to build: the year 2020.
+const FILE_TIME: &str = "1577836800";
 
 /// The script that decides whether an image is good, and the folder of its parts.
 pub const SUITE: &str = "scripts/smoke-test.sh";
@@ -87,6 +98,9 @@ pub struct Verdict {
     /// Content key of the suite: its scripts and what it was asked to expect.
     pub suite: String,
     pub passed: bool,
+    /// True if the image ran under emulation.
+    #[serde(default)]
+    pub emulated: bool,
     pub seconds: u64,
     /// When it ended, in seconds since 1970.
     pub at: u64,
@@ -100,6 +114,9 @@ pub struct BuildRecord {
     pub seconds: u64,
     /// How much less disk was free afterwards, in bytes.
     pub disk_bytes: u64,
+    /// The node that each platform was built on; nothing in records from before it was asked.
+    #[serde(default)]
+    pub built: Vec<Built>,
 }
 
 /// The repository to work on; the local registry is started where it does not run.
@@ -109,6 +126,12 @@ pub fn repository(ctx: &Ctx) -> Result<Repository> {
         Destination::Local if ctx.read_only => local::running_repository(&ctx.state_dir()),
         Destination::Local => local::repository(&ctx.runner, &ctx.state_dir()),
     }
+}
+
+/// True if there is a registry to ask: a local one runs, or can be started.
+pub fn has_registry(ctx: &Ctx) -> bool {
+    let startable = || !ctx.runner.dry_run && local::is_installed(&ctx.runner);
+    ctx.destination != Destination::Local || running_registry(ctx).is_some() || startable()
 }
 
 /// The host of the local registry, if it runs.
@@ -148,10 +171,14 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     };
     let mut base = make(&|_| true)?;
     if base.present.is_none() {
-        let answers = ctx.optional_answers.get_or_init(|| {
-            optional.iter().filter(|part| answers(ctx, part)).map(|part| part.name.clone()).collect()
-        });
-        if answers.len() < optional.len() {
+        // A base without some parts is good as long as their hosts do not answer: to use one that is there, a short
+        // look is enough. One that has to be built goes without them for good, so then their hosts get time.
+        let quick = ctx.optional_answers.get().is_none().then(|| answering(ctx, QUICK_LOOK));
+        if let Some(answers) = quick {
+            base = make(&|part| answers.contains(&part.name))?;
+        }
+        if base.present.is_none() {
+            let answers = ctx.optional_answers.get_or_init(|| answering(ctx, LONG_LOOK));
             base = make(&|part| answers.contains(&part.name))?;
         }
     }
@@ -162,10 +189,21 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     Ok(base)
 }
 
-/// True if the host of an optional part has the pinned version.
-fn answers(ctx: &Ctx, part: &Optional) -> bool {
-    let Ok(text) = ctx.read(&ctx.config.base.dockerfile) else { return false };
-    part.probe_url(|name| arg_default(&text, name)).is_some_and(|url| source::answers(&url))
+/// The optional parts whose hosts have the pinned version, all asked at once.
+fn answering(ctx: &Ctx, patience: Duration) -> Vec<String> {
+    let text = ctx.read(&ctx.config.base.dockerfile).unwrap_or_default();
+    let url = |part: &Optional| Some((part.name.clone(), part.probe_url(|name| arg_default(&text, name))?));
+    let parts: Vec<_> = ctx.config.base_optional.iter().filter_map(url).collect();
+    let agent = &ctx.agent;
+    thread::scope(|scope| {
+        let looks: Vec<_> = parts
+            .iter()
+            .map(|(name, url)| {
+                scope.spawn(move || source::answers(agent, url, patience).then(|| name.clone()))
+            })
+            .collect();
+        looks.into_iter().filter_map(|look| look.join().ok().flatten()).collect()
+    })
 }
 
 /// The base, or the command that makes it.
@@ -290,8 +328,49 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&definition)?);
         return Ok(());
     }
-    docker::require_engine(&ctx.runner)?;
-    ctx.runner.run_again(&docker::bake(&definition, git::commit_time(&ctx.runner).as_deref()))
+    if ctx.settings.builder.is_none() {
+        docker::require_engine(&ctx.runner)?;
+    }
+    ctx.runner.run_again(&bake_command(ctx, &definition))?;
+    keep_cache(ctx, targets);
+    Ok(())
+}
+
+/// Outside a repository there is no commit to take a time from, and the time of day would make each build another one.
+fn bake_command(ctx: &Ctx, definition: &serde_json::Value) -> Cmd {
+    let time = git::commit_time(&ctx.runner).unwrap_or_else(|| FILE_TIME.to_owned());
+    docker::with_builder(docker::bake(definition, Some(&time)), ctx.settings.builder.as_deref())
+}
+
+/// The tag that BuildKit's cache of a target is kept under, where `images/devbox.toml` wants one kept.
+pub fn cache(ctx: &Ctx, staging: &Repository, name: &str) -> Option<String> {
+    let wanted = match ctx.config.build.cache {
+        Cache::Never => false,
+        Cache::Remote => !staging.is_loopback(),
+        Cache::Always => true,
+    };
+    wanted.then(|| staging.tag(&format!("cache-{name}")))
+}
+
+/// Sends BuildKit's cache of what was just built to the registry. The images are there already, so that whatever becomes
+/// of the cache fails nothing: registries have refused it while they took the images.
+fn keep_cache(ctx: &Ctx, targets: &[Target]) {
+    let cached = targets.iter().filter(|target| target.cache.is_some()).cloned();
+    let cached: Vec<Target> = cached.map(|target| Target { output: Output::Cache, ..target }).collect();
+    if cached.is_empty() {
+        return;
+    }
+    let definition = crate::model::bake::definition(
+        &cached,
+        &ctx.platforms,
+        &ctx.config.layers,
+        ctx.settings.ca_bundle.as_deref(),
+    );
+    if let Err(error) = ctx.runner.run(&bake_command(ctx, &definition)) {
+        ctx.say(format!(
+            "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"
+        ));
+    }
 }
 
 /// The content key of the smoke suite as it stands, with what it is asked to expect of a variant.

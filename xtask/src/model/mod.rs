@@ -14,6 +14,7 @@ pub mod environment;
 pub mod hub_page;
 pub mod key;
 pub mod layers;
+pub mod listing;
 pub mod npm_lock;
 pub mod platform;
 pub mod promotion;

@@ -29,4 +29,5 @@ pub mod status;
 pub mod test;
 pub mod update_description;
 pub mod validate;
+pub mod verify_reproducible;
 pub mod workflows;

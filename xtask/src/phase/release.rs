@@ -1,5 +1,7 @@
 //! The whole release, phase by phase. A rerun does only what is missing.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,7 +12,8 @@ use crate::forge;
 use crate::phase::{
     build, build_base, changelog, doctor, preflight, promote_base_latest, publish, smoke, update_description,
 };
-use crate::{state, summary};
+use crate::tools::http;
+use crate::{debian_image, state, summary};
 
 /// What a person does before and after.
 const CHECKLIST: &str = "docs/release.md";
@@ -31,24 +34,30 @@ pub struct Args {
     pub only: Vec<String>,
 }
 
-pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
     if args.checklist {
         print!("{}", ctx.read(CHECKLIST)?);
         return Ok(());
     }
-    let start = Instant::now();
-    let step = |number: u32, name: &str, minutes: u64| {
+    let clock = Clock::default();
+    let step = |number: u32, name: &'static str, about: &str, minutes: u64| {
         ctx.runner.begin(Duration::from_secs(60 * minutes));
-        ctx.say(format!("==> [{number}/8] {name} ({} s)", start.elapsed().as_secs()))
+        ctx.say(format!("==> [{number}/8] {name}{about} ({:.0} s)", clock.start.elapsed().as_secs_f32()));
+        clock.steps.borrow_mut().push((name, Instant::now()));
     };
     let variants = state::chosen(ctx, &args.only)?;
 
-    step(1, "doctor: what this machine lacks", 10);
-    let install = args.local || ctx.destination == Destination::Local;
-    doctor::run(ctx, &doctor::Args { install })?;
+    step(1, "doctor", ": what this machine lacks", 10);
+    let have = have(ctx, &args.only)?;
+    if have == Have::Tested {
+        ctx.say("everything is built and tested: no engine and no source is needed");
+    } else {
+        let install = args.local || ctx.destination == Destination::Local;
+        doctor::run(ctx, &doctor::Args { install })?;
+    }
 
-    step(2, "preflight: every file that has to be fetched", 30);
-    if is_built(ctx, &args.only)? {
+    step(2, "preflight", ": every file that has to be fetched", 30);
+    if have != Have::Less {
         ctx.say("everything is built: nothing has to be fetched");
     } else {
         preflight::run(ctx, &preflight::Args::default())?;
@@ -57,26 +66,31 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         changelog::run(ctx, &changelog::Args { action: changelog::Action::Check })?;
     }
 
-    step(3, "base", 120);
+    step(3, "base", "", 120);
     build_base::run(ctx)?;
     if ctx.runner.dry_run && state::base(ctx)?.present.is_none() {
         ctx.say("the rest depends on the base's digest: a dry run ends here");
         return Ok(());
     }
 
-    step(4, "variants", 60);
+    step(4, "variants", "", 60);
     build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
-    if ctx.runner.dry_run && !is_built(ctx, &args.only)? {
+    if ctx.runner.dry_run && have == Have::Less {
         ctx.say("the rest depends on the variants' digests: a dry run ends here");
         return Ok(());
     }
 
-    step(5, "smoke", 60);
+    step(5, "smoke", "", 60);
     for variant in &variants {
         smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
     }
 
-    step(6, "publish", 10);
+    if ctx.runner.dry_run && !is_tested(ctx, &args.only)? {
+        ctx.say("the rest depends on the verdicts: a dry run ends here");
+        return Ok(());
+    }
+
+    step(6, "publish", "", 10);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
     publish::run(ctx, &publish::Args { promote_latest: true, allow_downgrade, only })?;
 
@@ -84,27 +98,86 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         forge::attach_notes(ctx, tag)?;
     }
 
-    step(7, "base-latest", 10);
+    step(7, "base-latest", "", 10);
     promote_base_latest::run(ctx)?;
 
-    step(8, "description", 10);
+    step(8, "description", "", 10);
     update_description::run(ctx)?;
-    table(ctx, &args.only, start)
+    table(ctx, &args.only, &clock, json)
 }
 
-/// True if the base and these variants are in the registry.
-fn is_built(ctx: &Ctx, only: &[String]) -> Result<bool> {
+/// When the release and each of its phases began.
+struct Clock {
+    start: Instant,
+    steps: RefCell<Vec<(&'static str, Instant)>>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { start: Instant::now(), steps: RefCell::default() }
+    }
+}
+
+impl Clock {
+    /// Seconds of each phase up to now, to a tenth.
+    fn phases(&self) -> Vec<(&'static str, f64)> {
+        let steps = self.steps.borrow();
+        let ends = steps.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]);
+        let seconds = |took: Duration| (took.as_secs_f64() * 10.0).round() / 10.0;
+        steps.iter().zip(ends).map(|((name, at), end)| (*name, seconds(end - *at))).collect()
+    }
+}
+
+/// What the registry has of these variants: all of it tested, all of it built, or less.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Have {
+    Tested,
+    Built,
+    Less,
+}
+
+/// Looks, and makes nothing on its way, so that a machine that was never set up can look as well.
+fn have(ctx: &Ctx, only: &[String]) -> Result<Have> {
+    if !state::has_registry(ctx) || !debian_image::is_made(ctx, &state::repository(ctx)?)? {
+        return Ok(Have::Less);
+    }
     let base = state::base(ctx)?;
-    let Some(index) = &base.present else { return Ok(false) };
-    Ok(state::stages(ctx, only, &base, index)?.iter().all(|stage| stage.present.is_some()))
+    let Some(index) = &base.present else { return Ok(Have::Less) };
+    let mut have = Have::Tested;
+    for stage in state::stages(ctx, only, &base, index)? {
+        if stage.present.is_none() {
+            return Ok(Have::Less);
+        }
+        for platform in &ctx.platforms {
+            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
+                have = Have::Built;
+            }
+        }
+    }
+    Ok(have)
+}
+
+/// True if these variants have passed on every platform.
+fn is_tested(ctx: &Ctx, only: &[String]) -> Result<bool> {
+    let (base, index) = state::existing_base(ctx)?;
+    for stage in state::stages(ctx, only, &base, &index)? {
+        for platform in &ctx.platforms {
+            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// What now stands where, and how to run it.
-fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
-    let rows = summary::images(ctx, only)?;
-    let seconds = start.elapsed().as_secs();
-    if ctx.json {
-        println!("{}", json!({ "images": rows, "seconds": seconds }));
+fn table(ctx: &Ctx, only: &[String], clock: &Clock, json: bool) -> Result<()> {
+    let (rows, phases) = (summary::images(ctx, only)?, clock.phases());
+    let seconds = clock.start.elapsed().as_secs();
+    if json {
+        let phases: BTreeMap<_, _> = phases.into_iter().collect();
+        let requests = http::sent();
+        println!("{}", json!({ "images": rows, "seconds": seconds, "phases": phases, "requests": requests }));
         return Ok(());
     }
     println!("{:<13} {:<12} {:<20} {:>8} {:>8}  run", "variant", "platform", "digest", "MB", "smoke s");
@@ -115,6 +188,7 @@ fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
         let (variant, smoke, run) = (row.variant, row.smoke_seconds.unwrap_or_default(), row.run);
         println!("{variant:<13} {platform:<12} {short:<20} {mb:>8.1} {smoke:>8}  {run}");
     }
-    println!("done in {seconds} s");
+    let phases: Vec<String> = phases.iter().map(|(name, seconds)| format!("{name} {seconds:.1}")).collect();
+    ctx.tell(format!("done in {seconds} s: {}", phases.join(", ")));
     Ok(())
 }

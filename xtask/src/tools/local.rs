@@ -94,6 +94,11 @@ pub fn running_repository(state: &Utf8Path) -> Result<Repository> {
     format!("localhost:{}/opencode-devbox", daemon.port).parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
 
+/// True if a registry could be started.
+pub fn is_installed(runner: &Runner) -> bool {
+    runner.probe(&Cmd::new("docker-registry", ["--version"])).is_some()
+}
+
 /// Starts a registry whose data lie below `state`. With `access_log` each request is a line of `registry.log` there.
 pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Result<u16> {
     let data = state.join("registry");
