@@ -107,7 +107,11 @@ impl Ctx {
         let root = root()?;
         let text = read(&root, "images/devbox.toml")?;
         let config = Config::parse(&text)?;
-        let platforms = if cli.platform.is_empty() { config.platforms.clone() } else { cli.platform.clone() };
+        let platforms = match &cli.command {
+            _ if !cli.platform.is_empty() => cli.platform.clone(),
+            Command::Bench(args) if args.quick || args.compression => vec![Platform::host()],
+            _ => config.platforms.clone(),
+        };
         let destination = match (&cli.repository, &cli.command) {
             (Some(repository), _) => Destination::Remote(repository.clone()),
             (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),
