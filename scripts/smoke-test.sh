@@ -356,6 +356,16 @@ completes_late() {
     bash -lic "_devbox_completion; _comp_load git && complete -p git" 2>/dev/null | grep -q git'
 }
 
+# Each program with words of its own to complete has a file that is read at the first Tab after its name.
+completes_every_tool() {
+  run -e TOOLS="$1" "$image" bash -lic '_devbox_completion
+    for tool in $TOOLS; do
+      _comp_load $tool
+      complete -p $tool >/dev/null 2>&1 || { echo "$tool completes nothing"; failed=1; }
+    done
+    [ -z "$failed" ]'
+}
+
 # Its vector store wants to fetch a model: without a network that is an answer, not a crash.
 uses_mempalace_offline() {
   says '"id":3,.*mempalace_status|"id": ?3.*tools' run --network none "$image" bash -c '
@@ -420,6 +430,7 @@ quick 'opencode serve is healthy' healthy
 native quick 'sudo works without a password' 'sudo -n true'
 native quick 'the palace lies in its volume' "[ \"\$(/opt/mempalace/bin/python -c \
   'from mempalace.config import MempalaceConfig; print(MempalaceConfig().palace_path)')\" = /home/developer/.mempalace/palace ]"
+shared quick 'aws has its help' 'aws s3 cp help | grep SYNOPSIS'
 shared quick 'no certificate or secret of the build host' no_host_certificates
 run_quick &
 
@@ -453,6 +464,8 @@ check 'versions are listed with source, licence and digest' knows_its_versions
 native check 'git has identity and credentials' uses_git
 shared check 'SSH keys are tight and any user has SSH' keeps_keys_tight
 native check 'completions cost nothing at the start' completes_late
+native check 'all tools complete their words' completes_every_tool "aws bat curl devbox eza fd gcc gh git git-lfs gpg jq make
+  node npm opencode rg rsync shellcheck ssh tree unzip uv uvx wget xz $(for own in bun pi; do if has "$own"; then echo "$own"; fi; done)"
 shared check 'health check and dev container metadata are there' has_metadata
 native check 'update-check cannot tell offline' exits 3 run --network none "$image" devbox update-check
 native check 'update-check finds a newer image' finds_a_newer_image

@@ -10,6 +10,7 @@ use crate::model::platform::Platform;
 use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
+use crate::nodes::Built;
 use crate::state::{self, Base, Stage};
 use crate::tools::git;
 use crate::tools::registry::{Manifest, Place};
@@ -61,6 +62,12 @@ pub struct PlatformRecord {
     /// Compressed size of all layers.
     pub bytes: u64,
     pub smoke_seconds: u64,
+    /// True if the smoke test ran under emulation.
+    #[serde(default)]
+    pub smoke_emulated: bool,
+    /// The node that built it, where that was recorded.
+    #[serde(default)]
+    pub built: Option<Built>,
     pub suite: String,
 }
 
@@ -105,6 +112,8 @@ fn build_seconds(ctx: &Ctx, staging: &Repository, image: &Manifest) -> Result<Op
 fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
     let index = stage.staged()?;
     let mut platforms = Vec::new();
+    let record = state::build_record(ctx, &stage.staging, &index.digest)?;
+    let built = record.map(|record| record.built).unwrap_or_default();
     for platform in &ctx.platforms {
         let digest = index.platform(*platform).context("a complete index lacks a platform")?;
         let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
@@ -114,6 +123,8 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
             digest: digest.to_owned(),
             bytes: image.context("an index without its image")?.layer_bytes(),
             smoke_seconds: verdict.seconds,
+            smoke_emulated: verdict.emulated,
+            built: built.iter().find(|it| it.platform == *platform).cloned(),
             suite: verdict.suite,
         });
     }

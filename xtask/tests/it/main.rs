@@ -5,6 +5,7 @@ mod cli;
 mod container;
 mod crash;
 mod documents;
+mod engines;
 mod fakes;
 mod hub;
 mod live;
