@@ -24,6 +24,8 @@ pub struct Config {
     pub short_description: String,
     pub ci: Ci,
     pub base: Image,
+    /// The base's layers in their order.
+    pub base_layers: Vec<BaseLayer>,
     /// Parts of the base that are left out where their host does not answer.
     #[serde(default)]
     pub base_optional: Vec<Optional>,
@@ -51,6 +53,14 @@ pub struct Ci {
 pub struct Image {
     pub dockerfile: String,
     pub inputs: Vec<String>,
+}
+
+/// A layer of the base, and the most that it may have: compressed bytes of one platform, in units of 10^6.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseLayer {
+    pub name: String,
+    pub budget_mb: u64,
 }
 
 /// A part of the base that comes from a host of its own.

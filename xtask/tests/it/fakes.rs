@@ -18,6 +18,7 @@ pub struct Store {
     /// Manifests by `repository:tag` and `repository@digest`.
     manifests: HashMap<String, Vec<u8>>,
     blobs: HashMap<String, Vec<u8>>,
+    pub requests: usize,
     pub writes: usize,
     /// Answers to the next reads of manifests, before the truth.
     pub faults: Vec<u16>,
@@ -70,6 +71,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// The API of a registry, as far as the pipeline uses it.
 fn serve(store: &mut Store, request: &mut Request) -> Answer {
+    store.requests += 1;
     let url = request.url().trim_start_matches("/v2/").to_owned();
     let mut body = Vec::new();
     request.as_reader().read_to_end(&mut body).unwrap();
@@ -213,6 +215,12 @@ impl World {
         for (path, text) in FILES {
             fs::write(root.join(path), text).unwrap();
         }
+        // The fake base is one layer.
+        let definition = fs::read_to_string(root.join("images/devbox.toml")).unwrap();
+        let (head, rest) = definition.split_once("base_layers = [").unwrap();
+        let (_, tail) = rest.split_once("\n]").unwrap();
+        let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
+        fs::write(root.join("images/devbox.toml"), definition).unwrap();
         script(&root.join("scripts/smoke-test.sh"), SMOKE);
         script(&dir.path().join("bin/docker"), DOCKER);
         let store = Arc::new(Mutex::new(Store::default()));
@@ -311,6 +319,12 @@ impl World {
         let tag = |name: &str| key(name.strip_prefix("devbox-staging:")?);
         let found = store.manifests.iter().filter(|(name, _)| tag(name) == Some(12));
         found.map(|(_, bytes)| digest(bytes)).last().unwrap()
+    }
+
+    /// Requests and writes so far.
+    pub fn counts(&self) -> (usize, usize) {
+        let store = self.store.lock().unwrap();
+        (store.requests, store.writes)
     }
 
     /// Public tags with their digests, sorted.

@@ -204,10 +204,10 @@ fn a_refusal_names_account_repository_and_scope() {
 #[test]
 fn the_right_to_push_is_proved_without_writing() {
     use std::time::Duration;
-    use xtask::tools::{registry::Registry, runner::Runner};
+    use xtask::tools::{http, registry::Registry, runner::Runner};
     let world = World::new();
     let runner = Runner::new(world.root.to_str().unwrap().into(), Duration::from_secs(5));
-    let registry = Registry::new(Duration::from_secs(5));
+    let registry = Registry::new(&http::agent(Duration::from_secs(5)));
     let repository = format!("{}/devbox", world.host).parse().unwrap();
     registry.prove_push(&runner, &repository).unwrap();
     assert_eq!(world.store.lock().unwrap().writes, 0);
