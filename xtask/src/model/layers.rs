@@ -69,10 +69,7 @@ mod tests {
         let budgets = [("debian", 31), ("packages", 310)];
         let check = |sizes: &[(&str, u64)]| base_problems(&layers(sizes), &budgets);
         assert!(check(&[("a", 30), ("b", 300)]).is_empty());
-        assert_eq!(
-            check(&[("a", 30), ("b", 311)]),
-            ["has 311.0 MB of packages, whose budget_mb is 310"]
-        );
+        assert_eq!(check(&[("a", 30), ("b", 311)]), ["has 311.0 MB of packages, whose budget_mb is 310"]);
         assert_eq!(check(&[("a", 30)]), ["has 1 layers, and devbox.toml has 2 base_layers"]);
     }
 }
