@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use ureq::Agent;
 
 use crate::cli::{Cli, Command};
 use crate::missing;
@@ -43,6 +44,8 @@ pub struct Ctx {
     /// The subcommand only looks: nothing is started, bootstrapped or stored on its way.
     pub read_only: bool,
     pub runner: Runner,
+    /// The HTTP client of this run: whoever asks a server shares its connections.
+    pub agent: Agent,
     pub registry: Registry,
     pub ci: CiOutput,
     pub settings: Settings,
@@ -121,6 +124,7 @@ impl Ctx {
         };
         let mut settings = Settings::read()?;
         settings.builder = settings.builder.or_else(|| config.build.builder.clone());
+        let agent = http::agent(settings.http_timeout);
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
         runner.folds = settings.actions;
@@ -139,10 +143,12 @@ impl Ctx {
                 Some(tag) => Some(tag),
                 None => asked_tag()?,
             },
-            json: cli.json,
+            // The phases of a release keep their results to themselves: it prints one of its own.
+            json: cli.json && !matches!(cli.command, Command::Release(_)),
             read_only: cli.command.only_looks(),
             runner,
-            registry: Registry::new(settings.http_timeout),
+            registry: Registry::new(&agent),
+            agent,
             settings,
             ci: CiOutput::new(file("GITHUB_OUTPUT"), file("GITHUB_STEP_SUMMARY")),
             line: env::args().skip(1).collect::<Vec<_>>().join(" "),
@@ -201,7 +207,7 @@ impl Ctx {
             url: settings.hub_url.clone(),
             username: username.clone(),
             secret: secret.clone(),
-            timeout: settings.http_timeout,
+            agent: self.agent.clone(),
         })
     }
 
@@ -326,8 +332,9 @@ fn root() -> Result<Utf8PathBuf> {
     if let Ok(root) = env::var("DEVBOX_ROOT") {
         return Ok(root.into());
     }
-    let crate_dir = Utf8Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(crate_dir.parent().context("xtask lies in no workspace")?.to_owned())
+    // What cargo says now comes before what it said when it built: checkouts may share a target folder.
+    let crate_dir = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    Ok(Utf8Path::new(&crate_dir).parent().context("xtask lies in no workspace")?.to_owned())
 }
 
 fn read(root: &Utf8Path, path: &str) -> Result<String> {

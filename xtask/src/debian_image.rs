@@ -61,13 +61,30 @@ pub fn pinned(ctx: &Ctx) -> Result<Pin> {
     Ok(Pin { official, tag: tag.to_owned(), suite, date })
 }
 
+/// True unless a local repository lacks its copy, so that [`resolve`] would make one.
+pub fn is_made(ctx: &Ctx, repository: &Repository) -> Result<bool> {
+    Ok(!repository.is_loopback() || copy(ctx, &mirror(repository)?, &pinned(ctx)?)?.is_some())
+}
+
+fn mirror(repository: &Repository) -> Result<Repository> {
+    format!("{}/debian", repository.host()).parse().map_err(|why| anyhow::anyhow!("{why}"))
+}
+
+/// A local registry's copy. It is made once, so that a run asks once.
+fn copy(ctx: &Ctx, mirror: &Repository, pin: &Pin) -> Result<Option<Manifest>> {
+    let copy = complete(ctx, mirror, &pin.tag)?;
+    if let Some(index) = &copy {
+        ctx.registry.remember(mirror, &pin.tag, index);
+    }
+    Ok(copy)
+}
+
 /// The image by digest, and its digest per platform. A local repository uses the copy that was made once, so that its
 /// keys stay.
 pub fn resolve(ctx: &Ctx, repository: &Repository) -> Result<(String, BTreeMap<String, String>)> {
     let pin = pinned(ctx)?;
-    let mirror: Repository =
-        format!("{}/debian", repository.host()).parse().map_err(|why| anyhow::anyhow!("{why}"))?;
-    let own = if repository.is_loopback() { complete(ctx, &mirror, &pin.tag)? } else { None };
+    let mirror = mirror(repository)?;
+    let own = if repository.is_loopback() { copy(ctx, &mirror, &pin)? } else { None };
     let (source, index) = match own {
         Some(index) => (mirror, index),
         None => match (official(ctx, &pin), repository.is_loopback()) {

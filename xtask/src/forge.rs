@@ -21,7 +21,7 @@ pub fn server(ctx: &Ctx) -> Result<Gitea> {
     let url = set(&settings.gitea_url, "GITEA_URL (or GITHUB_SERVER_URL)")?;
     let repository = set(&settings.gitea_repository, "GITEA_REPOSITORY (or GITHUB_REPOSITORY)")?;
     let token = set(&settings.gitea_token, "GITEA_TOKEN (or GITEA_TOKEN_FILE)")?;
-    Ok(Gitea::new(&url, &repository, Some(&token), settings.http_timeout))
+    Ok(Gitea::new(&url, &repository, Some(&token), &ctx.agent))
 }
 
 /// True if the environment names a server and gives a token for it.

@@ -71,6 +71,11 @@ pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
     let start = std::time::Instant::now();
     let result = dispatch(&ctx, &cli);
     summary::write(&ctx, &cli.command, start, &result);
+    if ctx.runner.verbose {
+        for (host, sent) in tools::http::sent() {
+            eprintln!("{host}: {} requests, {} of them writes", sent.requests, sent.writes);
+        }
+    }
     result
 }
 
@@ -110,7 +115,7 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Preflight(args) => phase::preflight::run(ctx, args),
         Command::VerifyReproducible(args) => phase::verify_reproducible::run(ctx, args),
         Command::Validate => phase::validate::run(ctx),
-        Command::Release(args) => phase::release::run(ctx, args),
+        Command::Release(args) => phase::release::run(ctx, args, cli.json),
         Command::Local(args) => phase::local::run(ctx, args),
         Command::Test(args) => phase::test::run(ctx, args),
         Command::Fmt => phase::fmt::run(ctx),

@@ -53,7 +53,7 @@ pub fn release_address(ctx: &Ctx, component: &Component, version: &str) -> Resul
 pub fn toolbox(ctx: &Ctx) -> Result<Toolbox> {
     let state = ctx.state_dir();
     fs::create_dir_all(&state).with_context(|| format!("cannot create {state}"))?;
-    let web = Web::new(ctx.settings.http_timeout);
+    let web = Web::new(&ctx.agent);
     let (index, ca) = (addresses::pypi_index(ctx)?, ctx.settings.ca_bundle.as_deref());
     toolbox::open(&ctx.runner, &web, &index, &state, &ctx.read(TOOLS)?, ca)
         .context("cannot get the tools that resolve locks")
@@ -68,7 +68,7 @@ pub fn resolve(
     upgrade: bool,
 ) -> Result<Vec<Edit>> {
     let toolbox = toolbox(ctx)?;
-    let web = Web::new(ctx.settings.http_timeout);
+    let web = Web::new(&ctx.agent);
     let scratch = tempfile::tempdir_in(ctx.state_dir())?;
     let resolver = Resolver {
         ctx,

@@ -68,7 +68,7 @@ pub fn security_updates(ctx: &Ctx) -> Result<Vec<Update>> {
     let (_, document) =
         found.into_iter().next_back().with_context(|| format!("{latest} has no record of its packages"))?;
     let lists: Lists = serde_json::from_value(document)?;
-    let web = Web::new(ctx.settings.http_timeout);
+    let web = Web::new(&ctx.agent);
     let archive =
         ctx.settings.debian_security.clone().or_else(|| addresses::debian_archive(ctx, "Debian-Security"));
     let archive = archive.context("apt knows no security archive of Debian here: set DEBIAN_SECURITY_URL")?;

@@ -3,6 +3,8 @@
 //! Everything is asked from the registry, which is the only state, so any machine can run any phase.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::Utf8PathBuf;
@@ -40,6 +42,10 @@ pub const BASE_LATEST: &str = "base-latest";
 
 /// The time that the recipes give files whose own would differ from build to build: the year 2020.
 const FILE_TIME: &str = "1577836800";
+
+/// How long the host of an optional part is waited for where a base without that part is there, and where it is not.
+const QUICK_LOOK: Duration = Duration::from_secs(2);
+const LONG_LOOK: Duration = Duration::from_secs(5);
 
 /// The script that decides whether an image is good, and the folder of its parts.
 pub const SUITE: &str = "scripts/smoke-test.sh";
@@ -122,6 +128,12 @@ pub fn repository(ctx: &Ctx) -> Result<Repository> {
     }
 }
 
+/// True if there is a registry to ask: a local one runs, or can be started.
+pub fn has_registry(ctx: &Ctx) -> bool {
+    let startable = || !ctx.runner.dry_run && local::is_installed(&ctx.runner);
+    ctx.destination != Destination::Local || running_registry(ctx).is_some() || startable()
+}
+
 /// The host of the local registry, if it runs.
 pub fn running_registry(ctx: &Ctx) -> Option<String> {
     Some(local::running_repository(&ctx.state_dir()).ok()?.host().to_owned())
@@ -158,10 +170,14 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     };
     let mut base = make(&|_| true)?;
     if base.present.is_none() {
-        let answers = ctx.optional_answers.get_or_init(|| {
-            optional.iter().filter(|part| answers(ctx, part)).map(|part| part.name.clone()).collect()
-        });
-        if answers.len() < optional.len() {
+        // A base without some parts is good as long as their hosts do not answer: to use one that is there, a short
+        // look is enough. One that has to be built goes without them for good, so then their hosts get time.
+        let quick = ctx.optional_answers.get().is_none().then(|| answering(ctx, QUICK_LOOK));
+        if let Some(answers) = quick {
+            base = make(&|part| answers.contains(&part.name))?;
+        }
+        if base.present.is_none() {
+            let answers = ctx.optional_answers.get_or_init(|| answering(ctx, LONG_LOOK));
             base = make(&|part| answers.contains(&part.name))?;
         }
     }
@@ -172,10 +188,21 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     Ok(base)
 }
 
-/// True if the host of an optional part has the pinned version.
-fn answers(ctx: &Ctx, part: &Optional) -> bool {
-    let Ok(text) = ctx.read(&ctx.config.base.dockerfile) else { return false };
-    part.probe_url(|name| arg_default(&text, name)).is_some_and(|url| source::answers(&url))
+/// The optional parts whose hosts have the pinned version, all asked at once.
+fn answering(ctx: &Ctx, patience: Duration) -> Vec<String> {
+    let text = ctx.read(&ctx.config.base.dockerfile).unwrap_or_default();
+    let url = |part: &Optional| Some((part.name.clone(), part.probe_url(|name| arg_default(&text, name))?));
+    let parts: Vec<_> = ctx.config.base_optional.iter().filter_map(url).collect();
+    let agent = &ctx.agent;
+    thread::scope(|scope| {
+        let looks: Vec<_> = parts
+            .iter()
+            .map(|(name, url)| {
+                scope.spawn(move || source::answers(agent, url, patience).then(|| name.clone()))
+            })
+            .collect();
+        looks.into_iter().filter_map(|look| look.join().ok().flatten()).collect()
+    })
 }
 
 /// The base, or the command that makes it.

@@ -212,7 +212,7 @@ impl Supply {
         let known = ctx.state_dir().join("verified");
         fs::create_dir_all(&known).with_context(|| format!("cannot create {known}"))?;
         Ok(Self {
-            web: Web::new(ctx.settings.http_timeout),
+            web: Web::new(&ctx.agent),
             npm_registry: addresses::npm_registry(ctx)?,
             pypi_index: addresses::pypi_index(ctx)?,
             quiet: ctx.runner.quiet,

@@ -128,7 +128,7 @@ fn python_upstream(files: &[pypi::File], platforms: &[Platform]) -> Upstream {
 fn gitea_upstream(ctx: &Ctx, component: &Component, repository: &str) -> Result<Upstream> {
     let address = locks::release_address(ctx, component, "")?;
     let server = address.split('/').take(3).collect::<Vec<_>>().join("/");
-    let releases = Gitea::new(&server, repository, None, ctx.settings.http_timeout).releases()?;
+    let releases = Gitea::new(&server, repository, None, &ctx.agent).releases()?;
     let mut upstream = Upstream::default();
     for release in releases.iter().filter(|release| !release.draft && !release.prerelease) {
         let Some(version) = release.tag_name.strip_prefix('v').and_then(|text| text.parse().ok()) else {

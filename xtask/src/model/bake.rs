@@ -97,8 +97,8 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
 
 /// Lists the files of two images of one platform, for [`super::listing`]. Everything runs natively.
 pub const LISTS: &str = r#"ARG DEBIAN_IMAGE
-FROM --platform=$TARGETPLATFORM first AS first-image
-FROM --platform=$TARGETPLATFORM second AS second-image
+FROM first AS first-image
+FROM second AS second-image
 FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS lists
 ARG TARGETARCH
 RUN --mount=type=bind,from=first-image,target=/first --mount=type=bind,from=second-image,target=/second <<'SH'

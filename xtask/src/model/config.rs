@@ -28,6 +28,8 @@ pub struct Config {
     #[serde(default)]
     pub reproducible: Reproducible,
     pub base: Image,
+    /// The base's layers in their order.
+    pub base_layers: Vec<BaseLayer>,
     /// Parts of the base that are left out where their host does not answer.
     #[serde(default)]
     pub base_optional: Vec<Optional>,
@@ -95,6 +97,14 @@ pub struct Reproducible {
 pub struct Image {
     pub dockerfile: String,
     pub inputs: Vec<String>,
+}
+
+/// A layer of the base, and the most that it may have: compressed bytes of one platform, in units of 10^6.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseLayer {
+    pub name: String,
+    pub budget_mb: u64,
 }
 
 /// A part of the base that comes from a host of its own.

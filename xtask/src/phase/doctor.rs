@@ -1,6 +1,7 @@
 //! Reports what this machine lacks, all of it at once, and mends it on Debian and Ubuntu.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
@@ -11,8 +12,11 @@ use crate::missing;
 use crate::model::command::Cmd;
 use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
-use crate::tools::{docker, local, source};
+use crate::tools::{crane, docker, local, source};
 use crate::{addresses, debian_image, disk, rights, state};
+
+/// How long a host is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -124,10 +128,12 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
 
 /// Whether each place that a build takes something from answers; what has a substitute is only told.
 fn sources(ctx: &Ctx) -> Vec<Finding> {
+    let answers = |url: &str| source::answers(&ctx.agent, url, PATIENCE);
+    let responds = |url: &str| source::responds(&ctx.agent, url, PATIENCE);
     let mut findings = Vec::new();
     let debian = debian_image::pinned(ctx);
     if let Ok(debian_image::Pin { official, .. }) = &debian {
-        findings.push(match source::responds(&format!("{}/v2/", official.api())) {
+        findings.push(match responds(&format!("{}/v2/", official.api())) {
             true => Finding::ok(format!("{} answers", official.host())),
             false => {
                 Finding::ok(format!("{} does not answer: Debian's archive is used instead", official.host()))
@@ -137,7 +143,7 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
     let dockerfile = ctx.read(&ctx.config.base.dockerfile).unwrap_or_default();
     for part in &ctx.config.base_optional {
         let url = part.probe_url(|name| arg_default(&dockerfile, name));
-        findings.push(match url.is_some_and(|url| source::answers(&url)) {
+        findings.push(match url.is_some_and(|url| answers(&url)) {
             true => Finding::ok(format!("the host of {} answers", part.name)),
             false => Finding::ok(format!("the host of {} does not answer: the base goes without", part.name)),
         });
@@ -145,7 +151,7 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
     let archive = addresses::debian_archive(ctx, "Debian");
     let archive = archive.zip(debian.ok()).map(|(uri, pin)| format!("{uri}/dists/{}/InRelease", pin.suite));
     findings.push(match archive {
-        Some(url) if source::answers(&url) => Finding::ok("Debian's archive answers"),
+        Some(url) if answers(&url) => Finding::ok("Debian's archive answers"),
         Some(url) => Finding::bad(
             format!("Debian's archive does not answer at {url}"),
             "check the network and apt's sources",
@@ -157,7 +163,7 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
         [("npm registry", addresses::npm_registry(ctx)), ("Python index", addresses::pypi_index(ctx))]
     {
         findings.push(match address {
-            Ok(url) if source::responds(&url) => Finding::ok(format!("the {name} answers")),
+            Ok(url) if responds(&url) => Finding::ok(format!("the {name} answers")),
             Ok(url) => Finding::bad(
                 format!("the {name} does not answer at {url}"),
                 "check the network and its proxy",
@@ -171,7 +177,7 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
 fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
     let mut tools = vec![
         ("buildx", Cmd::new("docker", ["buildx", "version"])),
-        ("crane", Cmd::new("crane", ["version"])),
+        ("crane", crane::version()),
         ("shellcheck", Cmd::new("shellcheck", ["--version"])),
         ("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"])),
         ("python3", Cmd::new("python3", ["--version"])),

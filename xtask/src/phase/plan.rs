@@ -197,8 +197,9 @@ fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
         let line = format!("{:<18} {platform:<12} {actions:<20} {mb:>8} {smoke:>8}  ", row.image);
         ctx.tell(format!("{line}{}", in_short(&row.causes)).trim_end());
     }
+    let works = |row: &Row| row.actions.iter().any(|action| matches!(action, Action::Build | Action::Smoke));
     match seconds {
-        Some(0) => ctx.tell("nothing is to be built or tested"),
+        _ if !rows.iter().any(works) => ctx.tell("nothing is to be built or tested"),
         Some(seconds) => ctx.tell(format!("about {seconds} s, going by the last recorded runs")),
         None => ctx.tell("how long it takes is not known: some of it was never recorded here"),
     }

@@ -17,8 +17,8 @@ use crate::model::version::ReleaseTag;
 use crate::release_record as record;
 use crate::rights;
 use crate::state::{self, Base, Stage};
-use crate::tools::git;
 use crate::tools::registry::Manifest;
+use crate::tools::{crane, git};
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
@@ -45,11 +45,13 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     // Which release this is, and what its tags point at now.
     let mut books = Books::open(ctx, &base.repository, &state::staging(ctx, &base.repository))?;
-    let release = release_tag(ctx, &base.repository, &stages)?;
+    let (release, mut standing) = release_tag(ctx, &base.repository, &stages)?;
     ctx.say(format!("release {release} in {}", base.repository));
     ctx.ci.set("release_tag", release)?;
-    let tags: Vec<String> = stages.iter().flat_map(|stage| tags(stage, release, args)).collect();
-    let standing = books.standing(tags.iter().map(String::as_str))?;
+    if args.promote_latest {
+        let tags: Vec<String> = stages.iter().map(|stage| stage.variant.latest_tag()).collect();
+        standing.extend(books.standing(tags.iter().map(String::as_str))?);
+    }
     let promotion = promotion(&books, &stages, release, args, &standing)?;
     let pending = promotion.pending(&standing).count();
     if pending == 0 {
@@ -65,6 +67,9 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             .push(format!("latest stands at {latest}, which is newer: give --allow-downgrade to go back"));
     }
     problems.extend(rights::missing(ctx, &base.repository));
+    if ctx.runner.probe(&crane::version()).is_none() {
+        problems.push("crane is not installed: run `cargo xtask doctor --install`".to_owned());
+    }
     if !problems.is_empty() {
         return Err(missing(format!("nothing published; {}", problems.join("; "))));
     }
@@ -126,8 +131,9 @@ fn refuse_untested(ctx: &Ctx, stages: &[Stage]) -> Result<()> {
     }
 }
 
-/// The release to publish as: the one that was asked for if its tags are free or equal, else the first such.
-fn release_tag(ctx: &Ctx, repository: &Repository, stages: &[Stage]) -> Result<ReleaseTag> {
+/// The release to publish as, and where its version tags stand: the one that was asked for if its tags are free or
+/// equal, else the first such.
+fn release_tag(ctx: &Ctx, repository: &Repository, stages: &[Stage]) -> Result<(ReleaseTag, Standing)> {
     let pinned = ctx.opencode_version()?;
     if let Some(asked) = ctx.release_tag {
         if asked.version != pinned {
@@ -136,46 +142,41 @@ fn release_tag(ctx: &Ctx, repository: &Repository, stages: &[Stage]) -> Result<R
                 asked.version
             );
         }
-        if let Some(taken) = taken(ctx, repository, stages, asked)? {
-            bail!(
+        return match version_tags(ctx, repository, stages, asked)? {
+            Ok(standing) => Ok((asked, standing)),
+            Err(taken) => bail!(
                 "{taken} stands for another image and version tags never move: release under the next letter"
-            );
-        }
-        return Ok(asked);
+            ),
+        };
     }
     let mut candidate = Some(ReleaseTag::first(pinned));
     while let Some(release) = candidate {
-        if taken(ctx, repository, stages, release)?.is_none() {
-            return Ok(release);
+        if let Ok(standing) = version_tags(ctx, repository, stages, release)? {
+            return Ok((release, standing));
         }
         candidate = release.next();
     }
     bail!("all releases of {pinned} from bare to z are taken: bump opencode")
 }
 
-/// The first version tag of a release that points at another image.
-fn taken(
+/// Where the version tags of a release stand, or the first of them that points at another image.
+fn version_tags(
     ctx: &Ctx,
     repository: &Repository,
     stages: &[Stage],
     release: ReleaseTag,
-) -> Result<Option<String>> {
+) -> Result<Result<Standing, String>> {
+    let mut standing = Standing::new();
     for stage in stages {
         let tag = stage.variant.version_tag(release);
-        let there = ctx.registry.manifest(&ctx.runner, repository, &tag)?;
-        if there.is_some_and(|there| Some(&there.digest) != stage.present.as_ref().map(|m| &m.digest)) {
-            return Ok(Some(repository.tag(&tag)));
+        let there = ctx.registry.manifest(&ctx.runner, repository, &tag)?.map(|there| there.digest);
+        let own = stage.present.as_ref().map(|own| &own.digest);
+        if there.is_some() && there.as_ref() != own {
+            return Ok(Err(repository.tag(&tag)));
         }
+        standing.insert(tag, there);
     }
-    Ok(None)
-}
-
-fn tags(stage: &Stage<'_>, release: ReleaseTag, args: &Args) -> Vec<String> {
-    let mut tags = vec![stage.variant.version_tag(release)];
-    if args.promote_latest {
-        tags.push(stage.variant.latest_tag());
-    }
-    tags
+    Ok(Ok(standing))
 }
 
 /// The moves of this release: version tags of all variants, then, if asked for, the floating tags of all.
@@ -201,8 +202,8 @@ fn promotion(
     Ok(Promotion { release, kind: PromotionKind::Publish, moves, outcome: Outcome::Open })
 }
 
-/// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no component
-/// may be larger than it is allowed to be.
+/// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no layer of
+/// either may be larger than it is allowed to be.
 fn wrong_layers(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[Stage<'_>]) -> Result<Vec<String>> {
     let layers = |repository: &Repository, index: &Manifest, platform: Platform| -> Result<Vec<Layer>> {
         let digest = index.platform(platform).context("a complete index lacks a platform")?;
@@ -212,6 +213,10 @@ fn wrong_layers(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[Stage<'_>]) 
     let mut problems = Vec::new();
     for platform in &ctx.platforms {
         let shared = layers(&base.repository, index, *platform)?;
+        let budgets: Vec<_> =
+            ctx.config.base_layers.iter().map(|layer| (layer.name.as_str(), layer.budget_mb)).collect();
+        let wrong = layers::base_problems(&shared, &budgets);
+        problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", base.tag)));
         for stage in stages {
             let mut components = Vec::new();
             for name in &stage.variant.components {

@@ -10,7 +10,8 @@ use crate::forge;
 use crate::phase::{
     build, build_base, changelog, doctor, preflight, promote_base_latest, publish, smoke, update_description,
 };
-use crate::{state, summary};
+use crate::tools::http;
+use crate::{debian_image, state, summary};
 
 /// What a person does before and after.
 const CHECKLIST: &str = "docs/release.md";
@@ -31,7 +32,7 @@ pub struct Args {
     pub only: Vec<String>,
 }
 
-pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
+pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
     if args.checklist {
         print!("{}", ctx.read(CHECKLIST)?);
         return Ok(());
@@ -44,11 +45,16 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let variants = state::chosen(ctx, &args.only)?;
 
     step(1, "doctor: what this machine lacks", 10);
-    let install = args.local || ctx.destination == Destination::Local;
-    doctor::run(ctx, &doctor::Args { install })?;
+    let have = have(ctx, &args.only)?;
+    if have == Have::Tested {
+        ctx.say("everything is built and tested: no engine and no source is needed");
+    } else {
+        let install = args.local || ctx.destination == Destination::Local;
+        doctor::run(ctx, &doctor::Args { install })?;
+    }
 
     step(2, "preflight: every file that has to be fetched", 30);
-    if is_built(ctx, &args.only)? {
+    if have != Have::Less {
         ctx.say("everything is built: nothing has to be fetched");
     } else {
         preflight::run(ctx, &preflight::Args::default())?;
@@ -66,7 +72,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     step(4, "variants", 60);
     build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
-    if ctx.runner.dry_run && !is_built(ctx, &args.only)? {
+    if ctx.runner.dry_run && have == Have::Less {
         ctx.say("the rest depends on the variants' digests: a dry run ends here");
         return Ok(());
     }
@@ -74,6 +80,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     step(5, "smoke", 60);
     for variant in &variants {
         smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
+    }
+
+    if ctx.runner.dry_run && !is_tested(ctx, &args.only)? {
+        ctx.say("the rest depends on the verdicts: a dry run ends here");
+        return Ok(());
     }
 
     step(6, "publish", 10);
@@ -89,22 +100,57 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     step(8, "description", 10);
     update_description::run(ctx)?;
-    table(ctx, &args.only, start)
+    table(ctx, &args.only, start, json)
 }
 
-/// True if the base and these variants are in the registry.
-fn is_built(ctx: &Ctx, only: &[String]) -> Result<bool> {
+/// What the registry has of these variants: all of it tested, all of it built, or less.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Have {
+    Tested,
+    Built,
+    Less,
+}
+
+/// Looks, and makes nothing on its way, so that a machine that was never set up can look as well.
+fn have(ctx: &Ctx, only: &[String]) -> Result<Have> {
+    if !state::has_registry(ctx) || !debian_image::is_made(ctx, &state::repository(ctx)?)? {
+        return Ok(Have::Less);
+    }
     let base = state::base(ctx)?;
-    let Some(index) = &base.present else { return Ok(false) };
-    Ok(state::stages(ctx, only, &base, index)?.iter().all(|stage| stage.present.is_some()))
+    let Some(index) = &base.present else { return Ok(Have::Less) };
+    let mut have = Have::Tested;
+    for stage in state::stages(ctx, only, &base, index)? {
+        if stage.present.is_none() {
+            return Ok(Have::Less);
+        }
+        for platform in &ctx.platforms {
+            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
+                have = Have::Built;
+            }
+        }
+    }
+    Ok(have)
+}
+
+/// True if these variants have passed on every platform.
+fn is_tested(ctx: &Ctx, only: &[String]) -> Result<bool> {
+    let (base, index) = state::existing_base(ctx)?;
+    for stage in state::stages(ctx, only, &base, &index)? {
+        for platform in &ctx.platforms {
+            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// What now stands where, and how to run it.
-fn table(ctx: &Ctx, only: &[String], start: Instant) -> Result<()> {
+fn table(ctx: &Ctx, only: &[String], start: Instant, json: bool) -> Result<()> {
     let rows = summary::images(ctx, only)?;
     let seconds = start.elapsed().as_secs();
-    if ctx.json {
-        println!("{}", json!({ "images": rows, "seconds": seconds }));
+    if json {
+        println!("{}", json!({ "images": rows, "seconds": seconds, "requests": http::sent() }));
         return Ok(());
     }
     println!("{:<13} {:<12} {:<20} {:>8} {:>8}  run", "variant", "platform", "digest", "MB", "smoke s");

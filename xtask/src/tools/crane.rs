@@ -2,6 +2,11 @@
 
 use crate::model::command::Cmd;
 
+/// Succeeds where crane is installed.
+pub fn version() -> Cmd {
+    Cmd::new("crane", ["version"])
+}
+
 /// Copies an image, all platforms, by digest; blobs are mounted where source and target share a registry.
 pub fn copy(from: &str, to: &str) -> Cmd {
     Cmd::new("crane", ["copy", from, to])

@@ -52,9 +52,9 @@ pub struct Gitea {
 
 impl Gitea {
     /// `token` is an access token; without one only public repositories can be read.
-    pub fn new(server: &str, repository: &str, token: Option<&str>, timeout: Duration) -> Self {
+    pub fn new(server: &str, repository: &str, token: Option<&str>, agent: &Agent) -> Self {
         Self {
-            agent: http::agent(timeout),
+            agent: agent.clone(),
             server: server.trim_end_matches('/').to_owned(),
             repository: repository.to_owned(),
             token: token.map(str::to_owned),

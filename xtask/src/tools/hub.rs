@@ -19,8 +19,8 @@ pub struct Account {
     pub username: String,
     /// Password or access token; it travels in a body only.
     pub secret: String,
-    /// Bounds each request.
-    pub timeout: Duration,
+    /// The client of the run.
+    pub agent: Agent,
 }
 
 pub struct Hub {
@@ -32,7 +32,7 @@ pub struct Hub {
 impl Hub {
     /// Logs in.
     pub fn login(account: &Account) -> Result<Self> {
-        let (agent, url) = (http::agent(account.timeout), account.url.clone());
+        let (agent, url) = (account.agent.clone(), account.url.clone());
         let body = json!({ "username": account.username, "password": account.secret });
         let mut response = send(&url, || agent.post(format!("{url}/v2/users/login")).send_json(&body))?;
         match response.status().as_u16() {

@@ -94,6 +94,11 @@ pub fn running_repository(state: &Utf8Path) -> Result<Repository> {
     format!("localhost:{}/opencode-devbox", daemon.port).parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
 
+/// True if a registry could be started.
+pub fn is_installed(runner: &Runner) -> bool {
+    runner.probe(&Cmd::new("docker-registry", ["--version"])).is_some()
+}
+
 fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
     let data = state.join("registry");
     fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
@@ -98,10 +97,9 @@ pub enum Place<'a> {
 }
 
 impl Registry {
-    /// `timeout` bounds each request.
-    pub fn new(timeout: Duration) -> Self {
+    pub fn new(agent: &Agent) -> Self {
         Self {
-            agent: http::agent(timeout),
+            agent: agent.clone(),
             tokens: RefCell::default(),
             known: RefCell::default(),
             no_referrers: RefCell::default(),

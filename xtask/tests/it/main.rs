@@ -9,6 +9,7 @@ mod engines;
 mod fakes;
 mod hub;
 mod live;
+mod machine;
 mod pipeline;
 mod proxy;
 mod published;

@@ -304,3 +304,34 @@ fn the_build_cache_is_sent_after_the_images_and_may_fail() {
         "{cache}"
     );
 }
+
+/// A finished release asks the registry, and nothing and nobody else: no engine, no tool, no source.
+#[test]
+fn a_finished_release_needs_a_few_requests_and_no_program() {
+    let world = World::new();
+    publish(&world);
+    let (requests, writes) = world.counts();
+    let mut command = world.command("release --json");
+    let output = command.env("PATH", world.root.join("nothing")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("nothing to publish"), "{text}");
+    assert_eq!(world.counts().1, writes, "a finished release writes nothing");
+    let asked = world.counts().0 - requests;
+    assert!(asked <= 40, "{asked} requests");
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["images"].as_array().unwrap().len(), 8);
+    assert_eq!(result["requests"][&world.host], serde_json::json!({ "requests": asked, "writes": 0 }));
+}
+
+/// What is half there is not mistaken for a finished release: the machine is looked at first.
+#[test]
+fn a_release_that_lacks_a_verdict_begins_with_the_machine() {
+    let world = World::new();
+    world.ok("build-base");
+    world.ok("build");
+    SMOKES[..3].iter().for_each(|line| drop(world.ok(line)));
+    let mut command = world.command("release");
+    let output = command.env("PATH", world.root.join("nothing")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("no Docker engine answers"), "{text}");
+}

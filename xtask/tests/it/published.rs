@@ -181,6 +181,9 @@ fn hex(bytes: &[u8]) -> String {
 /// Stands in for node running npm: locks exactly what package.json asks for, as npm would write it.
 const NODE: &str = r#"#!/usr/bin/env python3
 import json, os, sys, urllib.request
+if sys.argv[1].endswith("lint.cjs"):
+    sys.exit(any("wrong" in open(path).read() for path in sys.argv[2:]) and "line 1 is wrong")
+if "ci" in sys.argv: sys.exit()
 folder = sys.argv[sys.argv.index("--prefix") + 1]
 root = json.load(open(f"{folder}/package.json"))
 packages = {"": {k: v for k, v in root.items() if k.endswith("ependencies")}}
@@ -196,10 +199,15 @@ lock = {"name": os.path.basename(folder), "lockfileVersion": 3, "requires": True
 open(f"{folder}/package-lock.json", "w").write(json.dumps(lock, indent=2) + "\n")
 "#;
 
-/// Stands in for uv: locks exactly what the source asks for.
+/// Stands in for uv: locks exactly what the source asks for, and installs a speller that knows one mistake.
 const UV: &str = r#"#!/usr/bin/env python3
-import json, sys, urllib.request
+import json, os, sys, urllib.request
 args = sys.argv[1:]
+if args[1] == "install":
+    folder = args[args.index("--target") + 1] + "/codespell_lib"
+    os.makedirs(folder, exist_ok=True)
+    open(f"{folder}/__main__.py", "w").write('import sys; sys.exit("teh" in open("README.md").read() and "teh ==> the")')
+    sys.exit()
 index, source, target = args[args.index("--default-index") + 1], args[-3], args[-1]
 out = []
 for line in open(source).read().split():
@@ -259,6 +267,10 @@ fn tree() -> TempDir {
         if ![".git", ".devbox", "target", "xtask"].contains(&name.as_str()) {
             copy(&tree.join(name), &root);
         }
+    }
+    fs::create_dir(root.join("xtask")).unwrap();
+    for name in ["actionlint", "codespell"] {
+        copy(&tree.join("xtask").join(name), &root.join("xtask"));
     }
     fs::remove_dir_all(root.join("images/locks")).unwrap();
     fs::create_dir_all(root.join("images/locks/gitea-mcp")).unwrap();
@@ -334,11 +346,15 @@ impl World {
         fs::read_to_string(self.root.join(path)).unwrap()
     }
 
+    /// Puts a program before all others on PATH.
+    pub fn program(&self, name: &str, text: &str) {
+        crate::fakes::script(&self.root.with_file_name("bin").join(name), text);
+    }
+
     pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(line.split(' ')).env("DEVBOX_ROOT", &self.root).current_dir(&self.root);
-        for name in ["GITHUB_REF_TYPE", "GITEA_TOKEN", "DEVBOX_RELEASE_TAG", "GITHUB_OUTPUT", "SSL_CERT_FILE"]
-        {
+        let mut command = crate::fakes::command(line, &self.root.with_file_name("bin"));
+        command.env("DEVBOX_ROOT", &self.root).current_dir(&self.root);
+        for name in ["GITEA_TOKEN", "DEVBOX_RELEASE_TAG", "SSL_CERT_FILE"] {
             command.env_remove(name);
         }
         for role in ["AUTHOR", "COMMITTER"] {

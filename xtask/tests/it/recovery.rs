@@ -1,12 +1,20 @@
 //! Leases, undo, repair, rollback, and the phases that only look, with a fake outside world.
 
 use std::fs;
+use std::sync::OnceLock;
 
-use crate::fakes::World;
+use crate::fakes::{Store, World};
 
+/// A world in which v1.18.18 is out. It is released once, and what the registry then holds is copied for each test.
 fn released() -> World {
+    static RELEASED: OnceLock<Store> = OnceLock::new();
+    let store = RELEASED.get_or_init(|| {
+        let world = World::new();
+        release(&world);
+        world.store.lock().unwrap().clone()
+    });
     let world = World::new();
-    release(&world);
+    *world.store.lock().unwrap() = store.clone();
     world
 }
 
@@ -196,10 +204,10 @@ fn a_refusal_names_account_repository_and_scope() {
 #[test]
 fn the_right_to_push_is_proved_without_writing() {
     use std::time::Duration;
-    use xtask::tools::{registry::Registry, runner::Runner};
+    use xtask::tools::{http, registry::Registry, runner::Runner};
     let world = World::new();
     let runner = Runner::new(world.root.to_str().unwrap().into(), Duration::from_secs(5));
-    let registry = Registry::new(Duration::from_secs(5));
+    let registry = Registry::new(&http::agent(Duration::from_secs(5)));
     let repository = format!("{}/devbox", world.host).parse().unwrap();
     registry.prove_push(&runner, &repository).unwrap();
     assert_eq!(world.store.lock().unwrap().writes, 0);
@@ -234,4 +242,210 @@ fn a_command_that_hangs_is_ended_and_the_floating_tags_are_taken_back() {
     }
     world.program("crane", &real);
     world.ok("publish --promote-latest");
+}
+
+/// A crane that, at this command line, kills the run that called it: before or after it did what it was told.
+fn killing_crane(world: &World, at: &str, after: bool) {
+    let real = fs::read_to_string(world.root.with_file_name("bin").join("crane")).unwrap();
+    let kill = format!("case \"$*\" in {at}) kill -9 $PPID; exit 1 ;; esac\n");
+    let text = match after {
+        true => format!("{real}{kill}"),
+        false => real.replacen("set -euo pipefail\n", &format!("set -euo pipefail\n{kill}"), 1),
+    };
+    world.program("crane", &text);
+}
+
+/// Runs a line that is killed on its way, then gives the world its own crane back.
+fn killed(world: &World, line: &str, at: &str, after: bool) {
+    let crane = world.root.with_file_name("bin").join("crane");
+    let real = fs::read_to_string(&crane).unwrap();
+    killing_crane(world, at, after);
+    assert_eq!(world.xtask(line).status.code(), None, "{line} was not killed at {at}");
+    world.program("crane", &real);
+}
+
+fn stage(world: &World) {
+    for line in ["build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
+        world.ok(line);
+    }
+}
+
+fn stderr(world: &World, line: &str) -> String {
+    let output = world.xtask(line);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{line}: {text}");
+    text
+}
+
+#[test]
+fn a_run_that_was_killed_between_two_tags_is_undone_or_completed() {
+    let world = released();
+    assert!(stderr(&world, "repair").contains("no promotion was cut off: nothing to repair"));
+    let old = world.tags();
+    bump(&world);
+    stage(&world);
+    killed(&world, "publish --promote-latest", "*@*' latest-with-pi'", false);
+    assert!(world.ok("status").contains("the promotion of v1.18.19 was cut off or is under way"));
+    let text = world.fails("publish", &[], 3);
+    assert!(text.contains("the promotion of v1.18.19 was cut off: run `cargo xtask repair`"), "{text}");
+    let text = stderr(&world, "repair --undo");
+    assert!(text.contains("the floating tags stand where they stood before v1.18.19"), "{text}");
+    let floating = |tags: Vec<(String, String)>| {
+        tags.into_iter().filter(|(tag, _)| !tag.starts_with('v')).collect::<Vec<_>>()
+    };
+    assert_eq!(floating(world.tags()), floating(old));
+
+    killed(&world, "publish --promote-latest", "*@*' latest-with-pi'", false);
+    let report = json(&world, "repair --json");
+    assert_eq!(
+        (&report["release"], &report["result"]),
+        (&"v1.18.19".into(), &"all tags stand at v1.18.19".into())
+    );
+    let tags: std::collections::BTreeMap<_, _> = world.tags().into_iter().collect();
+    for suffix in ["", "-omos", "-with-pi", "-omos-with-pi"] {
+        assert_eq!(tags[&format!("latest{suffix}")], tags[&format!("v1.18.19{suffix}")]);
+    }
+}
+
+/// All tags stand, only the ledger does not say so: the same run again closes it.
+#[test]
+fn a_run_that_was_killed_after_its_last_tag_is_closed_by_the_next() {
+    let world = released();
+    bump(&world);
+    stage(&world);
+    killed(&world, "publish --promote-latest", "*@*' latest-omos-with-pi'", true);
+    assert!(world.ok("status").contains("was cut off"));
+    assert!(stderr(&world, "publish --promote-latest").contains("all tags stand already"));
+    assert!(!world.ok("status").contains("was cut off"));
+    let report = json(&world, "publish --promote-latest --json");
+    assert_eq!((&report["release"], &report["moved"]), (&"v1.18.19".into(), &0.into()));
+}
+
+/// An image that is gone, or that no suite has passed, cannot be promoted by a repair either.
+#[test]
+fn a_repair_refuses_what_a_release_would_refuse() {
+    let world = World::new();
+    world.ok("build-base");
+    stage(&world);
+    // It dies before the first variant has its version tag.
+    killed(&world, "publish", "copy*", false);
+    world.fails("smoke omos --force", &[("FAKE_BROKEN", "omos")], 1);
+    let text = world.fails("repair", &[], 1);
+    assert!(text.contains("the image of v1.18.18-omos is untested or failed: sha256:"), "{text}");
+    assert!(text.contains("v1.18.18 cannot be completed, run `cargo xtask repair --undo`"), "{text}");
+    world.ok("smoke omos --force");
+    let staged = world.staged("with-pi");
+    world.store.lock().unwrap().forget(&format!("devbox-staging@{staged}"));
+    let text = world.fails("repair", &[], 1);
+    assert!(text.contains("the image of v1.18.18-with-pi is no longer staged"), "{text}");
+    assert!(world.tags().is_empty());
+}
+
+#[test]
+fn a_rollback_is_done_once_and_only_to_what_is_whole() {
+    let world = released();
+    bump(&world);
+    release(&world);
+    let report = json(&world, "rollback v1.18.18 --json");
+    assert_eq!((&report["release"], &report["moved"]), (&"v1.18.18".into(), &4.into()));
+    world.log();
+    assert!(stderr(&world, "rollback v1.18.18").contains("the floating tags stand at v1.18.18 already"));
+    assert_eq!(world.log(), [""; 0]);
+    world.store.lock().unwrap().forget("devbox:v1.18.19-omos");
+    let text = world.fails("rollback v1.18.19", &[], 1);
+    assert!(text.contains("v1.18.19 is not complete in") && text.contains("v1.18.19-omos"), "{text}");
+    assert!(world.fails("status --release-tag v9.9.9", &[], 1).contains("no record of v9.9.9"));
+}
+
+#[test]
+fn explain_tells_packages_and_layers_and_what_it_cannot_compare() {
+    let world = released();
+    let text = world.ok("explain base-latest");
+    assert!(text.contains("inputs: the same\nDebian packages: not recorded for both"), "{text}");
+    let text = world.ok("explain latest");
+    assert!(
+        text.contains("Debian packages: the same\nlayers on linux/amd64: 2 shared, 0 gone (0.0 MB)"),
+        "{text}"
+    );
+    bump(&world);
+    world.ok("build");
+    let packages = [("FAKE_PACKAGES", r"git\t1:2.48\tamd64\nnew\t1\tamd64\n")];
+    assert!(world.xtask_with("smoke base", &packages).status.success());
+    let text = world.ok("explain latest");
+    let part =
+        "Debian packages:\n  git 1:2.47 → 1:2.48\n  new 1 new\nlayers on linux/amd64: 1 shared, 1 gone";
+    assert!(text.contains(part), "{text}");
+    let print = world.ok("build base --print");
+    let staged = print.split("devbox-staging:").nth(1).unwrap().split('"').next().unwrap();
+    assert!(world.ok(&format!("explain {staged} latest")).contains("  new 1 gone\n"));
+
+    // A base that is not built has no layers yet, and neither has what would stand upon it.
+    fs::write(world.root.join("rootfs/etc/new"), "x").unwrap();
+    for image in ["base-latest", "latest-omos"] {
+        let text = world.ok(&format!("explain {image}"));
+        assert!(text.contains("layers: one side is not built"), "{text}");
+    }
+    let index = crate::fakes::DEBIAN.as_bytes().to_vec();
+    world.store.lock().unwrap().put("devbox", "foreign", index);
+    let text = world.fails("explain foreign", &[], 1);
+    assert!(text.contains("devbox:foreign does not say what it was made from"), "{text}");
+    let file = world.root.join("images/devbox.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(
+        &file,
+        text.replace(
+            "components = [\"opencode\", \"bun\", \"omos\"]",
+            "components = [\"opencode\", \"bun\"]",
+        ),
+    )
+    .unwrap();
+    assert!(world.fails("explain latest-omos", &[], 1).contains("this tree has no variant like latest-omos"));
+}
+
+#[test]
+fn plan_tells_what_is_only_to_be_tested_and_tagged() {
+    let world = World::new();
+    world.ok("build-base");
+    world.ok("build");
+    world.ok("smoke omos");
+    let plan = json(&world, "plan --json");
+    let of = |variant: &str| {
+        let rows = plan["rows"].as_array().unwrap();
+        rows.iter().find(|row| row["image"] == variant).unwrap()["actions"].clone()
+    };
+    assert_eq!(of("base"), serde_json::json!(["reuse", "smoke", "retag"]));
+    assert_eq!(of("omos"), serde_json::json!(["reuse", "retag"]));
+    assert!(world.ok("plan").contains("how long it takes is not known"));
+    release(&world);
+    bump(&world);
+    assert!(
+        world.ok("plan").contains("s, going by the last recorded runs")
+            || world.ok("plan").contains("nothing is to be")
+    );
+    let index = crate::fakes::DEBIAN.as_bytes().to_vec();
+    world.store.lock().unwrap().put("devbox", "latest-omos", index);
+    assert!(world.ok("plan").contains("the published image does not say what it was made from"));
+}
+
+#[test]
+fn a_release_is_named_after_the_pinned_opencode_until_the_letters_end() {
+    let world = World::new();
+    world.ok("build-base");
+    stage(&world);
+    let text = world.fails("promote-base-latest", &[], 3);
+    assert!(text.contains("are not published: run `cargo xtask publish --promote-latest`"), "{text}");
+    let text = world.fails("publish --release-tag v1.18.99", &[], 1);
+    assert!(
+        text.contains("does not match the pinned opencode 1.18.18: run `cargo xtask bump-opencode 1.18.99`")
+    );
+    let index = crate::fakes::DEBIAN.as_bytes().to_vec();
+    world.store.lock().unwrap().put("devbox", "v1.18.18", index.clone());
+    let report = json(&world, "publish --json");
+    assert_eq!((&report["release"], &report["moved"]), (&"v1.18.18b".into(), &4.into()));
+    world.store.lock().unwrap().forget("devbox:v1.18.18b");
+    for letter in 'b'..='z' {
+        world.store.lock().unwrap().put("devbox", &format!("v1.18.18{letter}-omos"), index.clone());
+    }
+    let text = world.fails("publish", &[], 1);
+    assert!(text.contains("all releases of 1.18.18 from bare to z are taken"), "{text}");
 }

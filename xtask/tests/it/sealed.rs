@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tiny_http::{Header, Response, Server};
 use xtask::model::python_lock;
-use xtask::tools::web::Web;
+use xtask::tools::{http, web::Web};
 
 const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
 
@@ -54,7 +54,7 @@ fn serve() -> (String, Arc<Mutex<Vec<String>>>) {
     for _ in 0..16 {
         let (server, refused) = (server.clone(), refused.clone());
         thread::spawn(move || {
-            let (web, locked) = (Web::new(Duration::from_secs(60)), locked());
+            let (web, locked) = (Web::new(&http::agent(Duration::from_secs(60))), locked());
             for request in server.incoming_requests() {
                 let url = request.url().to_owned();
                 let project = url.strip_prefix("/simple/").map(|rest| rest.trim_end_matches('/'));

@@ -447,3 +447,194 @@ fn a_page_that_docker_hub_would_cut_off_is_refused() {
     fs::write(world.root.join("docs/DOCKER_HUB.template.md"), template + "More.\n").unwrap();
     contains(&world.fails("docs --check", 1), &["run `cargo xtask docs`", "+More."]);
 }
+
+/// Stand-ins for the programs that a check or a test starts; the log gets their command lines.
+fn programs(world: &World) -> impl Fn() -> Vec<String> {
+    let log = world.root.with_file_name("log");
+    for name in ["shellcheck", "docker", "cargo", "crane"] {
+        let info = r#"{"ServerVersion":"1","DriverStatus":[["","io.containerd.snapshotter.v1"]]}"#;
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in\n  'info '*) echo '{info}'; exit ;;\n  *version*) exit ;;\nesac\n\
+             echo \"{name} $1 $2 $3\" >> {}\n[ ! -e {}.fails.{name} ]\n",
+            log.display(),
+            log.display()
+        );
+        world.program(name, &text);
+    }
+    move || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let _ = fs::remove_file(&log);
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// The tree as a person left it: each kind of mistake is found, and all of them in one run.
+#[test]
+fn validate_tells_every_problem_at_once() {
+    let world = World::new();
+    let log = programs(&world);
+    world.ok("validate");
+    let ran = log();
+    contains(&ran[0], &["shellcheck .ci/run images/"]);
+    assert_eq!(ran[1..], ["docker buildx build --check", "docker buildx build --check"]);
+
+    for name in ["shellcheck", "docker"] {
+        fs::write(world.root.with_file_name(format!("log.fails.{name}")), "").unwrap();
+    }
+    let append = |path: &str, text: &str| fs::write(world.root.join(path), world.read(path) + text).unwrap();
+    append("README.md", "teh\n");
+    append(".gitea/workflows/publish.yml", "# wrong\n");
+    append("DOCKER_HUB.md", "More.\n");
+    append("CHANGELOG.md", "\n## v1.18.15 - 2026-08-09\n\n- Twice.\n");
+    append("images/locks/opencode/package.json", " ");
+    let text = world.fails("validate", 1);
+    for part in [
+        "`shellcheck ",
+        "docker buildx build --check",
+        "run `cargo xtask docs`",
+        "run `cargo xtask workflows`",
+        "line 1 is wrong",
+        "teh ==> the",
+        "CHANGELOG.md: ",
+        "run `cargo xtask lock`",
+    ] {
+        contains(&text, &[part]);
+    }
+}
+
+#[test]
+fn all_tests_are_named_before_any_runs_in_a_dry_run() {
+    let world = World::new();
+    let log = programs(&world);
+    let output = world.xtask_with("test --dry-run", &[("CI", "true")]);
+    let (plan, text) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{text}");
+    let parts = [
+        "cargo fmt",
+        "cargo clippy",
+        "cargo test",
+        "unittest",
+        "shellcheck",
+        "docker buildx build --check",
+        "--ignored --nocapture --test-threads=1",
+    ];
+    let at = |part: &&str| plan.find(part).unwrap_or_else(|| panic!("no {part} in: {plan}"));
+    assert!(parts.is_sorted_by_key(at), "{plan}");
+    contains(
+        &plan,
+        &["DEVBOX_LIVE_REPOSITORY=localhost:", &format!("DEVBOX_LIVE_NPM=http://{}/npm", world.host)],
+    );
+    assert_eq!(log(), [""; 0]);
+    assert_eq!(world.git("status --porcelain"), "");
+}
+
+#[test]
+fn a_dry_run_of_a_first_release_ends_at_the_base() {
+    let world = World::new();
+    let log = programs(&world);
+    let (plan, text) = world.ok("release --dry-run");
+    contains(&plan, &["scripts/bootstrap-debian.sh --suite trixie --date 20260101", "docker buildx bake"]);
+    contains(&text, &["match their locks", "the rest depends on the base's digest: a dry run ends here"]);
+    assert_eq!(log(), [""; 0]);
+    // A release that is named has to be in the changelog before anything is built.
+    let text = world.fails("release --dry-run --release-tag v1.18.15b", 1);
+    contains(&text, &["CHANGELOG.md: ", "v1.18.15b"]);
+}
+
+#[test]
+fn what_is_unreleased_becomes_the_entry_of_a_release() {
+    let world = World::new();
+    let (diff, _) = world.ok("changelog promote v1.18.15b --dry-run");
+    contains(&diff, &["+## v1.18.15b - "]);
+    assert_eq!(world.git("status --porcelain"), "");
+    contains(&world.fails("changelog check --release-tag v1.18.15b", 1), &["CHANGELOG.md: ", "v1.18.15b"]);
+    world.git("tag v1.18.15");
+    world.ok("changelog promote v1.18.15b");
+    world.ok("changelog check --release-tag v1.18.15b");
+    assert_eq!(world.ok("changelog show v1.18.15b").0, "- A thing.\n");
+}
+
+#[test]
+fn machines_get_their_answers_as_json() {
+    let world = World::new();
+    let json = |line: &str| -> serde_json::Value { serde_json::from_str(&world.ok(line).0).unwrap() };
+    assert_eq!(json("next-tag --json")["release_tag"], "v1.18.15");
+    let preflight = json("preflight --json");
+    assert_eq!((&preflight["items"], &preflight["problems"]), (&json!(9), &json!([])));
+    let bump = json("bump-opencode 1.18.18 --dry-run --json");
+    assert_eq!(
+        (&bump["from"], &bump["to"], &bump["entry"]),
+        (&json!("1.18.15"), &json!("1.18.18"), &json!("v1.18.18"))
+    );
+    assert_eq!(bump["files"].as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn what_cannot_be_had_is_passed_over_or_said() {
+    let world = World::new();
+    // The newest is there, but its bytes are not those that its registry promises.
+    {
+        let mut published = world.published.lock().unwrap();
+        published.add("oh-my-opencode-slim", "2.1.0", 1);
+        published.package("oh-my-opencode-slim", "2.1.0").tarball = Some(b"other".to_vec());
+    }
+    let (_, text) = world.ok("bump omos latest");
+    contains(&text, &["passing over omos 2.1.0", "omos stays at 2.0.0: no newer version is complete"]);
+    assert_eq!(world.git("status --porcelain"), "");
+    // What is pinned has vanished, and an older version is complete.
+    {
+        let mut published = world.published.lock().unwrap();
+        published.npm.retain(|(name, _), _| name != "opencode-linux-arm64");
+        for name in ["opencode-ai", "opencode-linux-x64", "opencode-linux-arm64"] {
+            published.add(name, "1.18.14", 3000);
+        }
+    }
+    contains(&world.fails("bump-opencode 1.18.16", 1), &["the newest complete version is 1.18.14"]);
+    {
+        let mut published = world.published.lock().unwrap();
+        published.npm.retain(|(name, _), _| name != "opencode-linux-arm64");
+        published.add("opencode-linux-arm64", "0.0.1", 4000);
+    }
+    contains(&world.fails("bump-opencode 1.18.16", 1), &["no version is complete"]);
+    contains(
+        &world.fails("bump-opencode latest", 1),
+        &["no version of opencode is complete on every platform"],
+    );
+}
+
+/// A component is released under the next letter of the opencode that is pinned.
+#[test]
+fn a_bump_of_a_component_can_be_tagged() {
+    let world = World::new();
+    world.git("tag v1.18.15");
+    world.published.lock().unwrap().add("oh-my-opencode-slim", "2.1.0", 1);
+    world.ok("bump omos 2.1.0 --commit --tag");
+    assert_eq!(world.git("tag --points-at HEAD"), "v1.18.15b");
+    contains(&world.read("CHANGELOG.md"), &["## v1.18.15b - "]);
+}
+
+#[test]
+fn a_refresh_of_the_base_is_proposed_where_there_is_a_server() {
+    let world = World::new();
+    fs::write(world.root.join("x"), "").unwrap();
+    contains(&world.fails("refresh-base --commit", 1), &["changes that are not committed"]);
+    fs::remove_file(world.root.join("x")).unwrap();
+    // On a forge that gives no token of Gitea's, what only Gitea does is left out.
+    for line in ["refresh-base --pull-request", "bump omos latest --pull-request"] {
+        let output = world.xtask_with(line, &[("GITHUB_ACTIONS", "true")]);
+        assert!(output.status.success());
+        contains(&String::from_utf8(output.stderr).unwrap(), &["no GITEA_TOKEN", "are left out"]);
+    }
+    assert_eq!(world.log(), [""; 0]);
+    let remote = world.root.with_file_name("remote.git");
+    world.git(&format!("init --quiet --bare {}", remote.display()));
+    world.git(&format!("remote add origin {}", remote.display()));
+    let url = format!("http://{}", world.host);
+    let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
+    assert!(world.xtask_with("refresh-base --pull-request", &env).status.success());
+    let stamp = jiff::Timestamp::now().strftime("%Y%m%d").to_string();
+    let head = format!("refresh-base-{stamp}");
+    contains(&world.git("ls-remote origin"), &[&head]);
+    let post = world.log().into_iter().find(|line| line.starts_with("POST")).unwrap();
+    contains(&post, &["/pulls", &head, "Take the Debian packages of"]);
+}

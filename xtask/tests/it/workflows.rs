@@ -118,11 +118,19 @@ fn workflows_are_generated_pinned_bounded_and_decide_nothing() {
 
 /// One run of the publish workflow.
 struct Run<'a> {
-    world: &'a World,
+    /// The repository that each job clones.
+    origin: &'a Path,
+    /// A command line as the machine of a job runs it.
+    command: Commands<'a>,
     hub: &'a str,
     inputs: Table,
-    /// The variant whose smoke test fails.
+    /// The variant whose job fails, and the subcommand at which it does.
     broken: &'a str,
+    breaks: &'a str,
+    /// Subcommands that are passed over.
+    skips: &'a [&'a str],
+    /// The tag that is pushed, where the workflow is not started by hand.
+    tag: &'a str,
     /// Jobs that have succeeded, each with its value of the matrix.
     done: Vec<(String, String)>,
     summaries: String,
@@ -167,7 +175,7 @@ impl Run<'_> {
     fn job(&mut self, workflow: &Workflow, job: &Job, variant: &str) -> bool {
         let place = TempDir::new().unwrap();
         let clone = place.path().join("clone");
-        git(&self.world.root, &["clone", "--quiet", ".", clone.to_str().unwrap()]);
+        git(self.origin, &["clone", "--quiet", ".", clone.to_str().unwrap()]);
         let value = |name: &str| match name.split_once('.').unwrap() {
             ("matrix", _) => variant.to_owned(),
             ("inputs", input) => self.inputs.get(input).cloned().unwrap_or_default(),
@@ -179,15 +187,14 @@ impl Run<'_> {
         let env: Table = env.map(|(name, text)| (name.clone(), filled(text, value))).collect();
         for (number, run) in job.steps.iter().filter_map(|step| step.run.as_ref()).enumerate() {
             let words = words(&filled(run, value));
-            // These set up a machine or read the package registries, and have tests of their own.
-            if ["doctor", "reclaim", "preflight"].contains(&words[1].as_str()) {
+            if self.skips.contains(&words[1].as_str()) {
                 continue;
             }
-            let mut command = self.world.command(&words[1..].join(" "));
+            let mut command = (self.command)(&words[1..].join(" "));
             command.env_remove("GIT_DIR").env("DEVBOX_ROOT", &clone).current_dir(&clone);
             command.envs(&env).env("CI", "true").env("GITHUB_ACTIONS", "true");
             if self.inputs.is_empty() {
-                command.env("GITHUB_REF_TYPE", "tag").env("GITHUB_REF_NAME", "v1.18.18");
+                command.env("GITHUB_REF_TYPE", "tag").env("GITHUB_REF_NAME", self.tag);
             }
             let file = |name: &str| -> PathBuf { place.path().join(format!("{name}-{number}")) };
             for name in ["GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_STEP_SUMMARY"] {
@@ -203,7 +210,7 @@ impl Run<'_> {
             assert_eq!(text.matches("::group::").count(), text.matches("::endgroup::").count(), "{text}");
             self.summaries += &fs::read_to_string(file("GITHUB_STEP_SUMMARY")).unwrap();
             if !output.status.success() {
-                assert!(self.broken == variant && words[1] == "smoke", "{run}: {text}");
+                assert!(self.broken == variant && words[1] == self.breaks, "{run}: {text}");
                 return false;
             }
         }
@@ -218,24 +225,32 @@ fn git(folder: &Path, args: &[&str]) {
     assert!(status.success(), "git {args:?}");
 }
 
+/// Commits a tree whose changelog has the release, and tags it.
+fn commit(root: &Path, tag: &str) {
+    let changelog = format!("# Changelog\n\n## Unreleased\n\n## {tag} - 2026-11-24\n\n- A thing.\n");
+    fs::write(root.join("CHANGELOG.md"), changelog).unwrap();
+    git(root, &["init", "--quiet"]);
+    git(root, &["add", "--all"]);
+    git(root, &["commit", "--quiet", "--message=Release"]);
+    git(root, &["tag", tag]);
+}
+
 /// A repository whose tag is to be released.
 fn repository() -> World {
     let world = World::new();
-    fs::write(
-        world.root.join("CHANGELOG.md"),
-        "# Changelog\n\n## Unreleased\n\n## v1.18.18 - 2026-11-24\n\n- A thing.\n",
-    )
-    .unwrap();
-    git(&world.root, &["init", "--quiet"]);
-    git(&world.root, &["add", "--all"]);
-    git(&world.root, &["commit", "--quiet", "--message=Release"]);
-    git(&world.root, &["tag", "v1.18.18"]);
+    commit(&world.root, "v1.18.18");
     world
 }
 
-fn run<'a>(world: &'a World, hub: &'a str, inputs: &[(&str, &str)]) -> Run<'a> {
+type Commands<'a> = &'a dyn Fn(&str) -> Command;
+
+fn run<'a>(world: &'a World, command: Commands<'a>, hub: &'a str, inputs: &[(&str, &str)]) -> Run<'a> {
     let inputs = inputs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Run { world, hub, inputs, broken: "none", done: Vec::new(), summaries: String::new() }
+    // What is passed over sets up a machine or reads the package registries, and has tests of its own.
+    let (skips, tag) = (&["doctor", "reclaim", "preflight"], "v1.18.18");
+    let (done, summaries) = (Vec::new(), String::new());
+    let origin = &world.root;
+    Run { origin, command, hub, inputs, broken: "none", breaks: "smoke", skips, tag, done, summaries }
 }
 
 /// Failures 1, 2 and 3: a variant that fails holds all back, and a rerun of what failed completes all.
@@ -243,7 +258,8 @@ fn run<'a>(world: &'a World, hub: &'a str, inputs: &[(&str, &str)]) -> Run<'a> {
 fn a_release_goes_through_the_jobs_and_a_rerun_does_what_is_missing() {
     let world = repository();
     let (url, hub) = hub::start(200);
-    let mut first = run(&world, &url, &[]);
+    let command = |line: &str| world.command(line);
+    let mut first = run(&world, &command, &url, &[]);
     first.broken = "omos";
     assert!(!first.go());
     assert_eq!(world.tags(), [], "nothing public has moved");
@@ -275,7 +291,7 @@ fn a_release_goes_through_the_jobs_and_a_rerun_does_what_is_missing() {
     // Rerun of all jobs, and the same as a manual run.
     let writes = world.store.lock().unwrap().writes;
     for inputs in [&[][..], &[("release_tag", "v1.18.18"), ("promote_latest", "true")]] {
-        assert!(run(&world, &url, inputs).go());
+        assert!(run(&world, &command, &url, inputs).go());
         assert_eq!(world.log(), [""; 0]);
         assert_eq!(world.store.lock().unwrap().writes, writes);
     }
@@ -285,12 +301,162 @@ fn a_release_goes_through_the_jobs_and_a_rerun_does_what_is_missing() {
 fn a_manual_run_may_leave_all_floating_names_where_they_are() {
     let world = repository();
     let (url, hub) = hub::start(200);
-    let mut manual = run(&world, &url, &[("release_tag", "v1.18.18"), ("promote_latest", "false")]);
+    let command = |line: &str| world.command(line);
+    let inputs = [("release_tag", "v1.18.18"), ("promote_latest", "false")];
+    let mut manual = run(&world, &command, &url, &inputs);
     assert!(manual.go());
     let names: Vec<String> = world.tags().into_iter().map(|(tag, _)| tag).collect();
     assert_eq!(names, ["v1.18.18", "v1.18.18-omos", "v1.18.18-omos-with-pi", "v1.18.18-with-pi"]);
     assert!(hub.lock().unwrap().sent.is_empty());
     assert!(manual.summaries.contains("promote_latest is false"), "skipped with a word");
+}
+
+/// Passes everything on to docker, but for the build of one variant.
+const DOCKER: &str = r#"#!/usr/bin/env bash
+set -euo pipefail
+PATH=${PATH#*:}
+[ "$1 $2" = "buildx bake" ] || exec docker "$@"
+definition=$(cat)
+if grep -q -- "-staging:$FAKE_BROKEN-[0-9a-f]*\"" <<<"$definition"; then
+  echo "failed to solve: this machine is broken" >&2
+  exit 1
+fi
+exec docker "$@" <<<"$definition"
+"#;
+
+/// A release into a repository of its own, so that nothing of it is there before. Its images go when it ends.
+struct Live {
+    repository: String,
+    dir: TempDir,
+}
+
+impl Live {
+    fn new() -> Self {
+        let live = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
+        let host = live.split('/').next().unwrap();
+        let repository = format!("{host}/workflow-{}/opencode-devbox", std::process::id());
+        Self { repository, dir: TempDir::new().unwrap() }
+    }
+
+    /// This tree as it lies here, for the platform of this machine: the other one is the same code and a longer wait.
+    fn tree(&self) -> PathBuf {
+        let root = self.dir.path().join("tree");
+        let copy = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t \"$1\"";
+        fs::create_dir(&root).unwrap();
+        let mut shell = Command::new("bash");
+        shell.args(["-ec", copy, "bash"]).arg(&root).current_dir(tree());
+        assert!(shell.status().unwrap().success());
+        let file = root.join("images/devbox.toml");
+        let host = xtask::model::platform::Platform::host();
+        let text = fs::read_to_string(&file).unwrap();
+        let line = text.lines().find(|line| line.starts_with("platforms = ")).unwrap();
+        fs::write(&file, text.replace(line, &format!("platforms = [\"{host}\"]"))).unwrap();
+        root
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = crate::fakes::command(line, &self.dir.path().join("bin"));
+        command.env("DEVBOX_REPOSITORY", &self.repository);
+        for (name, of) in [("npm_config_registry", "DEVBOX_LIVE_NPM"), ("PIP_INDEX_URL", "DEVBOX_LIVE_PYPI")]
+        {
+            command.env(name, std::env::var(of).expect("run through `cargo xtask test`"));
+        }
+        command
+    }
+
+    /// Public tags with their digests, but for the base's key.
+    fn tags(&self) -> Table {
+        let crane = |args: &[&str]| {
+            let output = Command::new("crane").args(args).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let names = crane(&["ls", &self.repository]);
+        let public = names.lines().filter(|name| !name.starts_with("base-") || *name == "base-latest");
+        let digest = |name: &str| crane(&["digest", &format!("{}:{name}", self.repository)]);
+        public.map(|name| (name.to_owned(), digest(name))).collect()
+    }
+
+    /// The base that the other live tests use, so that it is not built again.
+    fn copy_base(&self, root: &Path) {
+        let live = std::env::var("DEVBOX_LIVE_REPOSITORY").unwrap();
+        let mut command = self.command("build-base");
+        command.env("DEVBOX_REPOSITORY", &live).env("DEVBOX_ROOT", root).current_dir(root);
+        assert!(command.status().unwrap().success());
+        let json =
+            command_json(self.command("base-decide --json").env("DEVBOX_ROOT", root).current_dir(root));
+        let tag = format!("base-{}", json["key"].as_str().unwrap());
+        let (from, to) = (format!("{live}:{tag}"), format!("{}:{tag}", self.repository));
+        assert!(Command::new("crane").args(["copy", &from, &to]).status().unwrap().success());
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let script = format!(
+            "docker image ls --digests --format '{{{{.Repository}}}}@{{{{.Digest}}}}' | grep '^{}' | xargs -r docker image rm -f",
+            self.repository
+        );
+        // What cannot be removed is left: the test's own result matters more.
+        let _ = Command::new("sh").args(["-c", &script]).output();
+    }
+}
+
+fn command_json(command: &mut Command) -> serde_json::Value {
+    serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+}
+
+/// The same with a real engine, a real registry and the real suite: a job fails, is run again, and then all jobs are.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn a_real_release_goes_through_the_jobs_of_the_workflow() {
+    let live = Live::new();
+    let root = live.tree();
+    let text = fs::read_to_string(root.join("images/Dockerfile.variant")).unwrap();
+    let tag = format!("v{}", xtask::model::dockerfile::arg_default(&text, "OPENCODE_VERSION").unwrap());
+    commit(&root, &tag);
+    live.copy_base(&root);
+    crate::fakes::script(&live.dir.path().join("bin/docker"), DOCKER);
+    let (url, hub) = hub::start(200);
+    let command = |line: &str| live.command(line);
+    let start = || Run {
+        origin: &root,
+        command: &command,
+        hub: &url,
+        inputs: Table::new(),
+        broken: "none",
+        breaks: "build",
+        // It would delete toolchains of this machine.
+        skips: &["reclaim"],
+        tag: &tag,
+        done: Vec::new(),
+        summaries: String::new(),
+    };
+    let mut first = Run { broken: "omos", ..start() };
+    assert!(!first.go());
+    assert_eq!(live.tags(), Table::new(), "nothing public has moved");
+    assert!(first.done.contains(&("variant".into(), "with-pi".into())), "the others have their verdict");
+
+    first.broken = "none";
+    first.summaries.clear();
+    assert!(first.go(), "the failed job and what needs it");
+    assert!(
+        first.summaries.contains("### `smoke omos`: done in") && !first.summaries.contains("with-pi`: done")
+    );
+    let tags = live.tags();
+    let names =
+        ["base-latest", "latest", "latest-omos", "latest-omos-with-pi", "latest-with-pi"].map(String::from);
+    let versions = ["", "-omos", "-omos-with-pi", "-with-pi"].map(|suffix| format!("{tag}{suffix}"));
+    assert!(tags.keys().eq(names.iter().chain(&versions)), "{tags:?}");
+    for suffix in ["", "-omos", "-omos-with-pi", "-with-pi"] {
+        assert_eq!(tags[&format!("latest{suffix}")], tags[&format!("{tag}{suffix}")]);
+    }
+    assert_eq!(hub.lock().unwrap().sent.len(), 1);
+
+    let mut again = start();
+    assert!(again.go(), "all jobs once more");
+    assert!(again.summaries.contains("nothing to publish") && again.summaries.contains("passed before"));
+    assert_eq!(live.tags(), tags);
+    assert_eq!(hub.lock().unwrap().sent.len(), 1, "the description stands");
 }
 
 /// It deletes toolchains, so nothing but a runner of a forge may call it.

@@ -24,13 +24,13 @@ def mounts(settings, environ):
         if not greet.covered(path, found):
             yield NOTE, volume["name"], f"{path} is not mounted, so this is lost with the container: {volume['holds']}"
         elif not place.writable(path):
-            yield BAD, volume["name"], f"user {os.getuid()} cannot write {path}: {owner(path)}, set PUID and PGID to its owner"
+            yield BAD, volume["name"], f"user {os.getuid()} cannot write {path}: {owner(path)}, {place.remedy(path)}"
         else:
             yield OK, volume["name"], f"{path}, {owner(path)}"
     spaces = place.workspaces(found)
     for path in spaces:
         can = os.access(path, os.W_OK)
-        mend = "" if can else f": user {os.getuid()} cannot write it; set PUID and PGID to its owner"
+        mend = "" if can else f": user {os.getuid()} cannot write it; {place.remedy(path)}"
         yield OK if can else NOTE, "workspace", f"{path}, {owner(path)}{mend}"
     if not spaces:
         yield NOTE, "workspace", f'nothing is mounted to work on: start with -v "$PWD:{place.WORKSPACE}"'

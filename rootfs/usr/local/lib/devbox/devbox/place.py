@@ -59,6 +59,14 @@ def workspaces(found):
     return sorted(p for p in found if p != "/" and not any(p == s or p.startswith(s + "/") for s in system))
 
 
+def remedy(folder):
+    """How the user gets to write a folder of the host. In a user namespace the host's user may be root here, which
+    PUID cannot be, or have no id at all, which is shown as nobody's."""
+    if os.stat(folder).st_uid in (0, 65534):
+        return "give it another owner, or start with --userns keep-id (rootless Podman) or --userns host (Docker's userns-remap)"
+    return "set PUID and PGID to its owner"
+
+
 def writable(folder):
     """Whether the folder is there, or can be made, and takes files."""
     try:

@@ -70,7 +70,7 @@ def own(uid, gid, volumes):
         if mount and not mount.private:
             if wrong and "ro" not in mount.options:
                 owner = "{}:{}".format(*_owner(path))
-                say(f"{path} is a folder of the host and belongs to {owner}, not to {uid}:{gid}: set PUID and PGID to its owner")
+                say(f"{path} is a folder of the host and belongs to {owner}, not to {uid}:{gid}: {place.remedy(path)}")
             continue
         if mount and "ro" in mount.options:
             say(f"{path} is mounted read-only: what is changed there cannot be kept")

@@ -1,0 +1,353 @@
+//! The phases that set a machine up, look after it and chain the others, on a machine whose programs are stand-ins.
+
+use std::fs;
+
+use serde_json::Value;
+use xtask::model::platform::Platform;
+
+use crate::fakes::World;
+
+const WORKS: &str = "#!/bin/sh\nexit 0\n";
+const LACKING: &str = "#!/bin/sh\nexit 127\n";
+
+/// A tree on a machine that has what a release on this platform needs.
+fn machine() -> World {
+    let world = World::new();
+    for name in ["shellcheck", "python3"] {
+        world.program(name, WORKS);
+    }
+    let archive = format!("echo 'http://{}/debian main'", world.host);
+    world.program("apt-get", &format!("#!/bin/sh\ncase $1 in indextargets) {archive} ;; esac\n"));
+    world
+}
+
+/// Package registries that answer, and the one platform that needs no emulation.
+fn settings(world: &World) -> [(&'static str, String); 2] {
+    let at = |path: &str| format!("http://{}/{path}", world.host);
+    [("npm_config_registry", at("npm")), ("PIP_INDEX_URL", at("simple"))]
+}
+
+/// Exit code, standard output and standard error on the platform of this machine.
+fn run(world: &World, line: &str, env: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = world.command(&format!("{line} --platform {}", Platform::host()));
+    let output = command.envs(settings(world)).envs(env.iter().copied()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+/// The archive's file that `doctor` asks for, where its registry has it.
+fn serve_archive(world: &World) {
+    world.store.lock().unwrap().files.insert("/debian/dists/trixie/InRelease".to_owned());
+}
+
+#[test]
+fn doctor_tells_all_that_is_missing_at_once_and_how_to_mend_it() {
+    let world = machine();
+    world.program("shellcheck", LACKING);
+    world.program("crane", LACKING);
+    let (code, _, text) = run(&world, "doctor", &[]);
+    assert_eq!(code, 3, "{text}");
+    contains(
+        &text,
+        &[
+            "ok    engine 1",
+            "ok    buildx",
+            "FAIL  crane is not installed: run `cargo xtask doctor --install`",
+            "FAIL  shellcheck is not installed",
+            "127.0.0.1:9 does not answer: Debian's archive is used instead",
+            "the host of gitea-mcp does not answer: the base goes without",
+            "FAIL  Debian's archive does not answer at http://",
+            "ok    the npm registry answers",
+            "error: 3 things are missing on this machine: run `cargo xtask doctor --install`",
+        ],
+    );
+    serve_archive(&world);
+    world.program("shellcheck", WORKS);
+    world.program("crane", WORKS);
+    let (code, json, text) = run(&world, "doctor --json", &[]);
+    assert_eq!(code, 0, "{text}");
+    let findings: Vec<Value> = serde_json::from_str(&json).unwrap();
+    assert!(findings.len() > 8 && findings.iter().all(|it| it["mend"].is_null() || it["fatal"] == false));
+    assert_eq!(world.log(), [""; 0], "it only looks");
+}
+
+#[test]
+fn doctor_knows_an_engine_that_is_not_there_or_keeps_its_images_elsewhere() {
+    let world = machine();
+    serve_archive(&world);
+    world.program(
+        "docker",
+        "#!/bin/sh\ncase $1 in info) echo '{\"ServerVersion\":\"1\",\"DriverStatus\":[]}' ;; esac\n",
+    );
+    let (code, _, text) = run(&world, "doctor", &[]);
+    assert_eq!(code, 3, "{text}");
+    contains(
+        &text,
+        &["FAIL  the engine's image store: set {\"features\":{\"containerd-snapshotter\":true}}"],
+    );
+    contains(&run(&world, "build-base", &[]).2, &["containerd-snapshotter", "restart the engine"]);
+    world.program("docker", LACKING);
+    let (code, _, text) = run(&world, "doctor", &[]);
+    assert_eq!(code, 3, "{text}");
+    contains(&text, &["FAIL  no Docker engine answers", "FAIL  buildx is not installed"]);
+    contains(
+        &run(&world, "build-base", &[]).2,
+        &["no Docker engine answers: run `cargo xtask doctor --install`"],
+    );
+    let closed = [("npm_config_registry", "http://127.0.0.1:9"), ("PIP_INDEX_URL", "http://127.0.0.1:9")];
+    let (_, _, text) = run(&world, "doctor", &closed);
+    contains(
+        &text,
+        &["FAIL  the npm registry does not answer at http://127.0.0.1:9", "FAIL  the Python index"],
+    );
+}
+
+/// What it would do, as root and as anybody; on other systems it says what a release needs.
+#[test]
+fn doctor_installs_only_what_is_missing() {
+    let world = machine();
+    world.program("id", "#!/bin/sh\necho 0\n");
+    assert_eq!(run(&world, "doctor --install --dry-run", &[]).1, "", "nothing is missing");
+    for name in ["docker", "dockerd", "crane", "shellcheck"] {
+        world.program(name, LACKING);
+    }
+    let (code, plan, text) = run(&world, "doctor --install --dry-run", &[]);
+    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let is = |name: &str| system.lines().any(|line| line == format!("ID={name}"));
+    if !is("debian") && !is("ubuntu") {
+        return contains(&text, &["only Debian and Ubuntu can be set up", "qemu"]);
+    }
+    assert_eq!(code, 0, "a dry run reports and goes on: {text}");
+    contains(&plan, &["apt-get -qq -o Dpkg::Use-Pty=0 update", "--no-install-recommends", "shellcheck"]);
+    assert!(!plan.contains("python3") && !plan.contains("qemu"), "{plan}");
+    let started = ["dockerd", "systemctl enable --now docker"].iter().any(|line| plan.contains(line));
+    assert!(started, "{plan}");
+    if is("debian") {
+        let suite = format!("URIs: http://{}/debian\nSuites: forky\n", world.host);
+        let packages =
+            "docker.io/forky docker-cli/forky containerd/forky docker-buildx/forky crane/forky shellcheck";
+        contains(&plan, &[&suite, "Pin-Priority: 50", packages]);
+    }
+    world.program("id", "#!/bin/sh\necho 1000\n");
+    let (code, _, text) = run(&world, "doctor --install --dry-run", &[]);
+    assert_eq!(code, 3, "{text}");
+    contains(&text, &["needs root: run the same command as root, or with sudo"]);
+}
+
+/// A registry that knows nothing, in place of the real one: it reads its port from the same configuration.
+const REGISTRY: &str = r#"#!/usr/bin/env python3
+import http.server, re, sys
+port = int(re.search(r'127\.0\.0\.1:(\d+)', open(sys.argv[2]).read())[1])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_HEAD = do_GET
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"#;
+
+#[test]
+fn the_local_registry_is_started_shown_and_stopped() {
+    let world = World::new();
+    world.program("docker-registry", REGISTRY);
+    let local = |line: &str| {
+        let output = world.command(line).env_remove("DEVBOX_REPOSITORY").output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, _, text) = local("status");
+    assert_eq!(code, 3, "looking starts nothing: {text}");
+    contains(&text, &["no registry of this project runs on this machine: run `cargo xtask release --local`"]);
+    let (_, shown, _) = local("local status");
+    contains(&shown, &["registry: not started by this project", "engine: not started by this project"]);
+
+    let (code, _, text) = local("repair");
+    assert_eq!(code, 0, "{text}");
+    contains(&text, &["$ docker-registry serve", "no promotion was cut off: nothing to repair"]);
+    let status: Value = serde_json::from_str(&local("local status --json").1).unwrap();
+    let (pid, port) = (&status["registry"]["pid"], &status["registry"]["port"]);
+    contains(&local("local status").1, &[&format!("registry: process {pid}, localhost:{port}")]);
+    let (_, _, text) = local("repair");
+    assert!(!text.contains("docker-registry serve"), "it runs already: {text}");
+
+    // Smoke tests have pulled images of this registry, which go with it; those of others stay.
+    let images = format!(
+        "localhost:{port}/a:1 localhost:{port}/a@sha256:1\\nlocalhost:{port}/b:<none> localhost:{port}/b@sha256:2\\nother/c:1 other/c@sha256:3\\n"
+    );
+    world.program(
+        "docker",
+        &format!("#!/bin/sh\necho \"docker $*\" >> $FAKE_LOG\n[ \"$2\" != ls ] || printf '{images}'\n"),
+    );
+    let (_, plan, _) = local("local down --purge --dry-run");
+    let removed = format!("docker image rm localhost:{port}/a:1 localhost:{port}/b@sha256:2\n");
+    contains(&plan, &[&removed, &format!("kill -TERM {pid}\n"), "rm -r "]);
+    contains(&local("local status").1, &[&format!("process {pid}")]);
+    let (code, _, text) = local("local down --purge");
+    assert_eq!(code, 0, "{text}");
+    contains(&text, &[removed.trim(), "registry stopped", ".devbox removed"]);
+    assert!(!world.root.join(".devbox").exists());
+    contains(&local("local status").1, &["registry: not started by this project, or stopped"]);
+}
+
+#[test]
+fn a_registry_that_does_not_start_is_told() {
+    let world = World::new();
+    world.program("docker-registry", LACKING);
+    let output = world.command("repair").env_remove("DEVBOX_REPOSITORY").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    // Which of the two is seen first is up to chance: that the process is gone, or that nobody answers.
+    let told = ["registry ended at once", "does not answer on port"].iter().any(|part| text.contains(part));
+    assert!(told && text.contains("registry.log"), "{text}");
+}
+
+#[test]
+fn release_chains_the_phases_and_ends_with_what_stands_where() {
+    let world = machine();
+    serve_archive(&world);
+    for line in ["build-base", "build"] {
+        let (code, _, text) = run(&world, line, &[]);
+        assert_eq!(code, 0, "{text}");
+    }
+    let (code, table, text) = run(&world, "release", &[]);
+    assert_eq!(code, 0, "{text}");
+    let at = |step: &str| text.find(step).unwrap_or_else(|| panic!("no {step} in: {text}"));
+    let steps = [
+        "[1/8] doctor",
+        "[2/8] preflight",
+        "[3/8] base",
+        "[4/8] variants",
+        "[5/8] smoke",
+        "[6/8] publish",
+        "[7/8] base-latest",
+        "[8/8] description",
+    ];
+    assert!(steps.is_sorted_by_key(|step| at(step)), "{text}");
+    contains(&text, &["everything is built: nothing has to be fetched", "release v1.18.18 in"]);
+    let run_line = format!(
+        "docker run --rm -it --platform {} {}/devbox:latest-omos-with-pi",
+        Platform::host(),
+        world.host
+    );
+    contains(&table, &[&run_line, "done in"]);
+    assert_eq!(world.tags().len(), 9);
+    // The same again, for machines: no command runs.
+    world.log();
+    let (code, json, text) = run(&world, "release --json", &[]);
+    assert_eq!(code, 0, "{text}");
+    let last: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    assert_eq!(last["images"].as_array().unwrap().len(), 4);
+    assert_eq!(world.log(), [""; 0]);
+}
+
+#[test]
+fn a_dry_run_of_a_release_prints_what_it_would_run_and_runs_nothing() {
+    let world = machine();
+    serve_archive(&world);
+    for line in ["build-base", "build"] {
+        let (code, _, text) = run(&world, line, &[]);
+        assert_eq!(code, 0, "{text}");
+    }
+    world.log();
+    let writes = world.store.lock().unwrap().writes;
+    let (code, plan, text) = run(&world, "release --dry-run", &[]);
+    assert_eq!(code, 0, "{plan}{text}");
+    contains(&plan, &["scripts/smoke-test.sh --image", "--variant omos-with-pi"]);
+    assert_eq!((world.log(), world.store.lock().unwrap().writes), (vec![], writes));
+}
+
+#[test]
+fn test_runs_the_cheapest_first_and_stops_at_what_fails() {
+    let world = machine();
+    world.program("cargo", "#!/bin/sh\necho \"cargo $*\" >> $FAKE_LOG\n[ \"$1\" != \"${FAKE_FAILS:-}\" ]\n");
+    world.program("python3", "#!/bin/sh\necho \"python3 $*\" >> $FAKE_LOG\n");
+    assert_eq!(run(&world, "test --fast", &[]).0, 0);
+    let all = [
+        "cargo fmt --all --check",
+        "cargo clippy --locked --workspace --all-targets -- -D warnings",
+        "cargo test --locked --workspace",
+        "python3 -m unittest discover -q -s xtask/tests/devbox",
+    ];
+    assert_eq!(world.log(), all);
+    assert_eq!(run(&world, "test --fast", &[("FAKE_FAILS", "clippy")]).0, 1);
+    assert_eq!(world.log(), all[..2]);
+}
+
+#[test]
+fn fmt_formats_the_whole_workspace() {
+    let world = World::new();
+    world.program("cargo", "#!/bin/sh\necho \"cargo $*\" >> $FAKE_LOG\n");
+    world.ok("fmt");
+    assert_eq!(world.log(), ["cargo fmt --all"]);
+}
+
+/// Without another repository, the tools that only a local registry needs are asked for too, and a disk that is
+/// nearly full is told, but stops nobody.
+#[test]
+fn doctor_asks_for_what_a_local_release_needs() {
+    let world = machine();
+    serve_archive(&world);
+    for name in ["docker-registry", "mmdebstrap"] {
+        world.program(name, LACKING);
+    }
+    world.program("df", "#!/bin/sh\nprintf 'Avail\n9000000000\n'\n");
+    let local = |line: &str| {
+        let mut command = world.command(line);
+        command.envs(settings(&world)).env_remove("DEVBOX_REPOSITORY");
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, _, text) = local("doctor");
+    assert_eq!(code, 3, "{text}");
+    let warning = "warn  9 GB of disk are free: a cold release wants 15 GB: `cargo xtask local down --purge` frees some";
+    let start = "ok    local registry: started when it is needed";
+    contains(
+        &text,
+        &["FAIL  docker-registry is not installed", "FAIL  mmdebstrap is not installed", warning, start],
+    );
+    // The other platform is emulated or not, which is this machine's affair; either is told.
+    let foreign = if Platform::host() == Platform::LinuxAmd64 { "linux/arm64" } else { "linux/amd64" };
+    let emulated = text.contains(&format!("ok    emulation of {foreign}"));
+    assert!(emulated || text.contains(&format!("FAIL  {foreign} cannot be run here")), "{text}");
+    world.program("id", "#!/bin/sh\necho 0\n");
+    let (_, plan, _) = local("doctor --install --dry-run");
+    if plan.contains("apt-get") {
+        contains(&plan, &["docker-registry mmdebstrap", "arch-test"]);
+        assert_eq!(plan.contains("update-binfmts --enable qemu-"), !emulated, "{plan}");
+    }
+    world.program("df", "#!/bin/sh\nexit 1\n");
+    contains(&local("doctor").2, &["warn  free disk space: cannot tell"]);
+}
+
+/// Where there is too little room, toolchains and old caches go; `rm` is a stand-in here, since it would mean it.
+#[test]
+fn reclaim_frees_what_no_job_uses() {
+    let world = World::new();
+    world.program("df", "#!/bin/sh\nprintf 'Avail\n9000000000\n'\n");
+    world.program("rm", "#!/bin/sh\necho \"rm $*\" >> $FAKE_LOG\n");
+    world.program("sudo", "#!/bin/sh\necho \"sudo $*\" >> $FAKE_LOG\n");
+    world.program("id", "#!/bin/sh\necho 1000\n");
+    let output = world.xtask_with("reclaim", &[("GITHUB_ACTIONS", "true")]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && text.contains("9 GB were free, now 9 GB"), "{text}");
+    let log = world.log();
+    let prune = |what: &str| format!("docker {what} prune --force --filter until=168h");
+    assert!(log.ends_with(&[prune("builder"), prune("image")]), "{log:?}");
+    // What is there to delete is this machine's affair.
+    assert!(
+        log[..log.len() - 2].iter().all(|line| line.starts_with("sudo --non-interactive rm -rf /")),
+        "{log:?}"
+    );
+}
