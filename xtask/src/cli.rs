@@ -141,6 +141,11 @@ pub enum Command {
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
     #[command(after_help = "Example:\n  cargo xtask test --fast")]
     Test(phase::test::Args),
+    /// Measure this pipeline against plainer ways to build the same images, and write docs/benchmarks.md
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --compression --platform linux/amd64"
+    )]
+    Bench(phase::bench::Args),
     /// Format the code of the pipeline
     #[command(after_help = "Example:\n  cargo xtask fmt")]
     Fmt,
@@ -166,6 +171,7 @@ impl Command {
     /// How long the phase may go on trying, in minutes: what it takes on two cores, emulation included, and room.
     pub fn limit_minutes(&self) -> u64 {
         match self {
+            Self::Bench(_) => 240,
             Self::BuildBase | Self::Release(_) | Self::Test(_) | Self::VerifyReproducible(_) => 120,
             Self::Build(_) | Self::Smoke(_) | Self::Doctor(_) => 60,
             _ => 10,

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use ureq::Agent;
 
 use crate::cli::{Cli, Command};
 use crate::missing;
@@ -21,10 +20,11 @@ use crate::model::version::{ReleaseTag, Version};
 use crate::state::{Base, Verdict};
 use crate::tools::ci_output::CiOutput;
 use crate::tools::docker::Node;
+use crate::tools::http::{self, Agent};
 use crate::tools::hub::Account;
+use crate::tools::process;
 use crate::tools::registry::Registry;
 use crate::tools::runner::{self, Runner};
-use crate::tools::{http, process};
 
 /// Where images go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,11 @@ impl Ctx {
         let root = root()?;
         let text = read(&root, "images/devbox.toml")?;
         let config = Config::parse(&text)?;
-        let platforms = if cli.platform.is_empty() { config.platforms.clone() } else { cli.platform.clone() };
+        let platforms = match &cli.command {
+            _ if !cli.platform.is_empty() => cli.platform.clone(),
+            Command::Bench(args) if args.quick || args.compression => vec![Platform::host()],
+            _ => config.platforms.clone(),
+        };
         let destination = match (&cli.repository, &cli.command) {
             (Some(repository), _) => Destination::Remote(repository.clone()),
             (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),

@@ -15,12 +15,16 @@
 
 pub mod addresses;
 pub mod cli;
+pub mod compression;
 pub mod ctx;
 pub mod debian_image;
 pub mod disk;
+pub mod floor;
 pub mod forge;
+pub mod lab;
 pub mod ledger;
 pub mod locks;
+pub mod machine;
 pub mod model;
 pub mod nodes;
 pub mod packages;
@@ -35,6 +39,7 @@ pub mod supply;
 pub mod tags;
 pub mod tools;
 pub mod upstream;
+pub mod ways;
 
 use std::process::ExitCode;
 
@@ -118,6 +123,7 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Release(args) => phase::release::run(ctx, args, cli.json),
         Command::Local(args) => phase::local::run(ctx, args),
         Command::Test(args) => phase::test::run(ctx, args),
+        Command::Bench(args) => phase::bench::run(ctx, args),
         Command::Fmt => phase::fmt::run(ctx),
         Command::Workflows(args) => phase::workflows::run(ctx, args),
         Command::Reclaim => phase::reclaim::run(ctx),

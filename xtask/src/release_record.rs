@@ -37,6 +37,9 @@ pub struct Record {
 pub struct BaseRecord {
     pub tag: String,
     pub digest: String,
+    /// What its build took, where that was recorded.
+    #[serde(default)]
+    pub build_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +49,9 @@ pub struct VariantRecord {
     pub latest_tag: String,
     pub key: String,
     pub digest: String,
+    /// What the build took that it came from, which it shares with the variants that were built beside it.
+    #[serde(default)]
+    pub build_seconds: Option<u64>,
     pub platforms: Vec<PlatformRecord>,
 }
 
@@ -83,7 +89,11 @@ pub fn write(
         release: promotion.release,
         at: state::now(),
         revision: git::revision(&ctx.runner),
-        base: BaseRecord { tag: base.tag.clone(), digest: index.digest.clone() },
+        base: BaseRecord {
+            tag: base.tag.clone(),
+            digest: index.digest.clone(),
+            build_seconds: build_seconds(ctx, &state::staging(ctx, &base.repository), index)?,
+        },
         variants: stages.iter().map(|stage| variant(ctx, stage, promotion.release)).collect::<Result<_>>()?,
         versions: ctx.versions()?.into_iter().collect(),
         before: floating.map(|it| (it.tag.clone(), it.from.clone())).collect(),
@@ -93,6 +103,10 @@ pub fn write(
     let (staging, tag) = (state::staging(ctx, &base.repository), tag(promotion.release));
     let place = Place::Tag(&tag);
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
+}
+
+fn build_seconds(ctx: &Ctx, staging: &Repository, image: &Manifest) -> Result<Option<u64>> {
+    Ok(state::build_record(ctx, staging, &image.digest)?.map(|record| record.seconds))
 }
 
 fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
@@ -120,6 +134,7 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
         latest_tag: stage.variant.latest_tag(),
         key: stage.key.to_string(),
         digest: index.digest.clone(),
+        build_seconds: build_seconds(ctx, &stage.staging, index)?,
         platforms,
     })
 }

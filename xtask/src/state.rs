@@ -40,12 +40,12 @@ pub const REVISION: &str = "org.opencontainers.image.revision";
 /// The floating tag of the base.
 pub const BASE_LATEST: &str = "base-latest";
 
-/// The time that the recipes give files whose own would differ from build to build: the year 2020.
-const FILE_TIME: &str = "1577836800";
-
 /// How long the host of an optional part is waited for where a base without that part is there, and where it is not.
 const QUICK_LOOK: Duration = Duration::from_secs(2);
 const LONG_LOOK: Duration = Duration::from_secs(5);
+
+/// The time that the recipes give files whose own would differ from build to build: the year 2020.
+const FILE_TIME: &str = "1577836800";
 
 /// The script that decides whether an image is good, and the folder of its parts.
 pub const SUITE: &str = "scripts/smoke-test.sh";
@@ -159,7 +159,8 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     let optional = &ctx.config.base_optional;
     let versions = ctx.versions_in(&ctx.config.base.dockerfile)?;
     let make = |installed: &dyn Fn(&Optional) -> bool| -> Result<Base> {
-        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string())).collect();
+        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string()));
+        let args = args.chain(ctx.config.layers.record()).collect();
         let mut inputs = Inputs::new(&entries, args, named("Debian", digests.clone()));
         inputs.versions = versions.iter().cloned().collect();
         let key = inputs.key();
@@ -244,6 +245,7 @@ pub fn variant_inputs(ctx: &Ctx, variant: &Variant, upon: BTreeMap<String, Strin
     let entries = tree::snapshot(&ctx.root, &ctx.config.variants.inputs)?;
     let switches = dockerfile::switches(&ctx.read(&ctx.config.variants.dockerfile)?);
     let args = switches.into_iter().map(|(component, arg)| (arg, variant.has(&component).to_string()));
+    let args = args.chain(ctx.config.layers.record());
     let mut inputs = Inputs::new(&entries, args.collect(), upon);
     let versions = ctx.versions_in(&ctx.config.variants.dockerfile)?;
     inputs.versions = versions.into_iter().filter(|(name, _)| variant.has(name)).collect();
@@ -316,8 +318,12 @@ pub fn annotations(ctx: &Ctx, inputs: &Inputs) -> Result<BTreeMap<String, String
 
 /// Builds and pushes targets in one bake.
 pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
-    let definition =
-        crate::model::bake::definition(targets, &ctx.platforms, ctx.settings.ca_bundle.as_deref());
+    let definition = crate::model::bake::definition(
+        targets,
+        &ctx.platforms,
+        &ctx.config.layers,
+        ctx.settings.ca_bundle.as_deref(),
+    );
     if print {
         println!("{}", serde_json::to_string_pretty(&definition)?);
         return Ok(());
@@ -354,8 +360,12 @@ fn keep_cache(ctx: &Ctx, targets: &[Target]) {
     if cached.is_empty() {
         return;
     }
-    let definition =
-        crate::model::bake::definition(&cached, &ctx.platforms, ctx.settings.ca_bundle.as_deref());
+    let definition = crate::model::bake::definition(
+        &cached,
+        &ctx.platforms,
+        &ctx.config.layers,
+        ctx.settings.ca_bundle.as_deref(),
+    );
     if let Err(error) = ctx.runner.run(&bake_command(ctx, &definition)) {
         ctx.say(format!(
             "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::config::{COMPRESSION, Layers};
 use super::platform::Platform;
 
 /// One image to build and push.
@@ -26,10 +27,10 @@ impl Target {
     }
 
     /// All stages, those that fetch included, since they are what takes time.
-    fn cache_to(&self) -> Vec<String> {
+    fn cache_to(&self, layers: &Layers) -> Vec<String> {
         let tags = self.cache.iter().filter(|_| matches!(self.output, Output::Cache));
-        tags.map(|tag| format!("type=registry,ref={tag},mode=max,compression=zstd,oci-mediatypes=true"))
-            .collect()
+        let how = format!("mode=max,{},oci-mediatypes=true", layers.exporter());
+        tags.map(|tag| format!("type=registry,ref={tag},{how}")).collect()
     }
 }
 
@@ -52,11 +53,13 @@ impl Output {
         }
     }
 
-    fn exporters(&self) -> Vec<&'static str> {
+    fn exporters(&self, layers: &Layers) -> Vec<String> {
         match self {
-            Self::Tag(_) => vec!["type=image,push=true,store=false,compression=zstd,oci-mediatypes=true"],
+            Self::Tag(_) => {
+                vec![format!("type=image,push=true,store=false,{},oci-mediatypes=true", layers.exporter())]
+            }
             Self::Nowhere => Vec::new(),
-            Self::Cache => vec!["type=cacheonly"],
+            Self::Cache => vec!["type=cacheonly".to_owned()],
         }
     }
 }
@@ -64,7 +67,7 @@ impl Output {
 /// Bake's JSON for a group of targets. `ca` is the host's certificate bundle, passed as a secret: it is in no layer
 /// and no cache key. The engine keeps no copy of what it pushes: that would be unpacked, and fill its disk release by
 /// release. Attestations are off, since they would put times into the index and so change its digest.
-pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) -> Value {
+pub fn definition(targets: &[Target], platforms: &[Platform], layers: &Layers, ca: Option<&str>) -> Value {
     // An image of one platform is pushed without an index.
     let level = if platforms.len() == 1 { "manifest" } else { "index" };
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
@@ -73,21 +76,23 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
     for target in targets {
         let annotations: Vec<String> =
             target.annotations.iter().map(|(name, value)| format!("{level}:{name}={value}")).collect();
+        // Recorded with the arguments, but none of the build's.
+        let args: BTreeMap<_, _> = target.args.iter().filter(|(name, _)| *name != COMPRESSION).collect();
         map.insert(
             target.name.clone(),
             json!({
                 "context": target.context,
                 "dockerfile": target.dockerfile,
-                "args": target.args,
+                "args": args,
                 "labels": target.labels,
                 "annotations": annotations,
                 "tags": target.output.tags(),
                 "platforms": platforms,
                 "secret": secrets,
                 "cache-from": target.cache_from(),
-                "cache-to": target.cache_to(),
+                "cache-to": target.cache_to(layers),
                 "attest": ["type=provenance,disabled=true", "type=sbom,disabled=true"],
-                "output": target.output.exporters(),
+                "output": target.output.exporters(layers),
             }),
         );
     }
@@ -126,7 +131,7 @@ pub fn comparison(
     ca: Option<&str>,
 ) -> Value {
     let target = Target { output: Output::Nowhere, ..target.clone() };
-    let mut all = definition(std::slice::from_ref(&target), platforms, ca);
+    let mut all = definition(std::slice::from_ref(&target), platforms, &Layers::default(), ca);
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     all["target"]["comparison"] = json!({
         "context": folder,

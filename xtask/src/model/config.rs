@@ -27,6 +27,7 @@ pub struct Config {
     pub build: Build,
     #[serde(default)]
     pub reproducible: Reproducible,
+    pub layers: Layers,
     pub base: Image,
     /// The base's layers in their order.
     pub base_layers: Vec<BaseLayer>,
@@ -90,6 +91,45 @@ pub struct Reproducible {
     /// Paths; one that ends in a slash stands for all below it.
     pub may_differ: Vec<String>,
 }
+
+/// How layers are compressed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layers {
+    #[serde(default)]
+    pub compression: Compression,
+    /// BuildKit's own choice where there is none.
+    pub level: Option<u8>,
+}
+
+/// The compressions of OCI layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    Zstd,
+    Gzip,
+}
+
+impl Layers {
+    /// The words of BuildKit's exporter.
+    pub fn exporter(&self) -> String {
+        let kind = match self.compression {
+            Compression::Zstd => "zstd",
+            Compression::Gzip => "gzip",
+        };
+        let level = self.level.map_or_else(String::new, |level| format!(",compression-level={level}"));
+        format!("compression={kind}{level}")
+    }
+
+    /// What the keys record: nothing of the default, so that a tree which does not ask keeps the keys it had.
+    pub fn record(&self) -> Option<(String, String)> {
+        (*self != Self::default()).then(|| (COMPRESSION.to_owned(), self.exporter()))
+    }
+}
+
+/// The name under which keys record how layers are compressed.
+pub const COMPRESSION: &str = "layers";
 
 /// What one kind of image is built from.
 #[derive(Clone, Debug, Deserialize)]
@@ -216,6 +256,16 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_another_compression_than_the_default_is_recorded() {
+        let layers = |text| toml::from_str::<Layers>(text).expect("layers");
+        assert_eq!((layers("").exporter().as_str(), layers("").record()), ("compression=zstd", None));
+        assert_eq!(layers("compression = \"zstd\"").record(), None);
+        let gzip = layers("compression = \"gzip\"\nlevel = 6").record();
+        assert_eq!(gzip, Some((COMPRESSION.to_owned(), "compression=gzip,compression-level=6".to_owned())));
+        assert!(toml::from_str::<Layers>("compression = \"lzma\"").is_err());
+    }
 
     #[test]
     fn an_optional_part_is_asked_for_where_the_dockerfile_says() {

@@ -2,6 +2,7 @@
 
 pub mod availability;
 pub mod bake;
+pub mod bench;
 pub mod changelog;
 pub mod checksum;
 pub mod command;

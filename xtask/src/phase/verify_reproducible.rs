@@ -80,7 +80,12 @@ fn variants<'a>(
         target.output = Output::Tag(stage.staging.tag(&tag));
         target.cache = None;
         as_of(&mut target, staged.annotation(REVISION));
-        let definition = bake::definition(&[target], &ctx.platforms, ctx.settings.ca_bundle.as_deref());
+        let definition = bake::definition(
+            &[target],
+            &ctx.platforms,
+            &ctx.config.layers,
+            ctx.settings.ca_bundle.as_deref(),
+        );
         let cmd = docker::bake(&definition, Some(&epoch.as_second().to_string()));
         ctx.runner.run_again(&engine.on(cmd))?;
         if ctx.runner.dry_run {

@@ -18,6 +18,9 @@ use super::runner::Runner;
 /// The first two numbers of the scratch engines' networks, each of which is a /24 in this private range (RFC 1918).
 const NETWORK: &str = "10.213";
 
+/// The file of an engine's folder that says what else there is of it: the number of its bridge, and its run folder.
+const LEFT: &str = "left";
+
 pub struct Scratch<'a> {
     runner: &'a Runner,
     state: Utf8PathBuf,
@@ -39,15 +42,16 @@ impl<'a> Scratch<'a> {
         if Daemon::running(state, &label).is_some() {
             bail!("a scratch engine {name:?} of this tree runs already: wait until its command ends");
         }
+        clear(runner, state, name)?;
         let root = state.join(&label);
-        remove(runner, &root)?;
         let run = tempfile::Builder::new().prefix("devbox-").tempdir().context("cannot make a folder")?;
         fs::create_dir_all(&root).with_context(|| format!("cannot create {root}"))?;
         let bridge = claim_bridge(runner)?;
         let mut engine =
             Self { runner, state: state.to_owned(), name: label, root, run, bridge, daemons: Vec::new() };
-        // From here on dropping it removes what there is of it.
-        engine.network("-I", "-A")?;
+        // From here on dropping it removes what there is of it; what a killed process leaves, `clear` finds by this.
+        fs::write(engine.root.join(LEFT), format!("{bridge}\n{}", engine.run_dir()))?;
+        network(runner, bridge, "-I", "-A")?;
         engine.start_daemons()?;
         Ok(engine)
     }
@@ -130,27 +134,12 @@ impl<'a> Scratch<'a> {
         Ok(())
     }
 
-    /// Rules that let containers out through the machine's own address; `-D` twice takes them back.
-    fn network(&self, insert: &str, append: &str) -> Result<()> {
-        let bridge = self.bridge();
-        let subnet = format!("{NETWORK}.{}.0/24", self.bridge);
-        let rule = |words: &[&str]| Cmd::new("iptables", ["--wait"]).args(words.iter().copied());
-        self.runner.run(&rule(&[insert, "FORWARD", "-i", &bridge, "-j", "ACCEPT"]))?;
-        self.runner.run(&rule(&[insert, "FORWARD", "-o", &bridge, "-j", "ACCEPT"]))?;
-        let masquerade =
-            ["-t", "nat", append, "POSTROUTING", "-s", &subnet, "!", "-o", &bridge, "-j", "MASQUERADE"];
-        self.runner.run(&rule(&masquerade))
-    }
-
     fn end(&mut self) -> Result<()> {
         for (label, daemon) in self.daemons.drain(..) {
             daemon.stop(self.runner, &self.state, &label)?;
         }
-        self.network("-D", "-D")?;
+        network(self.runner, self.bridge, "-D", "-D")?;
         self.runner.run(&Cmd::new("ip", ["link", "delete", &self.bridge()]))?;
-        if self.runner.dry_run {
-            return Ok(());
-        }
         remove(self.runner, &self.run_dir())?;
         remove(self.runner, &self.root)
     }
@@ -163,6 +152,27 @@ impl Drop for Scratch<'_> {
             eprintln!("the scratch engine {} is not removed completely: {error:#}", self.name);
         }
     }
+}
+
+/// Removes what an engine of that name left whose process was killed. Its daemons ended with it.
+pub fn clear(runner: &Runner, state: &Utf8Path, name: &str) -> Result<()> {
+    let root = state.join(format!("engine-{name}"));
+    let left = fs::read_to_string(root.join(LEFT)).unwrap_or_default();
+    if let Some((bridge, run)) = left.split_once('\n') {
+        network(runner, bridge.parse()?, "-D", "-D")?;
+        runner.run(&Cmd::new("ip", ["link", "delete", &format!("devbox{bridge}")]))?;
+        remove(runner, Utf8Path::new(run))?;
+    }
+    remove(runner, &root)
+}
+
+/// Rules that let containers out through the machine's own address; `-D` twice takes them back.
+fn network(runner: &Runner, number: u8, insert: &str, append: &str) -> Result<()> {
+    let (bridge, subnet) = (format!("devbox{number}"), format!("{NETWORK}.{number}.0/24"));
+    let rule = |words: &[&str]| runner.run(&Cmd::new("iptables", ["--wait"]).args(words.iter().copied()));
+    rule(&[insert, "FORWARD", "-i", &bridge, "-j", "ACCEPT"])?;
+    rule(&[insert, "FORWARD", "-o", &bridge, "-j", "ACCEPT"])?;
+    rule(&["-t", "nat", append, "POSTROUTING", "-s", &subnet, "!", "-o", &bridge, "-j", "MASQUERADE"])
 }
 
 /// Makes a bridge under the first number that is free. The kernel lets only one process have each name.

@@ -79,7 +79,7 @@ pub(super) fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> 
 pub fn repository(runner: &Runner, state: &Utf8Path) -> Result<Repository> {
     let port = match Daemon::running(state, "registry") {
         Some(daemon) => daemon.port,
-        None => start_registry(runner, state)?,
+        None => start_registry(runner, state, false)?,
     };
     format!("localhost:{port}/opencode-devbox").parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
@@ -99,7 +99,8 @@ pub fn is_installed(runner: &Runner) -> bool {
     runner.probe(&Cmd::new("docker-registry", ["--version"])).is_some()
 }
 
-fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
+/// Starts a registry whose data lie below `state`. With `access_log` each request is a line of `registry.log` there.
+pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Result<u16> {
     let data = state.join("registry");
     fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;
     // The port of last time first, so that references from earlier runs stay valid.
@@ -109,9 +110,10 @@ fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
         last.into_iter().chain(PORT..PORT + 50).find(free).context("no free port for the local registry")?;
     let config = state.join("registry.yml");
     let text = format!(
-        "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
+        "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: {}}}}}\n\
          storage: {{filesystem: {{rootdirectory: {data:?}}}, delete: {{enabled: true}}}}\n\
-         http: {{addr: \"127.0.0.1:{port}\"}}\n"
+         http: {{addr: \"127.0.0.1:{port}\"}}\n",
+        !access_log
     );
     fs::write(&config, text)?;
     let pid = runner

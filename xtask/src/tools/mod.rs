@@ -11,6 +11,7 @@ pub mod gitea;
 pub mod http;
 pub mod hub;
 pub mod local;
+pub mod meter;
 pub mod npm;
 pub mod process;
 pub mod pypi;

@@ -251,11 +251,11 @@ impl World {
         let reads = [
             "docker info",
             "docker buildx version",
+            "docker buildx ls",
+            "docker buildx build --quiet",
             "docker run --rm --network=none",
             "crane auth",
             "crane version",
-            "docker buildx ls",
-            "docker buildx build --quiet",
         ];
         let changes = |line: &&str| !reads.iter().any(|read| line.starts_with(read));
         text.lines().filter(changes).map(|line| self.without_chance(line)).collect()
@@ -331,13 +331,6 @@ impl World {
         text
     }
 
-    /// The document under `repository:tag`.
-    pub fn document(&self, name: &str) -> serde_json::Value {
-        let manifest = self.store.lock().unwrap().manifests[name].clone();
-        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-        serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
-    }
-
     /// The digest of a staged variant.
     pub fn staged(&self, variant: &str) -> String {
         let store = self.store.lock().unwrap();
@@ -351,6 +344,13 @@ impl World {
     pub fn counts(&self) -> (usize, usize) {
         let store = self.store.lock().unwrap();
         (store.requests, store.writes)
+    }
+
+    /// The document under `repository:tag`.
+    pub fn document(&self, name: &str) -> serde_json::Value {
+        let manifest = self.store.lock().unwrap().manifests[name].clone();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
     }
 
     /// Public tags with their digests, sorted.

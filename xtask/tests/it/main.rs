@@ -15,6 +15,7 @@ mod proxy;
 mod published;
 mod recovery;
 mod sealed;
+mod suite;
 mod tidy;
 mod versions;
 mod workflows;

@@ -216,6 +216,41 @@ fn smoke_can_test_one_platform_of_an_image_of_all() {
     assert_eq!(world.log(), ["smoke omos linux/amd64"]);
 }
 
+/// A finished release asks the registry, and nothing and nobody else: no engine, no tool, no source.
+#[test]
+fn a_finished_release_needs_a_few_requests_and_no_program() {
+    let world = World::new();
+    publish(&world);
+    let (requests, writes) = world.counts();
+    let mut command = world.command("release --json");
+    let output = command.env("PATH", world.root.join("nothing")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("nothing to publish"), "{text}");
+    assert_eq!(world.counts().1, writes, "a finished release writes nothing");
+    let asked = world.counts().0 - requests;
+    assert!(asked <= 40, "{asked} requests");
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["images"].as_array().unwrap().len(), 8);
+    assert!(
+        result["phases"]["doctor"].is_number() && result["phases"]["description"].is_number(),
+        "{result}"
+    );
+    assert_eq!(result["requests"][&world.host], serde_json::json!({ "requests": asked, "writes": 0 }));
+}
+
+/// What is half there is not mistaken for a finished release: the machine is looked at first.
+#[test]
+fn a_release_that_lacks_a_verdict_begins_with_the_machine() {
+    let world = World::new();
+    world.ok("build-base");
+    world.ok("build");
+    SMOKES[..3].iter().for_each(|line| drop(world.ok(line)));
+    let mut command = world.command("release");
+    let output = command.env("PATH", world.root.join("nothing")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("no Docker engine answers"), "{text}");
+}
+
 /// What programs of a foreign platform cost is a decision, not an accident.
 #[test]
 fn emulation_is_said_and_refused_where_it_is_not_allowed() {
@@ -305,33 +340,47 @@ fn the_build_cache_is_sent_after_the_images_and_may_fail() {
     );
 }
 
-/// A finished release asks the registry, and nothing and nobody else: no engine, no tool, no source.
 #[test]
-fn a_finished_release_needs_a_few_requests_and_no_program() {
+fn another_compression_is_asked_for_and_makes_new_keys() {
     let world = World::new();
-    publish(&world);
-    let (requests, writes) = world.counts();
-    let mut command = world.command("release --json");
-    let output = command.env("PATH", world.root.join("nothing")).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("nothing to publish"), "{text}");
-    assert_eq!(world.counts().1, writes, "a finished release writes nothing");
-    let asked = world.counts().0 - requests;
-    assert!(asked <= 40, "{asked} requests");
-    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(result["images"].as_array().unwrap().len(), 8);
-    assert_eq!(result["requests"][&world.host], serde_json::json!({ "requests": asked, "writes": 0 }));
+    let key = || world.ok("base-decide --json");
+    let before = key();
+    let file = world.root.join("images/devbox.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{text}\n[layers]\ncompression = \"zstd\"\n")).unwrap();
+    assert_eq!(key(), before, "what is meant anyway");
+    fs::write(&file, format!("{text}\n[layers]\ncompression = \"gzip\"\nlevel = 6\n")).unwrap();
+    assert_ne!(key(), before);
+    world.ok("build-base");
+    world.ok("build base");
+    let bake = world.bake();
+    let exporter =
+        "type=image,push=true,store=false,compression=gzip,compression-level=6,oci-mediatypes=true";
+    assert!(bake.contains(exporter) && !bake.contains("\"layers\":"), "{bake}");
 }
 
-/// What is half there is not mistaken for a finished release: the machine is looked at first.
 #[test]
-fn a_release_that_lacks_a_verdict_begins_with_the_machine() {
+fn a_benchmark_shows_what_it_would_run() {
     let world = World::new();
-    world.ok("build-base");
-    world.ok("build");
-    SMOKES[..3].iter().for_each(|line| drop(world.ok(line)));
-    let mut command = world.command("release");
-    let output = command.env("PATH", world.root.join("nothing")).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && text.contains("no Docker engine answers"), "{text}");
+    let base = world.root.join("images/Dockerfile.base");
+    let list = "\napt install -y --no-install-recommends \\\n  jq tini\n";
+    fs::write(&base, fs::read_to_string(&base).unwrap() + list).unwrap();
+    fs::create_dir(world.root.join("bench")).unwrap();
+    fs::write(world.root.join("bench/Dockerfile"), "ARG INSTALL_OPENCODE=true\n").unwrap();
+    let text = world.ok("bench --quick --dry-run --from 1.18.15");
+    for part in [
+        "--target=original",
+        "--target=shared",
+        "'--build-arg=PACKAGES=jq tini'",
+        "OPENCODE_VERSION=1.18.15",
+        "OPENCODE_VERSION=1.18.18",
+        "xtask build-base",
+        "dockerd",
+        "--iptables=false",
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    assert_eq!(world.log(), ["docker buildx version"]);
+    assert!(world.fails("bench --runs 0", &[], 1).contains("give 1 or more"));
+    assert!(world.fails("bench --compression --quick --shape ours", &[], 2).contains("cannot be used with"));
 }
