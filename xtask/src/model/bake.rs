@@ -143,3 +143,36 @@ pub fn comparison(
     all["group"]["default"]["targets"] = json!(["comparison"]);
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defined(platforms: &[Platform], ca: Option<&str>) -> Value {
+        let target = |name: &str| Target {
+            name: name.to_owned(),
+            dockerfile: "Dockerfile".to_owned(),
+            context: "context".to_owned(),
+            args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            output: Output::Tag(format!("localhost/x:{name}")),
+            cache: None,
+        };
+        definition(&[target("base"), target("omos")], platforms, &Layers::default(), ca)
+    }
+
+    #[test]
+    fn all_targets_are_built_and_each_is_annotated_on_what_is_pushed() {
+        let both = defined(&[Platform::LinuxAmd64, Platform::LinuxArm64], Some("/ca.crt"));
+        assert_eq!(both["group"]["default"]["targets"], json!(["base", "omos"]));
+        let target = &both["target"]["omos"];
+        assert_eq!(target["annotations"], json!(["index:a=b"]));
+        assert_eq!(target["platforms"], json!(["linux/amd64", "linux/arm64"]));
+        assert_eq!(target["secret"], json!(["type=file,id=ca,src=/ca.crt"]));
+        assert_eq!(target["tags"], json!(["localhost/x:omos"]));
+        let one = defined(&[Platform::LinuxArm64], None);
+        assert_eq!(one["target"]["base"]["annotations"], json!(["manifest:a=b"]));
+        assert_eq!(one["target"]["base"]["secret"], json!([]));
+    }
+}
