@@ -27,6 +27,7 @@ pub struct Config {
     pub build: Build,
     #[serde(default)]
     pub reproducible: Reproducible,
+    #[serde(default)]
     pub layers: Layers,
     pub base: Image,
     /// The base's layers in their order.
