@@ -16,7 +16,7 @@ exit: 0 all passed, 1 a check failed, 2 wrong usage
 TEXT
 }
 
-image='' variant='' platform='' components='' max_mb='' report=/dev/null expected=()
+image='' variant='' platform='' components='' max_mb='' report='' expected=()
 while [ $# -gt 0 ]; do
   if [ "$1" = --help ]; then usage; exit 0; fi
   if [ $# -lt 2 ]; then usage >&2; exit 2; fi
@@ -37,70 +37,123 @@ if [ -z "$image" ] || [ -z "$variant" ] || [ -z "$platform" ]; then usage >&2; e
 engine=$(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')
 name="devbox-smoke-$$-$RANDOM"
 work=$(mktemp -d)
+report=${report:-$work/report}
 # Every container of this run carries its name as a label, every volume begins with it.
 trap 'docker ps -aq --filter "label=$name" | xargs -r docker rm -f >/dev/null 2>&1 || true
   docker volume ls -q --filter "name=$name" | xargs -r docker volume rm >/dev/null 2>&1 || true
   rm -rf "$work"' EXIT
 : > "$report"
+: > "$work/quick"
 count=0
 
 say() { printf '%s\n' "$1" | tee -a "$report"; }
 
-# check DESCRIPTION COMMAND…: passes if the command does; its output explains a failure. Checks run side by side, as
-# many as there are processors, so their numbers come out of order, which TAP allows.
-check() {
-  local description=$1
-  shift
-  count=$((count + 1))
-  while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
-  judge "$count" "$description" "$@" &
+# judge NUMBER DESCRIPTION COMMAND…: a line of TAP that says whether the command passes, and what it took; its output
+# explains a failure. Known inside the container as well.
+judge() {
+  local number=$1 description=$2 output code verdict=ok began=${EPOCHREALTIME/[.,]/} took
+  shift 2
+  # Not `if output=…`: under a condition bash would go on after a failing line of a check, and only its last would count.
+  set +e
+  output=$(set -e; "$@" 2>&1)
+  code=$?
+  set -e
+  if [ "$code" != 0 ]; then verdict='not ok'; fi
+  took=$(((${EPOCHREALTIME/[.,]/} - began) / 100000))
+  # TAP diagnostics are lines that start with a number sign.
+  if [ "$verdict" = ok ]; then output=; else output=$'\n'$(tail -n 15 <<<"$output" | cut -c 1-240 | sed 's/^/# /'); fi
+  printf '%s\n' "$verdict $number - $description # $((took / 10)).$((took % 10)) s$output"
 }
 
-# The same, where the platform is not emulated: what does not depend on the architecture is not worth minutes of
-# emulation, since the files that it tests are the same on all platforms.
-check_native() {
-  if native; then
-    check "$@"
-  else
-    count=$((count + 1))
-    say "ok $count - $1 # SKIP emulated, and the same on all architectures"
-  fi
+# Waits until there is room for one more check. Checks run side by side, more than there are processors, since many
+# wait; their numbers come out of order, which TAP allows.
+room() { while [ "$(jobs -rp | wc -l)" -ge $((2 * $(nproc))) ]; do wait -n || true; done; }
+
+# check DESCRIPTION COMMAND…: passes if the command does.
+check() {
+  count=$((count + 1))
+  room
+  judge "$count" "$@" | tee -a "$report" &
 }
+
+# quick DESCRIPTION LINE: passes if the line of shell does in the container that stays. All of them take one exec.
+quick() {
+  count=$((count + 1))
+  printf '%s\t%s\t%s\n' "$count" "$1" "$2" >> "$work/quick"
+}
+
+# What runs inside the container: each line of standard input is a number, a description and a line of shell.
+judge_lines() {
+  local number description line
+  while IFS=$'\t' read -r number description line; do
+    room
+    judge "$number" "$description" eval "$line" </dev/null &
+  done
+  wait
+}
+
+run_quick() {
+  docker exec --interactive --user developer --env HOME=/home/developer "$name" \
+    bash -lc "$(declare -f judge room judge_lines answers healthy no_host_certificates); judge_lines" < "$work/quick" | tee -a "$report"
+}
+
+skip() {
+  count=$((count + 1))
+  say "ok $count - $2 # SKIP $1"
+}
+
+# native HOW DESCRIPTION …: checked HOW where the platform is not emulated: what does not depend on the architecture is
+# not worth minutes of emulation, since the files that it tests are the same on all platforms.
+native() { if is_native; then "$@"; else skip 'emulated, and the same on all architectures' "$2"; fi; }
 
 # The same for what lies in the layers that all variants share: under emulation one variant, the smallest, tests them
 # for all. A release is refused unless the layers are the same and every variant has passed.
-check_shared() {
-  if native || [ "$variant" = base ]; then
-    check "$@"
-  else
-    count=$((count + 1))
-    say "ok $count - $1 # SKIP emulated, and tested in the variant base"
-  fi
-}
-
-judge() {
-  local number=$1 description=$2 output
-  shift 2
-  if output=$("$@" 2>&1); then
-    say "ok $number - $description"
-  else
-    # TAP diagnostics are lines that start with a number sign.
-    say "not ok $number - $description"$'\n'"$(tail -n 15 <<<"$output" | sed 's/^/# /')"
-    echo "$description" > "$work/failed-$number"
-  fi
+shared() {
+  if is_native || [ "$variant" = base ]; then "$@"; else skip 'emulated, and tested in the variant base' "$2"; fi
 }
 
 inside() { docker exec --user developer --env HOME=/home/developer "$name" bash -lc "$1"; }
 run() { docker run --rm --label "$name" --platform "$platform" "$@"; }
-# A container that stays for a while; prints its id.
-background() { docker run --detach --label "$name" --platform "$platform" "$@"; }
-native() { [ "$engine" = "$platform" ]; }
+is_native() { [ "$engine" = "$platform" ]; }
+
+# await SECONDS COMMAND…: asks until the command passes.
+await() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    [ "$SECONDS" -lt "$end" ] || { echo "not within its time: $*"; return 1; }
+    sleep 0.2
+  done
+}
+
+# printed_or_gone PATTERN FILE PID: a line of the file matches, or the process that writes it has ended.
+printed_or_gone() { grep -qaE -- "$1" "$2" || ! kill -0 "$3" 2>/dev/null; }
+
+# begin PATTERN ARGUMENT…: starts a container that stays for a while, and waits until it prints a line that matches.
+# Sets id. What it prints is read as it comes: docker's log keeps a line back until it ends, and the first line of a
+# terminal interface never does.
+begin() {
+  local pattern=$1 attached
+  shift
+  id=$(docker create --label "$name" --platform "$platform" "$@")
+  docker start --attach "$id" > "$work/$id" 2>&1 &
+  attached=$!
+  await 120 printed_or_gone "$pattern" "$work/$id" "$attached"
+  grep -qaE -- "$pattern" "$work/$id" || { echo "no $pattern in:"; cat "$work/$id"; return 1; }
+}
+
 # says PATTERN COMMAND…: passes if the command prints a line that matches, whatever its exit code.
 says() {
   local pattern=$1 output
   shift
   output=$("$@" 2>&1) || true
   grep -qE -- "$pattern" <<<"$output" || { echo "no line matches $pattern in:"; echo "$output"; return 1; }
+}
+said() { grep -E -- "$1" "$work/complaints" || { cat "$work/complaints"; return 1; }; }
+greets_nobody() {
+  local output
+  output=$(run "$image" bash -lc true 2>&1)
+  [ -z "$output" ] || { echo "printed: $output"; return 1; }
 }
 exits() {
   local code=0
@@ -112,27 +165,32 @@ has() { case ",$components," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 # Which command answers the version of a pinned component.
 version_command() {
   case $1 in
-    node | uv | bun | opencode | pi) echo "$1 --version" ;;
     mempalace) echo "/opt/mempalace/bin/python -c 'import importlib.metadata as m; print(m.version(\"mempalace\"))'" ;;
     omos) echo "node -p 'require(\"/opt/omos/node_modules/oh-my-opencode-slim/package.json\").version'" ;;
     *) echo "$1 --version" ;;
   esac
 }
 
+# answers VERSION COMMAND…: passes if the command prints that version.
 answers() {
-  local found
-  found=$(inside "$(version_command "$1")")
-  grep -qE "(^|[^0-9.])${2//./\\.}([^0-9.]|$)" <<<"$found" || { echo "expected $2, got: $found"; return 1; }
+  local version=$1 found
+  shift
+  found=$("$@")
+  grep -qE "(^|[^0-9.])${version//./\\.}([^0-9.]|$)" <<<"$found" || { echo "expected $version, got: $found"; return 1; }
 }
 
 healthy() {
-  # bash speaks TCP itself; the server gets a generous bound, since an emulated one starts slowly.
-  inside 'opencode serve --hostname 127.0.0.1 --port 4096 >/tmp/serve.log 2>&1 & server=$!
-    for _ in $(seq 120); do
-      if curl -fsS -m 5 http://127.0.0.1:4096/global/health | grep -q "\"healthy\":true"; then kill $server; exit 0; fi
-      sleep 1
-    done
-    cat /tmp/serve.log; kill $server; exit 1'
+  local server code=1
+  opencode serve --hostname 127.0.0.1 --port 4096 >/tmp/serve.log 2>&1 &
+  server=$!
+  # The server gets a generous bound, since an emulated one starts slowly.
+  for _ in $(seq 240); do
+    if grep -q listening /tmp/serve.log; then break; fi
+    sleep 0.5
+  done
+  curl -fsS -m 60 http://127.0.0.1:4096/global/health | grep -q '"healthy":true' && code=0
+  kill $server
+  [ "$code" = 0 ] || { cat /tmp/serve.log; return 1; }
 }
 
 drops_privileges() {
@@ -159,10 +217,11 @@ within_budget() {
 
 no_host_certificates() {
   # Every certificate of the image has to be Debian's own: one that only the host's bundle has came in by the build.
-  inside 'cat /usr/share/ca-certificates/mozilla/*.crt | tr -d "\n" > /tmp/mozilla
-    awk "/BEGIN/{body=\"\";next} /END/{print body;next} {body=body \$0}" /etc/ssl/certs/ca-certificates.crt |
-    while read -r body; do grep -qF "$body" /tmp/mozilla || { echo "a foreign certificate"; exit 1; }; done
-    [ ! -e /run/secrets/ca ] && [ -z "$(ls -A /usr/local/share/ca-certificates)" ]'
+  local bodies='/^-----BEGIN/{body="";next} /^-----END/{print body;next} {body=body $0}' foreign
+  foreign=$(comm -13 <(awk "$bodies" /usr/share/ca-certificates/mozilla/*.crt | sort) \
+    <(awk "$bodies" /etc/ssl/certs/ca-certificates.crt | sort))
+  [ -z "$foreign" ] || { echo "foreign certificates: $foreign"; return 1; }
+  [ ! -e /run/secrets/ca ] && [ -z "$(ls -A /usr/local/share/ca-certificates)" ]
 }
 
 volumes_are_empty() {
@@ -178,29 +237,20 @@ works='touch ~/t ~/.config/opencode/t ~/.local/share/opencode/t && [ "$(cat /pro
 hard=(--read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /tmp:exec --tmpfs /home/developer:exec)
 
 greets() {
-  local id
-  id=$(background --interactive --tty "$image")
-  for _ in $(seq 60); do
-    if docker logs "$id" 2>&1 | grep -q 'devbox doctor'; then break; fi
-    sleep 1
-  done
-  docker logs "$id" > "$work/greeting" 2>&1
-  docker rm -f "$id" >/dev/null
+  local id part
+  begin 'devbox doctor' --interactive --tty "$image"
   for part in 'opencode [0-9]' 'lost with this container: ~/.config/opencode' 'no workspace' 'no provider key'; do
-    grep -q "$part" "$work/greeting" || { echo "no $part in:"; cat "$work/greeting"; return 1; }
+    says "$part" cat "$work/$id"
   done
+  docker rm -f "$id" >/dev/null
 }
 
 # stops_at_once PATTERN ARGUMENT…: the container prints PATTERN when it is ready, and ends soon after SIGTERM.
 stops_at_once() {
-  local pattern=$1 id began ended bound=1000
-  shift
-  native || bound=6000
-  id=$(background "$@")
-  for _ in $(seq 90); do
-    if docker logs "$id" 2>&1 | grep -q "$pattern"; then break; fi
-    sleep 1
-  done
+  # Docker kills after ten seconds, so what takes less heard the signal, on a busy machine as well.
+  local id began ended bound=3000
+  is_native || bound=6000
+  begin "$@"
   began=$(date +%s%3N)
   docker stop --time 10 "$id" >/dev/null
   ended=$(date -d "$(docker inspect --format '{{.State.FinishedAt}}' "$id")" +%s%3N)
@@ -216,12 +266,8 @@ serves_with_secrets() {
   printf 'smoke-password\n' > "$work/secrets/password"
   printf 'smoke-key\n' > "$work/secrets/key"
   chmod 600 "$work/secrets"/*
-  id=$(background -v "$work/secrets:/run/secrets:ro" -e OPENCODE_SERVER_PASSWORD_FILE=/run/secrets/password \
-    -e ANTHROPIC_API_KEY_FILE=/run/secrets/key "$image" opencode serve --port 4096)
-  for _ in $(seq 120); do
-    if docker logs "$id" 2>&1 | grep -q listening; then break; fi
-    sleep 1
-  done
+  begin listening -v "$work/secrets:/run/secrets:ro" -e OPENCODE_SERVER_PASSWORD_FILE=/run/secrets/password \
+    -e ANTHROPIC_API_KEY_FILE=/run/secrets/key "$image" opencode serve --port 4096
   says '^serving$' docker exec "$id" devbox health
   says '^401$' docker exec "$id" curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.1:4096/global/health
   says '^no key$' docker exec --user developer "$id" bash -c \
@@ -268,11 +314,7 @@ guards_data() {
     python3 -c "import sqlite3, os; d = sqlite3.connect(os.path.expanduser(\"~/.local/share/opencode/opencode.db\"))
 d.execute(\"create table session (version text)\"); d.execute(\"insert into session values (\\\"99.0.0\\\")\"); d.commit()"
     opencode debug paths'
-  id=$(background -v "$name-data:/home/developer/.local/share/opencode" "$image" opencode serve)
-  for _ in $(seq 120); do
-    if docker logs "$id" 2>&1 | grep -q listening; then break; fi
-    sleep 1
-  done
+  begin listening -v "$name-data:/home/developer/.local/share/opencode" "$image" opencode serve
   says 'another container uses /home/developer/.local/share/opencode as well' \
     run -v "$name-data:/home/developer/.local/share/opencode" "$image" opencode debug paths
   docker rm -f "$id" >/dev/null
@@ -314,16 +356,27 @@ completes_late() {
     bash -lic "_devbox_completion; _comp_load git && complete -p git" 2>/dev/null | grep -q git'
 }
 
+# Each program with words of its own to complete has a file that is read at the first Tab after its name.
+completes_every_tool() {
+  run -e TOOLS="$1" "$image" bash -lic '_devbox_completion
+    for tool in $TOOLS; do
+      _comp_load $tool
+      complete -p $tool >/dev/null 2>&1 || { echo "$tool completes nothing"; failed=1; }
+    done
+    [ -z "$failed" ]'
+}
+
 # Its vector store wants to fetch a model: without a network that is an answer, not a crash.
 uses_mempalace_offline() {
   says '"id":3,.*mempalace_status|"id": ?3.*tools' run --network none "$image" bash -c '
-    line() { printf "{\"jsonrpc\":\"2.0\",%s}\n" "$1"; }
-    { line "\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-03-26\",\"capabilities\":{},\"clientInfo\":{\"name\":\"smoke\",\"version\":\"1\"}}"
-      line "\"method\":\"notifications/initialized\""
-      line "\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"mempalace_search\",\"arguments\":{\"query\":\"x\"}}"
-      line "\"id\":3,\"method\":\"tools/list\",\"params\":{}"
-      sleep 60
-    } | timeout 240 mempalace-mcp 2>/dev/null | tee /tmp/answers | grep -m1 "\"id\": *3"'
+    mkfifo /tmp/questions
+    timeout 240 mempalace-mcp < /tmp/questions > /tmp/answers 2>/dev/null & exec 3> /tmp/questions
+    ask() { printf "{\"jsonrpc\":\"2.0\",%s}\n" "$1" >&3; }
+    ask "\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-03-26\",\"capabilities\":{},\"clientInfo\":{\"name\":\"smoke\",\"version\":\"1\"}}"
+    ask "\"method\":\"notifications/initialized\""
+    ask "\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"mempalace_search\",\"arguments\":{\"query\":\"x\"}}"
+    ask "\"id\":3,\"method\":\"tools/list\",\"params\":{}"
+    for _ in $(seq 1000); do grep -m1 "\"id\": *3" /tmp/answers && break; sleep 0.2; done'
 }
 
 finds_a_newer_image() {
@@ -352,87 +405,104 @@ docker run --detach --name "$name" --label "$name" --platform "$platform" "$imag
 
 for tool in git git-lfs gh curl wget jq yq rg fd fzf bat eza zoxide nvim less file tree rsync zstd make gcc python3 uv \
   shellcheck aws node npm; do
-  check_shared "$tool answers its version" inside "$tool --version"
+  shared quick "$tool answers its version" "$tool --version"
 done
 for line in 'ssh -V' 'gpg --version' 'tmux -V' 'zip -v' 'unzip -v' 'xz --version' 'go version' 'htop --version' \
   'ip -V' '/usr/sbin/gosu --version' 'dig -v' 'tini --version' 'mempalace-mcp --help' 'python3 -m venv --help'; do
-  check_shared "$line" inside "$line"
+  shared quick "$line" "$line"
 done
 for pin in "${expected[@]}"; do
-  how=check_shared
-  if has "${pin%%=*}"; then how=check; fi
-  "$how" "${pin%%=*} is the pinned ${pin#*=}" answers "${pin%%=*}" "${pin#*=}"
+  how=shared
+  if has "${pin%%=*}"; then how=; fi
+  $how quick "${pin%%=*} is the pinned ${pin#*=}" "answers ${pin#*=} $(version_command "${pin%%=*}")"
 done
 for component in opencode bun omos pi; do
   program=$component
   if [ "$component" = omos ]; then program=oh-my-opencode-slim; fi
   if has "$component"; then
-    check "$component is there" inside "command -v $program"
+    quick "$component is there" "command -v $program"
   else
-    check "$component is not there" inside "! command -v $program"
+    quick "$component is not there" "! command -v $program"
   fi
 done
-check 'opencode serve is healthy' healthy
-check 'the entrypoint drops to developer and adopts PUID and PGID' drops_privileges
-check_shared 'PUID=0 is refused in one line' refuses_root_id
+quick 'opencode serve is healthy' healthy
 # User-mode emulation does not honour set-user-id programs unless the host is set up for it.
-check_native 'sudo works without a password' inside 'sudo -n true'
-check_shared 'starts as any user' says '^works as 4242$' run --user 4242:4343 "$image" bash -c "$works"
-check_native 'starts without capabilities' says '^works as 0$' run --cap-drop ALL "$image" bash -c "$works"
-check_native 'starts without new privileges' says '^works as 1000$' run --security-opt no-new-privileges "$image" bash -c "$works"
-check_native 'starts read-only' says '^works as 1000$' run --read-only --tmpfs /tmp --tmpfs /home/developer "$image" bash -c "$works"
-check_shared 'starts hardened as any user' says '^works as 4242$' run --user 4242:4343 "${hard[@]}" "$image" bash -c "$works"
-check_native 'starts hardened as root' says '^works as 0$' run -e PUID=4242 "${hard[@]}" "$image" bash -c "$works"
-check_native 'says what a read-only start cannot keep' says 'cannot write ~/.config, ' run --read-only "$image" true
-check_shared 'keeps exit codes' exits 42 run "$image" bash -c 'exit 42'
-check_native 'a command that is not there is 127' exits 127 run "$image" not-there
-check_native 'a file that is no program is 126' exits 126 run "$image" /etc/passwd
-check_native 'a shell with a terminal greets' greets
-check_native 'nothing greets without a terminal' says '^0$' bash -c "docker run --rm --platform $platform $image bash -lc true 2>&1 | wc -l"
-check_native 'a shell stops at once' stops_at_once 'devbox doctor' --interactive --tty "$image"
-check 'a server stops at once' stops_at_once listening "$image" opencode serve
-check_native 'a terminal interface stops at once' stops_at_once 2004h --interactive --tty "$image" opencode
-check_native 'a server with secrets in files is healthy and leaks none' serves_with_secrets
-check_native 'what runs without a server is healthy' says '^running$' inside 'devbox health'
-check_native 'opencode is configured in layers and your file stays' configures_in_layers
-check_native 'agents are set up, and again is the same' sets_up_agents
-check_native 'skills are deployed, and only theirs removed' deploys_skills
-check_native 'newer data and a second container are said' guards_data
+native quick 'sudo works without a password' 'sudo -n true'
+native quick 'the palace lies in its volume' "[ \"\$(/opt/mempalace/bin/python -c \
+  'from mempalace.config import MempalaceConfig; print(MempalaceConfig().palace_path)')\" = /home/developer/.mempalace/palace ]"
+shared quick 'aws has its help' 'aws s3 cp help | grep SYNOPSIS'
+shared quick 'no certificate or secret of the build host' no_host_certificates
+run_quick &
+
+# The longest first, so that they do not stand alone at the end.
+native check 'a server with secrets in files is healthy and leaks none' serves_with_secrets
+native check 'opencode is configured in layers and your file stays' configures_in_layers
+if has omos || has pi; then native check 'agents are set up, and again is the same' sets_up_agents; fi
+native check 'newer data and a second container are said' guards_data
+native check 'opencode answers offline' says '"autoupdate": false' run --network none "$image" opencode debug config
+shared check 'doctor talks to mempalace' says '^ok +mcp mempalace +mempalace ' inside 'devbox doctor --wait 400'
+native check 'doctor works offline' says '^note dns ' run --network none "$image" devbox doctor --wait 1
+native check 'mempalace answers offline' says '^ok +mcp mempalace ' run --network none "$image" devbox doctor --wait 400
+native check 'mempalace survives its first use offline' uses_mempalace_offline
+check 'the entrypoint drops to developer and adopts PUID and PGID' drops_privileges
+shared check 'PUID=0 is refused in one line' refuses_root_id
+shared check 'starts as any user' says '^works as 4242$' run --user 4242:4343 "$image" bash -c "$works"
+native check 'starts without capabilities' says '^works as 0$' run --cap-drop ALL "$image" bash -c "$works"
+native check 'starts without new privileges' says '^works as 1000$' run --security-opt no-new-privileges "$image" bash -c "$works"
+native check 'starts read-only' says '^works as 1000$' run --read-only --tmpfs /tmp --tmpfs /home/developer "$image" bash -c "$works"
+shared check 'starts hardened as any user' says '^works as 4242$' run --user 4242:4343 "${hard[@]}" "$image" bash -c "$works"
+native check 'starts hardened as root' says '^works as 0$' run -e PUID=4242 "${hard[@]}" "$image" bash -c "$works"
+native check 'says what a read-only start cannot keep' says 'cannot write ~/.config, ' run --read-only "$image" true
+shared check 'keeps exit codes' exits 42 run "$image" bash -c 'exit 42'
+native check 'a command that is not there is 127' exits 127 run "$image" not-there
+native check 'a file that is no program is 126' exits 126 run "$image" /etc/passwd
+native check 'a shell with a terminal greets' greets
+native check 'nothing greets without a terminal' greets_nobody
+native check 'what runs without a server is healthy' says '^running$' run "$image" devbox health
+native check 'skills are deployed, and only theirs removed' deploys_skills
 check 'versions are listed with source, licence and digest' knows_its_versions
-check_native 'git has identity and credentials' uses_git
-check_shared 'SSH keys are tight and any user has SSH' keeps_keys_tight
-check_native 'completions cost nothing at the start' completes_late
-check_shared 'health check and dev container metadata are there' has_metadata
-check_shared 'doctor talks to mempalace' says '^ok +mcp mempalace +mempalace ' inside 'devbox doctor --wait 400'
-check_native 'doctor works offline' says '^note dns ' run --network none "$image" devbox doctor --wait 1
-check_native 'mempalace answers offline' says '^ok +mcp mempalace ' run --network none "$image" devbox doctor --wait 400
-check_native 'update-check cannot tell offline' exits 3 run --network none "$image" devbox update-check
-check_native 'update-check finds a newer image' finds_a_newer_image
-check_native 'the palace lies in its volume' says '^/home/developer/.mempalace/palace$' inside \
-  '/opt/mempalace/bin/python -c "from mempalace.config import MempalaceConfig; print(MempalaceConfig().palace_path)"'
-check_native 'mempalace survives its first use offline' uses_mempalace_offline
-check_native 'opencode answers offline' says '"autoupdate": false' run --network none "$image" opencode debug config
-check_native 'a switch with a wrong value is said' says '^devbox: DEVBOX_OMOS=maybe: expected on or off' run -e DEVBOX_OMOS=maybe "$image" true
-check_native 'an unknown variable is said' says 'did you mean DEVBOX_MODEL' run -e DEVBOX_MODLE=x "$image" true
-check_native 'a missing key file is said' says 'OPENAI_API_KEY_FILE=/none: No such file' run -e OPENAI_API_KEY_FILE=/none "$image" true
+native check 'git has identity and credentials' uses_git
+shared check 'SSH keys are tight and any user has SSH' keeps_keys_tight
+native check 'completions cost nothing at the start' completes_late
+native check 'all tools complete their words' completes_every_tool "aws bat curl devbox eza fd gcc gh git git-lfs gpg jq make
+  node npm opencode rg rsync shellcheck ssh tree unzip uv uvx wget xz $(for own in bun pi; do if has "$own"; then echo "$own"; fi; done)"
+shared check 'health check and dev container metadata are there' has_metadata
+native check 'update-check cannot tell offline' exits 3 run --network none "$image" devbox update-check
+native check 'update-check finds a newer image' finds_a_newer_image
+# One start with everything that is wrong: each has a line of its own.
+if is_native; then
+  run -e DEVBOX_OMOS=maybe -e DEVBOX_MODLE=x -e OPENAI_API_KEY_FILE=/none -e TZ=Mars/Base -e LANG=xx_XX.UTF-8 "$image" true \
+    > "$work/complaints" 2>&1 || true
+fi
+native check 'a switch with a wrong value is said' said '^devbox: DEVBOX_OMOS=maybe: expected on or off'
+native check 'an unknown variable is said' said 'did you mean DEVBOX_MODEL'
+native check 'a missing key file is said' said 'OPENAI_API_KEY_FILE=/none: No such file'
+native check 'an unknown time zone is said' said 'TZ=Mars/Base: no such time zone'
+native check 'an unknown locale is said' said 'LANG=xx_XX.UTF-8: not in this image'
 printf 'smoke-key\n' > "$work/root-key" && chmod 600 "$work/root-key"
-check_native 'a key file that cannot be read is said' says 'OPENAI_API_KEY_FILE=/key: Permission denied' \
+native check 'a key file that cannot be read is said' says 'OPENAI_API_KEY_FILE=/key: Permission denied' \
   run --user 4242:4242 -v "$work/root-key:/key:ro" -e OPENAI_API_KEY_FILE=/key "$image" true
-check_native 'a server without volumes says what is lost' says '^devbox: not mounted, so lost' run "$image" opencode serve --help
-check_native 'the home is closed to others' says '^755 755 755$' run "$image" bash -c 'stat -c %a ~ ~/.config ~/.pi | xargs'
-check_native 'an unknown time zone is said' says 'TZ=Mars/Base: no such time zone' run -e TZ=Mars/Base "$image" true
-check_native 'an unknown locale is said' says 'LANG=xx_XX.UTF-8: not in this image' run -e LANG=xx_XX.UTF-8 "$image" true
+native check 'a server without volumes says what is lost' says '^devbox: not mounted, so lost' run "$image" opencode serve --help
+native check 'the home is closed to others' says '^755 755 755$' run "$image" bash -c 'stat -c %a ~ ~/.config ~/.pi | xargs'
 check 'nothing is baked under a volume path' volumes_are_empty
-check_shared 'no certificate or secret of the build host' no_host_certificates
 if [ -n "$max_mb" ]; then check "at most $max_mb MB compressed" within_budget; fi
 wait
+# Nothing runs beside these, since they say how long a stop takes.
+native check 'a shell stops at once' stops_at_once 'devbox doctor' --interactive --tty "$image"
+wait
+check 'a server stops at once' stops_at_once listening "$image" opencode serve
+wait
+native check 'a terminal interface stops at once' stops_at_once 2004h --interactive --tty "$image" opencode
 check 'docker stop ends it by SIGTERM' stops_quickly
 wait
 say "1..$count"
 
-if compgen -G "$work/failed-*" >/dev/null; then
-  echo "# $variant on $platform: $(cat "$work"/failed-* | wc -l) of $count failed:"
-  sed 's/^/#   /' "$work"/failed-*
+failed=$(grep -c '^not ok ' "$report" || true)
+results=$(grep -cE '^(not )?ok ' "$report")
+if [ "$failed" != 0 ] || [ "$results" != "$count" ]; then
+  # A check without a result is one whose container went away.
+  echo "# $variant on $platform: $failed of $count failed, $((count - results)) gave no result:"
+  sed -n 's/^not ok /#   /p' "$report"
   exit 1
 fi
 echo "# $variant on $platform: all $count passed"

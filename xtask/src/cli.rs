@@ -31,6 +31,9 @@ pub struct Cli {
     /// Release tag, such as v1.18.18 or v1.18.18b [default: the pushed git tag, else the next free one]
     #[arg(long, global = true, env = "DEVBOX_RELEASE_TAG", value_name = "TAG")]
     pub release_tag: Option<ReleaseTag>,
+    /// Build and test under emulation what no machine at hand runs natively [default: emulation in images/devbox.toml]
+    #[arg(long, global = true)]
+    pub allow_emulation: bool,
     /// Less output: results and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -119,6 +122,11 @@ pub enum Command {
     /// Prove that every file that a build needs is there for every platform, before anything is built
     #[command(after_help = "Examples:\n  cargo xtask preflight\n  cargo xtask preflight opencode --wait 10m")]
     Preflight(phase::preflight::Args),
+    /// Build base and variants again on an empty engine, and compare them with those in the registry
+    #[command(
+        after_help = "Examples:\n  cargo xtask verify-reproducible --platform linux/amd64\n  cargo xtask verify-reproducible omos --no-base"
+    )]
+    VerifyReproducible(phase::verify_reproducible::Args),
     /// Check the tree without building: configuration, generated files, scripts, Dockerfiles
     #[command(after_help = "Example:\n  cargo xtask validate")]
     Validate,
@@ -133,6 +141,11 @@ pub enum Command {
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
     #[command(after_help = "Example:\n  cargo xtask test --fast")]
     Test(phase::test::Args),
+    /// Measure this pipeline against plainer ways to build the same images, and write docs/benchmarks.md
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --compression --platform linux/amd64"
+    )]
+    Bench(phase::bench::Args),
     /// Format the code of the pipeline
     #[command(after_help = "Example:\n  cargo xtask fmt")]
     Fmt,
@@ -158,7 +171,8 @@ impl Command {
     /// How long the phase may go on trying, in minutes: what it takes on two cores, emulation included, and room.
     pub fn limit_minutes(&self) -> u64 {
         match self {
-            Self::BuildBase | Self::Release(_) | Self::Test(_) => 120,
+            Self::Bench(_) => 240,
+            Self::BuildBase | Self::Release(_) | Self::Test(_) | Self::VerifyReproducible(_) => 120,
             Self::Build(_) | Self::Smoke(_) | Self::Doctor(_) => 60,
             _ => 10,
         }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use ureq::Agent;
 
 use crate::cli::{Cli, Command};
 use crate::missing;
@@ -20,10 +19,12 @@ use crate::model::reference::Repository;
 use crate::model::version::{ReleaseTag, Version};
 use crate::state::{Base, Verdict};
 use crate::tools::ci_output::CiOutput;
+use crate::tools::docker::Node;
+use crate::tools::http::{self, Agent};
 use crate::tools::hub::Account;
+use crate::tools::process;
 use crate::tools::registry::Registry;
 use crate::tools::runner::{self, Runner};
-use crate::tools::{http, process};
 
 /// Where images go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,10 @@ pub struct Ctx {
     /// Addresses that the tools were asked for, once.
     pub npm_registry: OnceCell<String>,
     pub pypi_index: OnceCell<String>,
+    /// Emulation was allowed on the command line.
+    pub allow_emulation: bool,
+    /// Which node serves each platform, asked once.
+    pub nodes: OnceCell<Vec<Node>>,
     /// Verdicts that passed, by image and suite.
     pub passed: RefCell<HashMap<(String, String), Verdict>>,
 }
@@ -89,6 +94,8 @@ pub struct Settings {
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
     pub gitea_token: Option<String>,
+    /// The builder of buildx to use; nothing for the one that the user has chosen.
+    pub builder: Option<String>,
     /// Bounds each HTTP request.
     pub http_timeout: Duration,
     /// A command that is silent for this long is ended.
@@ -100,7 +107,11 @@ impl Ctx {
         let root = root()?;
         let text = read(&root, "images/devbox.toml")?;
         let config = Config::parse(&text)?;
-        let platforms = if cli.platform.is_empty() { config.platforms.clone() } else { cli.platform.clone() };
+        let platforms = match &cli.command {
+            _ if !cli.platform.is_empty() => cli.platform.clone(),
+            Command::Bench(args) if args.quick || args.compression => vec![Platform::host()],
+            _ => config.platforms.clone(),
+        };
         let destination = match (&cli.repository, &cli.command) {
             (Some(repository), _) => Destination::Remote(repository.clone()),
             (None, Command::Release(args)) if !args.local => Destination::Remote(config.repository()?),
@@ -115,7 +126,8 @@ impl Ctx {
             ) => Destination::Remote(config.repository()?),
             (None, _) => Destination::Local,
         };
-        let settings = Settings::read()?;
+        let mut settings = Settings::read()?;
+        settings.builder = settings.builder.or_else(|| config.build.builder.clone());
         let agent = http::agent(settings.http_timeout);
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
@@ -128,6 +140,8 @@ impl Ctx {
             base: RefCell::default(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
+            allow_emulation: cli.allow_emulation,
+            nodes: OnceCell::new(),
             passed: RefCell::default(),
             release_tag: match cli.release_tag {
                 Some(tag) => Some(tag),
@@ -259,6 +273,8 @@ impl Settings {
             gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
+            // buildx's own variable.
+            builder: first(&["BUILDX_BUILDER"]),
             http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })

@@ -15,16 +15,22 @@
 
 pub mod addresses;
 pub mod cli;
+pub mod compression;
 pub mod ctx;
 pub mod debian_image;
 pub mod disk;
+pub mod floor;
 pub mod forge;
+pub mod lab;
 pub mod ledger;
 pub mod locks;
+pub mod machine;
 pub mod model;
+pub mod nodes;
 pub mod packages;
 pub mod page;
 pub mod phase;
+pub mod recipe;
 pub mod release_record;
 pub mod rights;
 pub mod state;
@@ -33,6 +39,7 @@ pub mod supply;
 pub mod tags;
 pub mod tools;
 pub mod upstream;
+pub mod ways;
 
 use std::process::ExitCode;
 
@@ -111,10 +118,12 @@ fn dispatch(ctx: &ctx::Ctx, cli: &cli::Cli) -> anyhow::Result<()> {
         Command::Changelog(args) => phase::changelog::run(ctx, args),
         Command::Lock(args) => phase::lock::run(ctx, args),
         Command::Preflight(args) => phase::preflight::run(ctx, args),
+        Command::VerifyReproducible(args) => phase::verify_reproducible::run(ctx, args),
         Command::Validate => phase::validate::run(ctx),
         Command::Release(args) => phase::release::run(ctx, args, cli.json),
         Command::Local(args) => phase::local::run(ctx, args),
         Command::Test(args) => phase::test::run(ctx, args),
+        Command::Bench(args) => phase::bench::run(ctx, args),
         Command::Fmt => phase::fmt::run(ctx),
         Command::Workflows(args) => phase::workflows::run(ctx, args),
         Command::Reclaim => phase::reclaim::run(ctx),

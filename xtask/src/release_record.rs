@@ -10,6 +10,7 @@ use crate::model::platform::Platform;
 use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
+use crate::nodes::Built;
 use crate::state::{self, Base, Stage};
 use crate::tools::git;
 use crate::tools::registry::{Manifest, Place};
@@ -36,6 +37,9 @@ pub struct Record {
 pub struct BaseRecord {
     pub tag: String,
     pub digest: String,
+    /// What its build took, where that was recorded.
+    #[serde(default)]
+    pub build_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +49,9 @@ pub struct VariantRecord {
     pub latest_tag: String,
     pub key: String,
     pub digest: String,
+    /// What the build took that it came from, which it shares with the variants that were built beside it.
+    #[serde(default)]
+    pub build_seconds: Option<u64>,
     pub platforms: Vec<PlatformRecord>,
 }
 
@@ -55,6 +62,12 @@ pub struct PlatformRecord {
     /// Compressed size of all layers.
     pub bytes: u64,
     pub smoke_seconds: u64,
+    /// True if the smoke test ran under emulation.
+    #[serde(default)]
+    pub smoke_emulated: bool,
+    /// The node that built it, where that was recorded.
+    #[serde(default)]
+    pub built: Option<Built>,
     pub suite: String,
 }
 
@@ -76,7 +89,11 @@ pub fn write(
         release: promotion.release,
         at: state::now(),
         revision: git::revision(&ctx.runner),
-        base: BaseRecord { tag: base.tag.clone(), digest: index.digest.clone() },
+        base: BaseRecord {
+            tag: base.tag.clone(),
+            digest: index.digest.clone(),
+            build_seconds: build_seconds(ctx, &state::staging(ctx, &base.repository), index)?,
+        },
         variants: stages.iter().map(|stage| variant(ctx, stage, promotion.release)).collect::<Result<_>>()?,
         versions: ctx.versions()?.into_iter().collect(),
         before: floating.map(|it| (it.tag.clone(), it.from.clone())).collect(),
@@ -88,9 +105,15 @@ pub fn write(
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
 
+fn build_seconds(ctx: &Ctx, staging: &Repository, image: &Manifest) -> Result<Option<u64>> {
+    Ok(state::build_record(ctx, staging, &image.digest)?.map(|record| record.seconds))
+}
+
 fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
     let index = stage.staged()?;
     let mut platforms = Vec::new();
+    let record = state::build_record(ctx, &stage.staging, &index.digest)?;
+    let built = record.map(|record| record.built).unwrap_or_default();
     for platform in &ctx.platforms {
         let digest = index.platform(*platform).context("a complete index lacks a platform")?;
         let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
@@ -100,6 +123,8 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
             digest: digest.to_owned(),
             bytes: image.context("an index without its image")?.layer_bytes(),
             smoke_seconds: verdict.seconds,
+            smoke_emulated: verdict.emulated,
+            built: built.iter().find(|it| it.platform == *platform).cloned(),
             suite: verdict.suite,
         });
     }
@@ -109,6 +134,7 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
         latest_tag: stage.variant.latest_tag(),
         key: stage.key.to_string(),
         digest: index.digest.clone(),
+        build_seconds: build_seconds(ctx, &stage.staging, index)?,
         platforms,
     })
 }

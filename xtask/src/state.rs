@@ -14,12 +14,14 @@ use similar::{ChangeTag, TextDiff};
 use crate::ctx::{Ctx, Destination};
 use crate::debian_image;
 use crate::missing;
-use crate::model::bake::Target;
-use crate::model::config::{Image, Optional, Variant};
+use crate::model::bake::{Output, Target};
+use crate::model::command::Cmd;
+use crate::model::config::{Cache, Image, Optional, Variant};
 use crate::model::dockerfile::{self, arg_default};
 use crate::model::key::{Change, Inputs, Key, digest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::nodes::Built;
 use crate::tools::registry::{Manifest, Place};
 use crate::tools::{docker, git, local, process, source, tree};
 
@@ -33,7 +35,7 @@ const BUILD: &str = "application/vnd.opencode-devbox.build.v1+json";
 pub const INPUTS: &str = "opencode-devbox.inputs";
 
 /// The OCI annotation and label of the commit that an image was built from.
-const REVISION: &str = "org.opencontainers.image.revision";
+pub const REVISION: &str = "org.opencontainers.image.revision";
 
 /// The floating tag of the base.
 pub const BASE_LATEST: &str = "base-latest";
@@ -41,6 +43,9 @@ pub const BASE_LATEST: &str = "base-latest";
 /// How long the host of an optional part is waited for where a base without that part is there, and where it is not.
 const QUICK_LOOK: Duration = Duration::from_secs(2);
 const LONG_LOOK: Duration = Duration::from_secs(5);
+
+/// The time that the recipes give files whose own would differ from build to build: the year 2020.
+const FILE_TIME: &str = "1577836800";
 
 /// The script that decides whether an image is good, and the folder of its parts.
 pub const SUITE: &str = "scripts/smoke-test.sh";
@@ -93,6 +98,9 @@ pub struct Verdict {
     /// Content key of the suite: its scripts and what it was asked to expect.
     pub suite: String,
     pub passed: bool,
+    /// True if the image ran under emulation.
+    #[serde(default)]
+    pub emulated: bool,
     pub seconds: u64,
     /// When it ended, in seconds since 1970.
     pub at: u64,
@@ -106,6 +114,9 @@ pub struct BuildRecord {
     pub seconds: u64,
     /// How much less disk was free afterwards, in bytes.
     pub disk_bytes: u64,
+    /// The node that each platform was built on; nothing in records from before it was asked.
+    #[serde(default)]
+    pub built: Vec<Built>,
 }
 
 /// The repository to work on; the local registry is started where it does not run.
@@ -148,7 +159,8 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     let optional = &ctx.config.base_optional;
     let versions = ctx.versions_in(&ctx.config.base.dockerfile)?;
     let make = |installed: &dyn Fn(&Optional) -> bool| -> Result<Base> {
-        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string())).collect();
+        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string()));
+        let args = args.chain(ctx.config.layers.record()).collect();
         let mut inputs = Inputs::new(&entries, args, named("Debian", digests.clone()));
         inputs.versions = versions.iter().cloned().collect();
         let key = inputs.key();
@@ -233,6 +245,7 @@ pub fn variant_inputs(ctx: &Ctx, variant: &Variant, upon: BTreeMap<String, Strin
     let entries = tree::snapshot(&ctx.root, &ctx.config.variants.inputs)?;
     let switches = dockerfile::switches(&ctx.read(&ctx.config.variants.dockerfile)?);
     let args = switches.into_iter().map(|(component, arg)| (arg, variant.has(&component).to_string()));
+    let args = args.chain(ctx.config.layers.record());
     let mut inputs = Inputs::new(&entries, args.collect(), upon);
     let versions = ctx.versions_in(&ctx.config.variants.dockerfile)?;
     inputs.versions = versions.into_iter().filter(|(name, _)| variant.has(name)).collect();
@@ -305,14 +318,59 @@ pub fn annotations(ctx: &Ctx, inputs: &Inputs) -> Result<BTreeMap<String, String
 
 /// Builds and pushes targets in one bake.
 pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
-    let definition =
-        crate::model::bake::definition(targets, &ctx.platforms, ctx.settings.ca_bundle.as_deref());
+    let definition = crate::model::bake::definition(
+        targets,
+        &ctx.platforms,
+        &ctx.config.layers,
+        ctx.settings.ca_bundle.as_deref(),
+    );
     if print {
         println!("{}", serde_json::to_string_pretty(&definition)?);
         return Ok(());
     }
-    docker::require_engine(&ctx.runner)?;
-    ctx.runner.run_again(&docker::bake(&definition, git::commit_time(&ctx.runner).as_deref()))
+    if ctx.settings.builder.is_none() {
+        docker::require_engine(&ctx.runner)?;
+    }
+    ctx.runner.run_again(&bake_command(ctx, &definition))?;
+    keep_cache(ctx, targets);
+    Ok(())
+}
+
+/// Outside a repository there is no commit to take a time from, and the time of day would make each build another one.
+fn bake_command(ctx: &Ctx, definition: &serde_json::Value) -> Cmd {
+    let time = git::commit_time(&ctx.runner).unwrap_or_else(|| FILE_TIME.to_owned());
+    docker::with_builder(docker::bake(definition, Some(&time)), ctx.settings.builder.as_deref())
+}
+
+/// The tag that BuildKit's cache of a target is kept under, where `images/devbox.toml` wants one kept.
+pub fn cache(ctx: &Ctx, staging: &Repository, name: &str) -> Option<String> {
+    let wanted = match ctx.config.build.cache {
+        Cache::Never => false,
+        Cache::Remote => !staging.is_loopback(),
+        Cache::Always => true,
+    };
+    wanted.then(|| staging.tag(&format!("cache-{name}")))
+}
+
+/// Sends BuildKit's cache of what was just built to the registry. The images are there already, so that whatever becomes
+/// of the cache fails nothing: registries have refused it while they took the images.
+fn keep_cache(ctx: &Ctx, targets: &[Target]) {
+    let cached = targets.iter().filter(|target| target.cache.is_some()).cloned();
+    let cached: Vec<Target> = cached.map(|target| Target { output: Output::Cache, ..target }).collect();
+    if cached.is_empty() {
+        return;
+    }
+    let definition = crate::model::bake::definition(
+        &cached,
+        &ctx.platforms,
+        &ctx.config.layers,
+        ctx.settings.ca_bundle.as_deref(),
+    );
+    if let Err(error) = ctx.runner.run(&bake_command(ctx, &definition)) {
+        ctx.say(format!(
+            "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"
+        ));
+    }
 }
 
 /// The content key of the smoke suite as it stands, with what it is asked to expect of a variant.

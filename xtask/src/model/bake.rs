@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::config::{COMPRESSION, Layers};
 use super::platform::Platform;
 
 /// One image to build and push.
@@ -15,13 +16,58 @@ pub struct Target {
     pub args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    pub tag: String,
+    pub output: Output,
+    /// A tag that BuildKit's cache of this target is kept under, if it is kept.
+    pub cache: Option<String>,
+}
+
+impl Target {
+    fn cache_from(&self) -> Vec<String> {
+        self.cache.iter().map(|tag| format!("type=registry,ref={tag}")).collect()
+    }
+
+    /// All stages, those that fetch included, since they are what takes time.
+    fn cache_to(&self) -> Vec<String> {
+        let tags = self.cache.iter().filter(|_| matches!(self.output, Output::Cache));
+        tags.map(|tag| format!("type=registry,ref={tag},mode=max,compression=zstd,oci-mediatypes=true"))
+            .collect()
+    }
+}
+
+/// Where an image goes.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Into a registry, under a tag.
+    Tag(String),
+    /// Nowhere: another target is built upon it.
+    Nowhere,
+    /// Nowhere, but BuildKit's cache of it goes into the registry.
+    Cache,
+}
+
+impl Output {
+    fn tags(&self) -> Vec<&str> {
+        match self {
+            Self::Tag(tag) => vec![tag],
+            _ => Vec::new(),
+        }
+    }
+
+    fn exporters(&self, layers: &Layers) -> Vec<String> {
+        match self {
+            Self::Tag(_) => {
+                vec![format!("type=image,push=true,store=false,{},oci-mediatypes=true", layers.exporter())]
+            }
+            Self::Nowhere => Vec::new(),
+            Self::Cache => vec!["type=cacheonly".to_owned()],
+        }
+    }
 }
 
 /// Bake's JSON for a group of targets. `ca` is the host's certificate bundle, passed as a secret: it is in no layer
 /// and no cache key. The engine keeps no copy of what it pushes: that would be unpacked, and fill its disk release by
 /// release. Attestations are off, since they would put times into the index and so change its digest.
-pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) -> Value {
+pub fn definition(targets: &[Target], platforms: &[Platform], layers: &Layers, ca: Option<&str>) -> Value {
     // An image of one platform is pushed without an index.
     let level = if platforms.len() == 1 { "manifest" } else { "index" };
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
@@ -30,24 +76,72 @@ pub fn definition(targets: &[Target], platforms: &[Platform], ca: Option<&str>) 
     for target in targets {
         let annotations: Vec<String> =
             target.annotations.iter().map(|(name, value)| format!("{level}:{name}={value}")).collect();
+        // Recorded with the arguments, but none of the build's.
+        let args: BTreeMap<_, _> = target.args.iter().filter(|(name, _)| *name != COMPRESSION).collect();
         map.insert(
             target.name.clone(),
             json!({
                 "context": target.context,
                 "dockerfile": target.dockerfile,
-                "args": target.args,
+                "args": args,
                 "labels": target.labels,
                 "annotations": annotations,
-                "tags": [target.tag],
+                "tags": target.output.tags(),
                 "platforms": platforms,
                 "secret": secrets,
+                "cache-from": target.cache_from(),
+                "cache-to": target.cache_to(),
                 "attest": ["type=provenance,disabled=true", "type=sbom,disabled=true"],
-                "output": ["type=image,push=true,store=false,compression=zstd,oci-mediatypes=true"],
+                "output": target.output.exporters(layers),
             }),
         );
     }
     let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     json!({ "group": { "default": { "targets": names } }, "target": map })
+}
+
+/// Lists the files of two images of one platform, for [`super::listing`]. Everything runs natively.
+pub const LISTS: &str = r#"ARG DEBIAN_IMAGE
+FROM --platform=$TARGETPLATFORM first AS first-image
+FROM --platform=$TARGETPLATFORM second AS second-image
+FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS lists
+ARG TARGETARCH
+RUN --mount=type=bind,from=first-image,target=/first --mount=type=bind,from=second-image,target=/second <<'SH'
+set -eu
+mkdir /out
+for side in first second; do
+  cd /$side
+  find . -mindepth 1 -printf '%T@\t%y %#m %U:%G %l\t%P\0' > /out/$TARGETARCH.$side.files
+  find . -type f -print0 | xargs -0 sha256sum --zero > /out/$TARGETARCH.$side.sums
+done
+SH
+FROM scratch
+COPY --from=lists /out/ /
+"#;
+
+/// Bake's JSON that builds `target` and compares it with an image that is there. `folder` has [`LISTS`] as its Dockerfile
+/// and gets the folder `lists`: for each architecture `<arch>.first.files` and `.first.sums` of the image, and the same of
+/// the target under `second`.
+pub fn comparison(
+    target: &Target,
+    image: &str,
+    debian: &str,
+    folder: &str,
+    platforms: &[Platform],
+    ca: Option<&str>,
+) -> Value {
+    let target = Target { output: Output::Nowhere, ..target.clone() };
+    let mut all = definition(std::slice::from_ref(&target), platforms, &Layers::default(), ca);
+    let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    all["target"]["comparison"] = json!({
+        "context": folder,
+        "args": { "DEBIAN_IMAGE": debian },
+        "contexts": { "first": format!("docker-image://{image}"), "second": format!("target:{}", target.name) },
+        "platforms": platforms,
+        "output": [format!("type=local,dest={folder}/lists,platform-split=false")],
+    });
+    all["group"]["default"]["targets"] = json!(["comparison"]);
+    all
 }
 
 #[cfg(test)]
@@ -62,9 +156,10 @@ mod tests {
             args: BTreeMap::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
-            tag: format!("localhost/x:{name}"),
+            output: Output::Tag(format!("localhost/x:{name}")),
+            cache: None,
         };
-        definition(&[target("base"), target("omos")], platforms, ca)
+        definition(&[target("base"), target("omos")], platforms, &Layers::default(), ca)
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub struct Config {
     pub source: String,
     pub short_description: String,
     pub ci: Ci,
+    #[serde(default)]
+    pub build: Build,
+    #[serde(default)]
+    pub reproducible: Reproducible,
+    #[serde(default)]
+    pub layers: Layers,
     pub base: Image,
     /// The base's layers in their order.
     pub base_layers: Vec<BaseLayer>,
@@ -46,6 +52,85 @@ pub struct Ci {
     /// When new versions are looked for, as a line of cron.
     pub refresh: String,
 }
+
+/// Who builds, and with what help.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Build {
+    /// The builder of buildx, if not the one that the user has chosen.
+    pub builder: Option<String>,
+    pub emulation: Emulation,
+    pub cache: Cache,
+}
+
+/// When programs of a platform that no machine at hand has may be emulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Emulation {
+    Never,
+    /// Where the registry is on this machine: a rehearsal has no other machines.
+    #[default]
+    Local,
+    Always,
+}
+
+/// When BuildKit's cache is kept in the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    #[default]
+    Never,
+    /// Where the registry is not on this machine, whose engine keeps a cache of its own.
+    Remote,
+    Always,
+}
+
+/// What two builds of the base may differ in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reproducible {
+    /// Paths; one that ends in a slash stands for all below it.
+    pub may_differ: Vec<String>,
+}
+
+/// How layers are compressed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layers {
+    #[serde(default)]
+    pub compression: Compression,
+    /// BuildKit's own choice where there is none.
+    pub level: Option<u8>,
+}
+
+/// The compressions of OCI layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    Zstd,
+    Gzip,
+}
+
+impl Layers {
+    /// The words of BuildKit's exporter.
+    pub fn exporter(&self) -> String {
+        let kind = match self.compression {
+            Compression::Zstd => "zstd",
+            Compression::Gzip => "gzip",
+        };
+        let level = self.level.map_or_else(String::new, |level| format!(",compression-level={level}"));
+        format!("compression={kind}{level}")
+    }
+
+    /// What the keys record: nothing of the default, so that a tree which does not ask keeps the keys it had.
+    pub fn record(&self) -> Option<(String, String)> {
+        (*self != Self::default()).then(|| (COMPRESSION.to_owned(), self.exporter()))
+    }
+}
+
+/// The name under which keys record how layers are compressed.
+pub const COMPRESSION: &str = "layers";
 
 /// What one kind of image is built from.
 #[derive(Clone, Debug, Deserialize)]
@@ -172,6 +257,16 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_another_compression_than_the_default_is_recorded() {
+        let layers = |text| toml::from_str::<Layers>(text).expect("layers");
+        assert_eq!((layers("").exporter().as_str(), layers("").record()), ("compression=zstd", None));
+        assert_eq!(layers("compression = \"zstd\"").record(), None);
+        let gzip = layers("compression = \"gzip\"\nlevel = 6").record();
+        assert_eq!(gzip, Some((COMPRESSION.to_owned(), "compression=gzip,compression-level=6".to_owned())));
+        assert!(toml::from_str::<Layers>("compression = \"lzma\"").is_err());
+    }
 
     #[test]
     fn an_optional_part_is_asked_for_where_the_dockerfile_says() {

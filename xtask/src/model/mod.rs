@@ -2,6 +2,7 @@
 
 pub mod availability;
 pub mod bake;
+pub mod bench;
 pub mod changelog;
 pub mod checksum;
 pub mod command;
@@ -13,6 +14,7 @@ pub mod environment;
 pub mod hub_page;
 pub mod key;
 pub mod layers;
+pub mod listing;
 pub mod npm_lock;
 pub mod platform;
 pub mod promotion;

@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 use crate::ctx::Ctx;
 use crate::disk;
 use crate::model::bake::Target;
+use crate::nodes;
+use crate::recipe;
 use crate::state::{self, Base, BuildRecord, Stage};
 use crate::tools::registry::Manifest;
 
@@ -35,12 +37,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    let targets = targets(ctx, &base, &index, &lacking)?;
+    let targets = recipe::variants(ctx, &base, &index, &lacking)?;
     if args.print {
         return state::bake(ctx, &targets, true);
     }
     // What the last build of the family took is what this one may take.
     disk::require(ctx, &base.repository, &lacking[0].variant.latest_tag(), "variants")?;
+    // Nothing in a variant's recipe runs a program of its platform.
+    let nodes = nodes::require(ctx, false)?;
     let (start, free) = (Instant::now(), disk::free(ctx));
     let built = state::bake(ctx, &targets, false);
     if ctx.runner.dry_run {
@@ -53,7 +57,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
     let names: Vec<String> = lacking.iter().map(|stage| stage.variant.name.clone()).collect();
     let images = state::stages(ctx, &names, &base, &index)?.into_iter().filter_map(|stage| stage.present);
-    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free) };
+    let record =
+        BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built: nodes };
     state::record_build(ctx, &images.collect::<Vec<_>>(), &lacking[0].staging, &record)
 }
 
@@ -81,27 +86,4 @@ fn one_by_one(
             bail!("{} of {} variants cannot be built\n{}", failures.len(), targets.len(), failures.join("\n"))
         }
     }
-}
-
-fn targets(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[&Stage<'_>]) -> Result<Vec<Target>> {
-    let context = state::context(ctx, &ctx.config.variants, "variants")?;
-    let mut targets = Vec::new();
-    for stage in stages {
-        let mut labels = state::labels(ctx, "opencode-devbox", &stage.variant.components)?;
-        labels.insert("org.opencontainers.image.base.name".to_owned(), base.repository.tag(&base.tag));
-        labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.clone());
-        labels.insert("opencode-devbox.variant".to_owned(), stage.variant.name.clone());
-        let mut args = stage.args.clone();
-        args.extend(ctx.settings.package_sources());
-        targets.push(Target {
-            name: stage.variant.name.clone(),
-            dockerfile: ctx.config.variants.dockerfile.clone(),
-            context: context.to_string(),
-            args,
-            labels,
-            annotations: state::annotations(ctx, &stage.inputs)?,
-            tag: stage.staging.tag(&stage.tag),
-        });
-    }
-    Ok(targets)
 }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::ctx::Ctx;
+use crate::lab;
 use crate::model::command::Cmd;
 use crate::state;
 use crate::tools::local::Daemon;
@@ -73,6 +74,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
             if purge {
                 forget_images(ctx)?;
             }
+            lab::clear(ctx)?;
             for name in DAEMONS {
                 if let Some(daemon) = Daemon::running(&state, name) {
                     daemon.stop(&ctx.runner, &state, name)?;

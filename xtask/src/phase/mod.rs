@@ -1,6 +1,7 @@
 //! One file per subcommand. A phase never calls another; only [`release`] chains them.
 
 pub mod base_decide;
+pub mod bench;
 pub mod build;
 pub mod build_base;
 pub mod bump;
@@ -28,4 +29,5 @@ pub mod status;
 pub mod test;
 pub mod update_description;
 pub mod validate;
+pub mod verify_reproducible;
 pub mod workflows;

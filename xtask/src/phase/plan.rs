@@ -35,12 +35,35 @@ struct Row {
     smoke_seconds: Option<u64>,
 }
 
+/// Seconds that the parts of a release take, going by the last recorded runs; nothing where one was never recorded.
+#[derive(Clone, Copy, Serialize)]
+struct Forecast {
+    base: Option<u64>,
+    variants: Option<u64>,
+    smoke: Option<u64>,
+}
+
+impl Forecast {
+    fn sum(&self) -> Option<u64> {
+        add(add(self.base, self.variants), self.smoke)
+    }
+
+    /// The parts that take time.
+    fn parts(&self) -> Vec<String> {
+        let parts = [("base", self.base), ("variants", self.variants), ("smoke", self.smoke)];
+        let taking =
+            parts.into_iter().filter_map(|(name, seconds)| Some((name, seconds.filter(|s| *s > 0)?)));
+        taking.map(|(name, seconds)| format!("{name} {seconds}")).collect()
+    }
+}
+
 pub fn run(ctx: &Ctx) -> Result<()> {
     let base = state::base(ctx)?;
     let repository = &base.repository;
     let staging = state::staging(ctx, repository);
     let published = |tag: &str| ctx.registry.image(&ctx.runner, repository, tag);
-    let (mut rows, mut seconds) = (Vec::new(), Some(0));
+    let (mut rows, mut forecast) =
+        (Vec::new(), Forecast { base: Some(0), variants: Some(0), smoke: Some(0) });
 
     // The base first: all else stands upon it.
     let old_base = published(BASE_LATEST)?;
@@ -56,7 +79,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         });
     }
     if building {
-        seconds = add(seconds, build_seconds(ctx, &staging, old_base.as_ref())?);
+        forecast.base = build_seconds(ctx, &staging, old_base.as_ref())?;
     }
 
     // Then the variants; without a base their keys cannot be known, but their causes can.
@@ -64,7 +87,6 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         Some(index) => state::stages(ctx, &[], &base, index)?,
         None => Vec::new(),
     };
-    let mut bake = Some(0);
     for variant in &ctx.config.variant {
         let stage = stages.iter().find(|stage| stage.variant.name == variant.name);
         let old = published(&variant.latest_tag())?;
@@ -84,7 +106,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
             let smoke_seconds = smoke_seconds(ctx, &staging, old.as_ref(), *platform)?;
             let actions = actions(ctx, stage, old.as_ref(), *platform)?;
             if actions.contains(&Action::Smoke) {
-                seconds = add(seconds, smoke_seconds);
+                forecast.smoke = add(forecast.smoke, smoke_seconds);
             }
             let bytes = if staged {
                 None
@@ -96,10 +118,11 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         }
         if !staged {
             // One bake builds all variants, so its time counts once.
-            bake = bake.zip(build_seconds(ctx, &staging, old.as_ref())?).map(|(a, b): (u64, u64)| a.max(b));
+            let last = build_seconds(ctx, &staging, old.as_ref())?;
+            forecast.variants = forecast.variants.zip(last).map(|(a, b): (u64, u64)| a.max(b));
         }
     }
-    print(ctx, &rows, add(seconds, bake));
+    print(ctx, &rows, forecast);
     Ok(())
 }
 
@@ -178,9 +201,10 @@ fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
     Some(sum? + part?)
 }
 
-fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
+fn print(ctx: &Ctx, rows: &[Row], forecast: Forecast) {
     if ctx.json {
-        println!("{}", json!({ "rows": rows, "estimated_seconds": seconds }));
+        let all = json!({ "rows": rows, "estimated_seconds": forecast.sum(), "estimate": forecast });
+        println!("{all}");
         return;
     }
     ctx.tell(format!(
@@ -198,9 +222,12 @@ fn print(ctx: &Ctx, rows: &[Row], seconds: Option<u64>) {
         ctx.tell(format!("{line}{}", in_short(&row.causes)).trim_end());
     }
     let works = |row: &Row| row.actions.iter().any(|action| matches!(action, Action::Build | Action::Smoke));
-    match seconds {
+    match forecast.sum() {
         _ if !rows.iter().any(works) => ctx.tell("nothing is to be built or tested"),
-        Some(seconds) => ctx.tell(format!("about {seconds} s, going by the last recorded runs")),
+        Some(seconds) => ctx.tell(format!(
+            "about {seconds} s, going by the last recorded runs: {}",
+            forecast.parts().join(", ")
+        )),
         None => ctx.tell("how long it takes is not known: some of it was never recorded here"),
     }
 }
@@ -218,6 +245,14 @@ fn in_short(causes: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_forecast_names_what_takes_time_and_is_unknown_where_a_part_is() {
+        let forecast = Forecast { base: Some(0), variants: Some(60), smoke: Some(200) };
+        assert_eq!(forecast.sum(), Some(260));
+        assert_eq!(forecast.parts(), ["variants 60", "smoke 200"]);
+        assert_eq!(Forecast { base: None, ..forecast }.sum(), None);
+    }
 
     #[test]
     fn many_causes_are_counted() {

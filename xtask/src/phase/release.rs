@@ -1,5 +1,7 @@
 //! The whole release, phase by phase. A rerun does only what is missing.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -37,14 +39,15 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
         print!("{}", ctx.read(CHECKLIST)?);
         return Ok(());
     }
-    let start = Instant::now();
-    let step = |number: u32, name: &str, minutes: u64| {
+    let clock = Clock::default();
+    let step = |number: u32, name: &'static str, about: &str, minutes: u64| {
         ctx.runner.begin(Duration::from_secs(60 * minutes));
-        ctx.say(format!("==> [{number}/8] {name} ({} s)", start.elapsed().as_secs()))
+        ctx.say(format!("==> [{number}/8] {name}{about} ({:.0} s)", clock.start.elapsed().as_secs_f32()));
+        clock.steps.borrow_mut().push((name, Instant::now()));
     };
     let variants = state::chosen(ctx, &args.only)?;
 
-    step(1, "doctor: what this machine lacks", 10);
+    step(1, "doctor", ": what this machine lacks", 10);
     let have = have(ctx, &args.only)?;
     if have == Have::Tested {
         ctx.say("everything is built and tested: no engine and no source is needed");
@@ -53,7 +56,7 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
         doctor::run(ctx, &doctor::Args { install })?;
     }
 
-    step(2, "preflight: every file that has to be fetched", 30);
+    step(2, "preflight", ": every file that has to be fetched", 30);
     if have != Have::Less {
         ctx.say("everything is built: nothing has to be fetched");
     } else {
@@ -63,21 +66,21 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
         changelog::run(ctx, &changelog::Args { action: changelog::Action::Check })?;
     }
 
-    step(3, "base", 120);
+    step(3, "base", "", 120);
     build_base::run(ctx)?;
     if ctx.runner.dry_run && state::base(ctx)?.present.is_none() {
         ctx.say("the rest depends on the base's digest: a dry run ends here");
         return Ok(());
     }
 
-    step(4, "variants", 60);
+    step(4, "variants", "", 60);
     build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
     if ctx.runner.dry_run && have == Have::Less {
         ctx.say("the rest depends on the variants' digests: a dry run ends here");
         return Ok(());
     }
 
-    step(5, "smoke", 60);
+    step(5, "smoke", "", 60);
     for variant in &variants {
         smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
     }
@@ -87,7 +90,7 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
         return Ok(());
     }
 
-    step(6, "publish", 10);
+    step(6, "publish", "", 10);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
     publish::run(ctx, &publish::Args { promote_latest: true, allow_downgrade, only })?;
 
@@ -95,12 +98,34 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
         forge::attach_notes(ctx, tag)?;
     }
 
-    step(7, "base-latest", 10);
+    step(7, "base-latest", "", 10);
     promote_base_latest::run(ctx)?;
 
-    step(8, "description", 10);
+    step(8, "description", "", 10);
     update_description::run(ctx)?;
-    table(ctx, &args.only, start, json)
+    table(ctx, &args.only, &clock, json)
+}
+
+/// When the release and each of its phases began.
+struct Clock {
+    start: Instant,
+    steps: RefCell<Vec<(&'static str, Instant)>>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { start: Instant::now(), steps: RefCell::default() }
+    }
+}
+
+impl Clock {
+    /// Seconds of each phase up to now, to a tenth.
+    fn phases(&self) -> Vec<(&'static str, f64)> {
+        let steps = self.steps.borrow();
+        let ends = steps.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]);
+        let seconds = |took: Duration| (took.as_secs_f64() * 10.0).round() / 10.0;
+        steps.iter().zip(ends).map(|((name, at), end)| (*name, seconds(end - *at))).collect()
+    }
 }
 
 /// What the registry has of these variants: all of it tested, all of it built, or less.
@@ -118,18 +143,10 @@ fn have(ctx: &Ctx, only: &[String]) -> Result<Have> {
     }
     let base = state::base(ctx)?;
     let Some(index) = &base.present else { return Ok(Have::Less) };
-    let mut have = Have::Tested;
-    for stage in state::stages(ctx, only, &base, index)? {
-        if stage.present.is_none() {
-            return Ok(Have::Less);
-        }
-        for platform in &ctx.platforms {
-            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
-                have = Have::Built;
-            }
-        }
+    if state::stages(ctx, only, &base, index)?.iter().any(|stage| stage.present.is_none()) {
+        return Ok(Have::Less);
     }
-    Ok(have)
+    Ok(if is_tested(ctx, only)? { Have::Tested } else { Have::Built })
 }
 
 /// True if these variants have passed on every platform.
@@ -146,11 +163,13 @@ fn is_tested(ctx: &Ctx, only: &[String]) -> Result<bool> {
 }
 
 /// What now stands where, and how to run it.
-fn table(ctx: &Ctx, only: &[String], start: Instant, json: bool) -> Result<()> {
-    let rows = summary::images(ctx, only)?;
-    let seconds = start.elapsed().as_secs();
+fn table(ctx: &Ctx, only: &[String], clock: &Clock, json: bool) -> Result<()> {
+    let (rows, phases) = (summary::images(ctx, only)?, clock.phases());
+    let seconds = clock.start.elapsed().as_secs();
     if json {
-        println!("{}", json!({ "images": rows, "seconds": seconds, "requests": http::sent() }));
+        let phases: BTreeMap<_, _> = phases.into_iter().collect();
+        let requests = http::sent();
+        println!("{}", json!({ "images": rows, "seconds": seconds, "phases": phases, "requests": requests }));
         return Ok(());
     }
     println!("{:<13} {:<12} {:<20} {:>8} {:>8}  run", "variant", "platform", "digest", "MB", "smoke s");
@@ -161,6 +180,7 @@ fn table(ctx: &Ctx, only: &[String], start: Instant, json: bool) -> Result<()> {
         let (variant, smoke, run) = (row.variant, row.smoke_seconds.unwrap_or_default(), row.run);
         println!("{variant:<13} {platform:<12} {short:<20} {mb:>8.1} {smoke:>8}  {run}");
     }
-    println!("done in {seconds} s");
+    let phases: Vec<String> = phases.iter().map(|(name, seconds)| format!("{name} {seconds:.1}")).collect();
+    ctx.tell(format!("done in {seconds} s: {}", phases.join(", ")));
     Ok(())
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::ctx::Ctx;
 use crate::model::command::Cmd;
 use crate::model::platform::Platform;
+use crate::nodes;
 use crate::packages;
 use crate::state::{self, SUITE, Stage, Verdict};
 use crate::tools::docker;
@@ -49,7 +50,11 @@ fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Resul
         ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
         return Ok(());
     }
-    docker::require_engine(&ctx.runner)?;
+    let engine = docker::require_engine(&ctx.runner)?;
+    let emulated = platform != engine.platform.unwrap_or_else(Platform::host);
+    if emulated {
+        nodes::allow_emulation(ctx, platform, "smoke test")?;
+    }
     let reference = stage.staging.digest(&image);
     let start = Instant::now();
     let command =
@@ -70,6 +75,7 @@ fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Resul
         variant: name.clone(),
         suite: state::suite(ctx, stage.variant)?,
         passed: result.is_ok(),
+        emulated,
         seconds: start.elapsed().as_secs(),
         at: state::now(),
     };

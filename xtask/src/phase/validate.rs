@@ -30,9 +30,10 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     };
     let scripts: Vec<&str> = listed.split('\0').filter(is_script).collect();
     let mut checks = vec![Cmd::new("shellcheck", scripts)];
-    for image in [&ctx.config.base, &ctx.config.variants] {
+    let config = &ctx.config;
+    for dockerfile in [config.base.dockerfile.as_str(), &config.variants.dockerfile, "bench/Dockerfile"] {
         // The checks read the Dockerfile only, so nothing has to be pulled for them.
-        let cmd = Cmd::new("docker", ["buildx", "build", "--check", "--file", &image.dockerfile]);
+        let cmd = Cmd::new("docker", ["buildx", "build", "--check", "--file", dockerfile]);
         checks.push(cmd.args(["--build-arg=DEBIAN_IMAGE=scratch", "--build-arg=BASE_IMAGE=scratch", "."]));
     }
     // All problems at once, rather than one a run.

@@ -1,12 +1,81 @@
 //! Command lines of docker and what the engine tells about itself.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::missing;
 use crate::model::command::Cmd;
+use crate::model::platform::Platform;
 
 use super::runner::Runner;
+
+/// Says which platform the builder takes for its own. BuildKit puts the name of the node's platform in; nothing is run.
+const PROBE: &str = "FROM scratch\nARG BUILDPLATFORM\nCOPY <<EOF /native\n${BUILDPLATFORM}\nEOF\n";
+
+/// The node of a builder that serves a platform.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub platform: Platform,
+    pub builder: String,
+    pub node: String,
+    pub driver: String,
+    /// The node's own platform.
+    pub native: Platform,
+}
+
+/// Turns a buildx command to a builder; without one, buildx takes the one that the user has chosen.
+pub fn with_builder(cmd: Cmd, builder: Option<&str>) -> Cmd {
+    match builder {
+        Some(name) => cmd.env("BUILDX_BUILDER", name),
+        None => cmd,
+    }
+}
+
+/// Asks which node serves each platform, by a build of nothing: buildx alone knows how it shares work out, and a node of
+/// a platform that it does not really have is found out.
+pub fn nodes(runner: &Runner, builder: Option<&str>, platforms: &[Platform]) -> Result<Vec<Node>> {
+    let listed = runner.read(&Cmd::new("docker", ["buildx", "ls", "--format", "json"]))?;
+    let ask = |platform: &Platform| {
+        let folder = tempfile::tempdir().context("cannot make a folder")?;
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let cmd = Cmd::new("docker", ["buildx", "build", "--quiet", "--platform", &platform.to_string()])
+            .args([
+                "--metadata-file",
+                &path("metadata"),
+                "--output",
+                &format!("type=local,dest={}", path("out")),
+            ])
+            .arg("-")
+            .stdin(PROBE);
+        runner.read(&with_builder(cmd, builder)).with_context(|| format!("no builder serves {platform}"))?;
+        let metadata: Value = serde_json::from_str(&fs::read_to_string(path("metadata"))?)?;
+        let native = fs::read_to_string(path("out/native")).context("the builder does not say what it is")?;
+        node(*platform, &metadata, native.trim(), &listed)
+    };
+    platforms.iter().map(ask).collect()
+}
+
+/// Puts together what the probe and `buildx ls` said.
+fn node(platform: Platform, metadata: &Value, native: &str, listed: &str) -> Result<Node> {
+    let reference = metadata["buildx.build.ref"].as_str().context("buildx does not say where it built")?;
+    let mut parts = reference.split('/');
+    let (builder, node) = parts.next().zip(parts.next()).context("buildx names no node")?;
+    let of_builder = |line: &str| {
+        let it: Value = serde_json::from_str(line).ok()?;
+        (it["Name"] == builder).then(|| it["Driver"].as_str().map(str::to_owned))?
+    };
+    // `linux/arm64/v8` is what others call `linux/arm64`.
+    let native = native.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
+    Ok(Node {
+        platform,
+        builder: builder.to_owned(),
+        node: node.to_owned(),
+        driver: listed.lines().find_map(of_builder).unwrap_or_else(|| "unknown driver".to_owned()),
+        native: native.parse().map_err(|why| anyhow::anyhow!("node {node} is of {native}: {why}"))?,
+    })
+}
 
 /// Builds and pushes everything in a bake definition.
 pub fn bake(definition: &Value, source_date_epoch: Option<&str>) -> Cmd {
@@ -25,6 +94,8 @@ pub struct Engine {
     /// True if images live in containerd's store, which holds images of several platforms.
     pub containerd_store: bool,
     pub root: String,
+    /// The platform of the machine that it runs on, if it is one of ours.
+    pub platform: Option<Platform>,
 }
 
 /// Asks the engine; `None` if none answers.
@@ -35,6 +106,11 @@ pub fn engine(runner: &Runner) -> Option<Engine> {
     Some(Engine {
         version: version.to_owned(),
         containerd_store: info["DriverStatus"].to_string().contains("io.containerd.snapshotter"),
+        platform: match info["Architecture"].as_str() {
+            Some("x86_64") => Some(Platform::LinuxAmd64),
+            Some("aarch64") => Some(Platform::LinuxArm64),
+            _ => None,
+        },
         root: info["DockerRootDir"].as_str().unwrap_or("/").to_owned(),
     })
 }

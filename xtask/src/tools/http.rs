@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
+pub use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::middleware::MiddlewareNext;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, Body, SendBody};
+use ureq::{Body, SendBody};
 
 use crate::model::retry::{Cause, Tries};
 

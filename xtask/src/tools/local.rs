@@ -40,7 +40,7 @@ impl Daemon {
         (start_time(daemon.pid)? == daemon.started).then_some(daemon)
     }
 
-    fn record(state: &Utf8Path, name: &str, pid: u32, port: u16) -> Result<Self> {
+    pub(super) fn record(state: &Utf8Path, name: &str, pid: u32, port: u16) -> Result<Self> {
         let started =
             start_time(pid).with_context(|| format!("{name} ended at once; see {state}/{name}.log"))?;
         let daemon = Self { pid, started, port };
@@ -62,7 +62,7 @@ impl Daemon {
     }
 }
 
-fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+pub(super) fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
         if let Some(value) = ready() {
@@ -79,7 +79,7 @@ fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
 pub fn repository(runner: &Runner, state: &Utf8Path) -> Result<Repository> {
     let port = match Daemon::running(state, "registry") {
         Some(daemon) => daemon.port,
-        None => start_registry(runner, state)?,
+        None => start_registry(runner, state, false)?,
     };
     format!("localhost:{port}/opencode-devbox").parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
@@ -99,7 +99,8 @@ pub fn is_installed(runner: &Runner) -> bool {
     runner.probe(&Cmd::new("docker-registry", ["--version"])).is_some()
 }
 
-fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
+/// Starts a registry whose data lie below `state`. With `access_log` each request is a line of `registry.log` there.
+pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Result<u16> {
     let data = state.join("registry");
     fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;
     // The port of last time first, so that references from earlier runs stay valid.
@@ -109,9 +110,10 @@ fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
         last.into_iter().chain(PORT..PORT + 50).find(free).context("no free port for the local registry")?;
     let config = state.join("registry.yml");
     let text = format!(
-        "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
+        "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: {}}}}}\n\
          storage: {{filesystem: {{rootdirectory: {data:?}}}, delete: {{enabled: true}}}}\n\
-         http: {{addr: \"127.0.0.1:{port}\"}}\n"
+         http: {{addr: \"127.0.0.1:{port}\"}}\n",
+        !access_log
     );
     fs::write(&config, text)?;
     let pid = runner
@@ -119,8 +121,10 @@ fn start_registry(runner: &Runner, state: &Utf8Path) -> Result<u16> {
     if runner.dry_run {
         return Ok(port);
     }
-    let up = wait(Duration::from_secs(10), || TcpStream::connect(("127.0.0.1", port)).ok());
-    if up.is_none() {
+    let answers = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    // One that ended will not answer any more.
+    let settled = wait(Duration::from_secs(10), || (answers() || start_time(pid).is_none()).then(answers));
+    if settled != Some(true) {
         bail!("the local registry does not answer on port {port}; see {state}/registry.log");
     }
     fs::write(state.join("registry.port"), port.to_string())?;

@@ -12,6 +12,15 @@ pub fn start_time(pid: u32) -> Option<String> {
     (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?
 }
 
+/// Processor seconds of a process and of its children that have ended (fields 14 to 17 of stat, in hundredths: the unit
+/// that Linux shows to programs on all architectures that are built for); 0 if it is gone.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = stat.rsplit_once(')') else { return 0.0 };
+    let fields = rest.split_whitespace().skip(11).take(4);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 /// This process, as a lease names it.
 pub fn holder() -> Holder {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();

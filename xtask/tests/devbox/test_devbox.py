@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -307,6 +308,19 @@ class Skills(Case):
         skills.sync({}, target)
         self.assertTrue(os.path.exists(f"{self.dir}/precious/x"))
         self.assertFalse(os.path.exists(f"{target}/one"))
+
+
+    def test_a_copy_that_fails_is_told_in_short_and_leaves_nothing(self):
+        full = "[Errno 28] No space left on device: 'a' -> 'b'"
+
+        def fails(folder, scratch, **_):
+            os.makedirs(scratch)
+            raise shutil.Error([("a", "b", full), ("c", "d", full)])
+
+        with mock.patch("shutil.copytree", fails), self.assertRaises(OSError) as caught:
+            skills.copy("one", f"{self.dir}/.one.new")
+        self.assertEqual(full, str(caught.exception))
+        self.assertFalse(os.path.exists(f"{self.dir}/.one.new"))
 
 
 class Guard(Case):

@@ -367,3 +367,154 @@ fn every_docker_command_in_a_page_works() {
         assert!(read, "{page}: {command}: {}", text(&output));
     }
 }
+
+/// What each wrong setting gives: a line that begins so, once, and an exit code; 0 means that the command ran.
+const BAD_INPUT: [(&[&str], &str, i32); 17] = [
+    (&["-e", "DEVBOX_OMOS=maybe"], "devbox: DEVBOX_OMOS=maybe: expected on or off", 0),
+    (
+        &["-e", "DEVBOX_MODLE=a/b"],
+        "devbox: DEVBOX_MODLE: there is no such variable; did you mean DEVBOX_MODEL?",
+        0,
+    ),
+    (&["-e", "TZ=Mars/Base"], "devbox: TZ=Mars/Base: no such time zone", 0),
+    (&["-e", "LANG=xx_XX.UTF-8"], "devbox: LANG=xx_XX.UTF-8: not in this image", 0),
+    (&["-e", "SKILLSET_PATH=/none"], "devbox: SKILLSET_PATH=/none: no such folder", 0),
+    (&["-e", "OPENAI_API_KEY_FILE=/none"], "devbox: OPENAI_API_KEY_FILE=/none: No such file", 0),
+    (&["-e", "OPENAI_API_KEY_FILE=/etc"], "devbox: OPENAI_API_KEY_FILE=/etc: Is a directory", 0),
+    (&["-e", "OPENAI_API_KEY_FILE=/dev/null"], "devbox: OPENAI_API_KEY_FILE=/dev/null: the file is empty", 0),
+    (
+        &["--user=4242", "-e", "GH_TOKEN_FILE=/etc/shadow"],
+        "devbox: GH_TOKEN_FILE=/etc/shadow: Permission denied",
+        0,
+    ),
+    (&["-e", "PUID=0"], "devbox: PUID=0: expected a number above 0", 64),
+    (&["-e", "PUID=-1"], "devbox: PUID=-1: expected a number above 0", 64),
+    (&["-e", "PUID=me"], "devbox: PUID=me: expected a number above 0", 64),
+    (&["-e", "PGID=1.5"], "devbox: PGID=1.5: expected a number above 0", 64),
+    (&["--cap-drop=SETUID"], "devbox: root without the capabilities SETUID and SETGID", 64),
+    (&["--read-only"], "devbox: user 1000 cannot write ~/.config, ", 0),
+    (
+        &["--tmpfs=/home/developer:size=4k"],
+        "devbox: cannot write /home/developer/.local/state/devbox/versions.json: No space left on device",
+        0,
+    ),
+    (&["--tmpfs=/home/developer/.pi:ro"], "devbox: /home/developer/.pi is mounted read-only", 0),
+];
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn bad_input_gets_one_line_and_a_shell_or_an_exit_code() {
+    let stage = Stage::new("bad");
+    for (options, line, code) in BAD_INPUT {
+        let output = stage.run(options, &["bash", "-c", "echo still here"]);
+        let found = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{options:?}: {found}");
+        assert_eq!(found.lines().filter(|l| l.starts_with(line)).count(), 1, "{options:?}: {found}");
+        assert_eq!(found.lines().filter(|l| l.starts_with("devbox: ")).count(), 1, "{options:?}: {found}");
+        assert_eq!(found.contains("still here"), code == 0, "{options:?}: {found}");
+        assert!(!found.contains("Traceback"), "{found}");
+    }
+}
+
+/// Stands in for gitea-mcp, whose host is not reached from everywhere: answers what an agent asks first, with the
+/// address and the token that it was given.
+const GITEA_MCP: &str = r#"#!/usr/bin/python3
+import json, os, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked.get("method") == "initialize":
+        info = {"name": " ".join(sys.argv[1:]), "version": os.environ.get("GITEA_ACCESS_TOKEN", "no token")}
+        result = {"protocolVersion": asked["params"]["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
+    elif asked.get("method") == "tools/list":
+        result = {"tools": []}
+    else:
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+"#;
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn gitea_is_registered_where_its_program_is_and_can_be_switched_off() {
+    use std::os::unix::fs::PermissionsExt;
+    let stage = Stage::new("gitea");
+    let folder = tempfile::TempDir::new().unwrap();
+    let mount = |name: &str, text: &str, target: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        format!("{}:{target}:ro", path.display())
+    };
+    let server = mount("server", GITEA_MCP, "/usr/local/bin/gitea-mcp");
+    let mute = mount("mute", "#!/bin/sh\nsleep 600\n", "/usr/local/bin/gitea-mcp");
+    let token = mount("token", "smoke-token\n", "/run/token");
+    let given =
+        ["--network=none", "-e", "GITEA_URL=https://git.example.org", "-e", "GITEA_TOKEN_FILE=/run/token"];
+    let doctor = |more: &[&str]| {
+        let options = [&given[..], &["-v", &token, "-e", "DEVBOX_MCP_CONTEXT7=off"], more].concat();
+        stage.run(&options, &["bash", "-c", "opencode mcp list; devbox doctor --wait 20; echo exit $?"])
+    };
+    // The program answers doctor and opencode with what the environment says.
+    let answers = doctor(&["-v", &server]);
+    says(&answers, "ok   mcp gitea        -t stdio --host https://git.example.org smoke-token answers");
+    let listed = text(&answers).lines().any(|l| l.contains("gitea") && l.contains("connected"));
+    assert!(listed, "{}", text(&answers));
+    says(&doctor(&["-v", &server, "-e", "DEVBOX_MCP_GITEA=off"]), "ok   mcp gitea        switched off");
+    let broken = doctor(&["-v", &mute]);
+    says(
+        &broken,
+        "BAD  mcp gitea        `gitea-mcp -t stdio --host https://git.example.org` does not answer",
+    );
+    says(&broken, "exit 1");
+    // Neither without the program nor without an account is it spoken of; a file that is not executable is no program.
+    let absent = doctor(&["-v", "/dev/null:/usr/local/bin/gitea-mcp"]);
+    assert!(!text(&absent).contains("mcp gitea"), "{}", text(&absent));
+    let nobody = stage.run(&["--network=none", "-v", &server], &["devbox", "config", "show"]);
+    assert!(!text(&nobody).contains("mcp.gitea"), "{}", text(&nobody));
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn known_hosts_are_kept_in_the_state_volume() {
+    let stage = Stage::new("hosts");
+    let state = format!("{}:/home/developer/.local/state", stage.volume("state"));
+    let file = "$(ssh -G host.example | sed -n 's/^userknownhostsfile \\([^ ]*\\).*/\\1/p')";
+    // The line that ssh writes when a host is accepted.
+    let accept = format!(
+        "echo \"host.example $(ssh-keygen -q -t ed25519 -N '' -f /tmp/k && cut -d' ' -f1,2 /tmp/k.pub)\" >> {file}"
+    );
+    assert!(stage.run(&["-v", &state], &["bash", "-c", &accept]).status.success());
+    let known = format!("ssh-keygen -F host.example -f {file}");
+    says(&stage.run(&["--read-only", "-v", &state], &["bash", "-c", &known]), "host.example ssh-ed25519");
+    let forgotten = stage.run(&["--read-only"], &["bash", "-c", &known]);
+    assert!(!text(&forgotten).contains("ssh-ed25519"), "{}", text(&forgotten));
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn compose_starts_a_hardened_shell_and_a_healthy_server() {
+    if !Command::new("docker").args(["compose", "version"]).output().unwrap().status.success() {
+        println!("SKIPPED: this machine has no docker compose, so compose.yaml was not started");
+        return;
+    }
+    let stage = Stage::new("compose");
+    let folder = tempfile::TempDir::new().unwrap();
+    let here = |service: &str| format!("  {service}:\n    image: {}\n    ports: !reset []\n", stage.image);
+    let file = folder.path().join("override.yaml");
+    std::fs::write(&file, format!("services:\n{}{}{}", here("devbox"), here("serve"), here("web"))).unwrap();
+    let compose = |args: &[&str]| {
+        let mut docker = Command::new("docker");
+        let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        docker.args(["compose", "-p", &stage.name, "--project-directory"]).arg(folder.path());
+        docker.arg("-f").arg(tree.join("compose.yaml")).arg("-f").arg(&file).args(args);
+        docker.env("PUID", "4242").env("PGID", "4242").output().unwrap()
+    };
+    let script = "id -u; touch ~/.config/opencode/t ~/.pi/t && echo volumes; touch /usr/t || echo read-only; opencode --version && echo agent";
+    let shell = compose(&["run", "--rm", "-T", "devbox", "bash", "-c", script]);
+    for part in ["4242\n", "volumes\n", "read-only\n", "agent\n"] {
+        says(&shell, part);
+    }
+    let up = compose(&["--profile", "serve", "--profile", "web", "up", "--detach", "--wait", "serve", "web"]);
+    let down = compose(&["--profile", "serve", "--profile", "web", "down", "--volumes", "--timeout", "5"]);
+    assert!(up.status.success(), "{}", text(&up));
+    assert!(down.status.success(), "{}", text(&down));
+}

@@ -129,7 +129,7 @@ pub fn command(line: &str, programs: &Path) -> Command {
     {
         command.env_remove(format!("GITHUB_{name}"));
     }
-    command.env_remove("INPUT_RELEASE_TAG").env_remove("INPUT_PROMOTE_LATEST");
+    command.env_remove("INPUT_RELEASE_TAG").env_remove("INPUT_PROMOTE_LATEST").env_remove("BUILDX_BUILDER");
     command
 }
 
@@ -232,6 +232,14 @@ impl World {
         script(&self.root.with_file_name("bin").join(name), text);
     }
 
+    /// Changes the definition of the family.
+    pub fn configure(&self, from: &str, to: &str) {
+        let file = self.root.join("images/devbox.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(&file, text.replacen(from, to, 1)).unwrap();
+    }
+
     fn log_file(&self) -> PathBuf {
         self.root.with_file_name("log")
     }
@@ -243,6 +251,8 @@ impl World {
         let reads = [
             "docker info",
             "docker buildx version",
+            "docker buildx ls",
+            "docker buildx build --quiet",
             "docker run --rm --network=none",
             "crane auth",
             "crane version",
@@ -267,9 +277,18 @@ impl World {
         words.concat()
     }
 
-    /// The definition that the last bake got.
+    /// The definition that the last bake of images got.
     pub fn bake(&self) -> String {
-        let text = fs::read_to_string(self.root.with_file_name("log.bake")).unwrap();
+        self.definition("log.bake")
+    }
+
+    /// The definition that the last bake of a cache got.
+    pub fn cache(&self) -> String {
+        self.definition("log.cache")
+    }
+
+    fn definition(&self, file: &str) -> String {
+        let text = fs::read_to_string(self.root.with_file_name(file)).unwrap();
         // Every edit of an input changes the record of the inputs.
         let lines = text.lines().map(|line| match line.split_once("opencode-devbox.inputs=") {
             Some((head, _)) => format!("{head}opencode-devbox.inputs=INPUTS\"\n"),
@@ -325,6 +344,13 @@ impl World {
     pub fn counts(&self) -> (usize, usize) {
         let store = self.store.lock().unwrap();
         (store.requests, store.writes)
+    }
+
+    /// The document under `repository:tag`.
+    pub fn document(&self, name: &str) -> serde_json::Value {
+        let manifest = self.store.lock().unwrap().manifests[name].clone();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
     }
 
     /// Public tags with their digests, sorted.

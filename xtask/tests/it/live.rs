@@ -120,6 +120,37 @@ fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
     assert!(wrong.contains("did NOT match"), "{wrong}");
 }
 
+#[test]
+#[ignore = "needs root and Docker's programs; `cargo xtask test` runs it"]
+fn a_scratch_engine_is_empty_builds_and_leaves_nothing_behind() {
+    use xtask::model::command::Cmd;
+    use xtask::tools::{engine::Scratch, runner::Runner};
+
+    let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
+    let debian = format!("{}/debian:trixie-slim", repository.split('/').next().unwrap());
+    let state = tempfile::tempdir().unwrap();
+    let folder = camino::Utf8Path::from_path(state.path()).unwrap();
+    let runner = Runner::new(folder.to_owned(), std::time::Duration::from_secs(60));
+    let engine = Scratch::start(&runner, folder, "test").unwrap();
+    let images = engine.on(Cmd::new("docker", ["image", "ls", "--quiet"]));
+    assert_eq!(runner.read(&images).unwrap(), "");
+    // A step that reaches the network as any build does.
+    let recipe = format!("FROM {debian}\nRUN apt-get update -qq && apt-get install -qq --print-uris tini\n");
+    let build = Cmd::new("docker", ["buildx", "build", "--progress=plain", "-"]).stdin(recipe);
+    runner.run(&engine.on(build)).unwrap();
+    assert!(Scratch::start(&runner, folder, "test").is_err(), "two engines share a folder");
+    let (host, bridge) = (engine.host(), engine.bridge());
+    let mentions = |cmd: &str, args: &[&str]| {
+        runner.read(&Cmd::new(cmd, args.iter().copied())).unwrap().contains(&format!(" {bridge} "))
+    };
+    assert!(mentions("iptables-save", &[]) && mentions("ip", &["-4", "route", "show"]));
+    drop(engine);
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "something is left in its folder");
+    assert!(!std::path::Path::new(host.trim_start_matches("unix://")).exists());
+    assert!(!mentions("iptables-save", &[]), "a rule is left");
+    assert!(runner.probe(&Cmd::new("ip", ["link", "show", "dev", &bridge])).is_none(), "the bridge is left");
+}
+
 /// BuildKit tells files apart by size and time, as rsync does; a bump from 1.18.15 to 1.18.18 changes no size.
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]

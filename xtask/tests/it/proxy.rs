@@ -26,6 +26,8 @@ pub struct State {
     pub writes: AtomicUsize,
     /// The fault and the number of the write that it strikes, from 1.
     plan: Mutex<Option<(usize, Fault)>>,
+    /// Writes whose address has this in it are refused, as a registry refuses what it will not keep.
+    pub refused: Mutex<Option<String>>,
     /// Process group to kill.
     pub group: AtomicUsize,
     /// After a kill nothing more gets through, as from a machine that lost its power.
@@ -77,6 +79,11 @@ impl State {
         }
         self.requests.fetch_add(1, Ordering::SeqCst);
         let is_write = !(head.starts_with("GET ") || head.starts_with("HEAD "));
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        if is_write && self.refused.lock().unwrap().as_deref().is_some_and(|part| target.contains(part)) {
+            return client
+                .write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        }
         let fault = if is_write {
             let number = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
             self.plan.lock().unwrap().filter(|(n, _)| *n == number).map(|(_, fault)| fault)

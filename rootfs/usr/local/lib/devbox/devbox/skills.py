@@ -76,9 +76,18 @@ def sync(skills, target, listing=LIST, tell=say):
         os.makedirs(target, exist_ok=True)
         scratch = f"{target}/.{name}.new"
         remove(scratch)
-        shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns(".git"))
+        copy(folder, scratch)
         remove(path)
         os.rename(scratch, path)
+
+
+def copy(folder, scratch):
+    try:
+        shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns(".git"))
+    except shutil.Error as error:
+        # A part of a skill is of no use. The error holds a reason for each file; one says enough.
+        remove(scratch)
+        raise OSError(error.args[0][0][2]) from None
 
 
 def deployed(listing):

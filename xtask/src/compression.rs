@@ -1,0 +1,88 @@
+//! Compares compressions of layers: the same image is compressed and pushed, pulled by an engine that has nothing, and
+//! started, in each way.
+
+use anyhow::{Context, Result, bail};
+
+use crate::lab::Lab;
+use crate::model::bench::{self, Compressed};
+use crate::model::command::Cmd;
+use crate::tools::engine::Scratch;
+use crate::ways::RECIPE;
+
+/// What is compared: BuildKit's default for gzip and a quicker one, then one level for each of the four encoders that
+/// its zstd has (0 to 2, 3 to 6, 7 and 8, 9 and more). Level 3 is its default.
+const COMPRESSIONS: [(&str, Option<u8>); 6] = [
+    ("gzip", None),
+    ("gzip", Some(1)),
+    ("zstd", Some(1)),
+    ("zstd", Some(3)),
+    ("zstd", Some(7)),
+    ("zstd", Some(9)),
+];
+
+/// Compresses, pushes, pulls and starts the same image in each way.
+pub fn measure(lab: &Lab<'_>, runs: usize) -> Result<Vec<Compressed>> {
+    let [platform] = lab.ctx.platforms.as_slice() else {
+        bail!("compressions are compared on one platform: run again with `--platform linux/amd64`");
+    };
+    let variant = lab.ctx.config.variant.first().context("no variant")?;
+    let maker = lab.engine("push")?;
+    let repository = lab.repository("compression/opencode-devbox")?;
+    for words in [vec!["build-base"], vec!["build", &variant.name]] {
+        let cmd = lab.xtask(&lab.new_tree(), &words);
+        let to = ["--repository".to_owned(), repository.to_string(), format!("--platform={platform}")];
+        lab.ctx.runner.run(&maker.on(cmd.args(to)))?;
+    }
+    let staging = repository.staging();
+    let listed = lab.ctx.runner.read(&Cmd::new("crane", ["ls", &staging.to_string()]))?;
+    let tag = listed.lines().find(|tag| tag.starts_with(&variant.name)).context("nothing is staged")?;
+    let mut rows = Vec::new();
+    for (kind, level) in COMPRESSIONS {
+        let mut all = Vec::new();
+        for run in 0..runs {
+            all.push(compressed(lab, &maker, &staging.tag(tag), kind, level, run)?);
+        }
+        let middle = |figure: fn(&Compressed) -> f64| bench::median(all.iter().map(figure).collect());
+        rows.push(Compressed {
+            push: middle(|it| it.push),
+            pull: middle(|it| it.pull),
+            start: middle(|it| it.start),
+            ..all[0].clone()
+        });
+    }
+    Ok(rows)
+}
+
+fn compressed(
+    lab: &Lab<'_>,
+    maker: &Scratch<'_>,
+    image: &str,
+    kind: &str,
+    level: Option<u8>,
+    run: usize,
+) -> Result<Compressed> {
+    let name = level.map_or_else(|| format!("{kind}, default"), |level| format!("{kind}, level {level}"));
+    let tag = level.map_or_else(|| format!("{kind}-{run}"), |level| format!("{kind}{level}-{run}"));
+    let repository = lab.repository("compressed/opencode-devbox")?;
+    let reference = repository.tag(&tag);
+    // A mark of its own makes the layer new to the engine, which keeps what it has compressed.
+    let build =
+        Cmd::new("docker", ["buildx", "build", "--progress=plain", "--target=flat", "--provenance=false"])
+            .arg(format!("--file={}/{RECIPE}", lab.new_tree()))
+            .args([format!("--build-arg=UPON={image}"), format!("--build-arg=MARK={tag}")]);
+    let build = maker.on(build.arg(lab.new_tree().as_str()));
+    let runner = &lab.ctx.runner;
+    runner.run(&build.clone().arg("--output=type=cacheonly"))?;
+    let level = level.map_or_else(String::new, |level| format!(",compression-level={level}"));
+    let output = format!("--output=type=image,name={reference},push=true,store=false,oci-mediatypes=true");
+    let push = build.arg(format!("{output},compression={kind}{level}"));
+    let push = lab.measure(maker, 0, || runner.run(&push))?.seconds;
+    let user = lab.engine("pull")?;
+    let on = |words: &[&str]| user.on(Cmd::new("docker", words.iter().copied()));
+    let pull = lab.measure(&user, 0, || runner.run(&on(&["pull", "--quiet", &reference])))?.seconds;
+    let start = ["run", "--rm", "--entrypoint=/opt/opencode/bin/opencode", &reference, "--version"];
+    let start = lab.measure(&user, 0, || runner.run(&on(&start)))?.seconds;
+    let images = lab.images(&repository, &[(name.clone(), tag)])?;
+    let bytes = images.values().flatten().map(|(_, size)| size).sum();
+    Ok(Compressed { name, bytes, push, pull, start })
+}

@@ -1,0 +1,200 @@
+//! Builds on real engines, of images so small that each test takes seconds: cache, nodes, and building twice.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use camino::Utf8Path;
+use xtask::tools::engine::Scratch;
+use xtask::tools::runner::Runner;
+
+use crate::fakes::World;
+use crate::proxy::Proxy;
+
+/// A base of Debian and two files, one of which a test can make different each time.
+const BASE: &str = r#"
+FROM ${DEBIAN_IMAGE} AS base
+ARG CHANCE=
+RUN mkdir -p /usr/share/devbox && touch /usr/share/devbox/debian-packages.tsv
+RUN if [ -e /proc/sys/kernel/random/uuid ] && [ -n "${CHANCE}" ]; then cat /proc/sys/kernel/random/uuid > /chance; fi
+COPY rootfs/etc/gitconfig /etc/
+"#;
+
+const VARIANT: &str = r#"
+ARG DEBIAN_IMAGE
+ARG BASE_IMAGE
+FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS opencode
+RUN mkdir /out && echo content > /out/file && touch -hd @1577836800 /out/file /out
+FROM ${BASE_IMAGE} AS variant
+COPY --link --from=opencode /out/ /
+"#;
+
+fn port() -> u16 {
+    let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
+    let host = repository.split('/').next().unwrap();
+    host.rsplit(':').next().unwrap().parse().expect("a registry on this machine")
+}
+
+/// A small tree before a registry, with the machine's own docker.
+fn small(host: &str, name: &str) -> World {
+    let world = World::before(host, &format!("engines-test/{name}"));
+    fs::remove_file(world.root.with_file_name("bin").join("docker")).unwrap();
+    for (file, more) in [("base", BASE), ("variant", VARIANT)] {
+        let path = world.root.join(format!("images/Dockerfile.{file}"));
+        fs::write(&path, fs::read_to_string(&path).unwrap() + more).unwrap();
+    }
+    world
+}
+
+fn platform() -> String {
+    format!("--platform {}", xtask::model::platform::Platform::host())
+}
+
+/// Standard error of a run that has to end well.
+#[track_caller]
+fn run(world: &World, line: &str, env: &[(&str, &str)]) -> String {
+    let output = world.xtask_with(&format!("{line} {}", platform()), env);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{text}");
+    assert!(output.status.success(), "{line}: {text}");
+    text
+}
+
+fn scratch<'a>(runner: &'a Runner, folder: &Utf8Path, name: &str) -> Scratch<'a> {
+    Scratch::start(runner, folder, name).unwrap()
+}
+
+/// Failure 26: the registry takes images and refuses the cache. And where it takes it, an empty engine builds from it.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn a_cache_that_is_refused_fails_nothing_and_one_that_is_kept_helps_an_empty_engine() {
+    let proxy = Proxy::start(port());
+    let world = small(&proxy.host, &format!("cache-{}", std::process::id()));
+    world.configure("cache = \"never\"", "cache = \"always\"");
+    *proxy.state.refused.lock().unwrap() = Some("/manifests/cache-".to_owned());
+    let text = run(&world, "build-base", &[]);
+    assert!(text.contains("the build cache is not kept") && text.contains("400"), "{text}");
+    *proxy.state.refused.lock().unwrap() = None;
+    let change = |text: &str| fs::write(world.root.join("rootfs/etc/gitconfig"), text).unwrap();
+    change("# 1\n");
+    let text = run(&world, "build-base", &[]);
+    assert!(!text.contains("the build cache is not kept"), "{text}");
+    change("# 2\n");
+    let state = tempfile::tempdir().unwrap();
+    let folder = Utf8Path::from_path(state.path()).unwrap();
+    let runner = Runner::new(folder.to_owned(), Duration::from_secs(60));
+    let engine = scratch(&runner, folder, "cache");
+    let text = run(&world, "build-base", &[("DOCKER_HOST", &engine.host()), ("BUILDX_BUILDER", "default")]);
+    let step = text.lines().find(|line| line.contains("RUN mkdir -p /usr/share/devbox")).unwrap();
+    let number = step.split(' ').next().unwrap();
+    assert!(text.contains(&format!("{number} CACHED")), "{text}");
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn what_is_built_again_is_the_same_or_is_named() {
+    let world = small(&format!("localhost:{}", port()), &format!("again-{}", std::process::id()));
+    run(&world, "build-base", &[]);
+    run(&world, "build base", &[]);
+    let text = run(&world, "verify-reproducible base", &[]);
+    assert!(text.contains("base: the same digest, sha256:"), "{text}");
+    assert!(text.contains("0 differ as listed, 0 differ"), "{text}");
+    let file = world.root.join("images/Dockerfile.base");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("CHANCE=", "CHANCE=yes")).unwrap();
+    let file = world.root.join("images/Dockerfile.variant");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("echo content", "date +%N")).unwrap();
+    run(&world, "build-base", &[]);
+    run(&world, "build base", &[]);
+    let output = world.xtask(&format!("verify-reproducible base {}", platform()));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in ["/chance has other bytes", "base: sha256:", "was built", "layer "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    world.configure("may_differ = []", "may_differ = [\"/chance\"]");
+    let output = world.xtask(&format!("verify-reproducible base {}", platform()));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("1 differ as listed, 0 differ") && !text.contains("/chance has"), "{text}");
+}
+
+/// Passes the connections of a socket on to an engine's BuildKit, as a machine of its own would serve them.
+fn serve_buildkit(socket: &Utf8Path, engine: &str) {
+    let (listener, engine) = (UnixListener::bind(socket).unwrap(), engine.to_owned());
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let mut command = Command::new("docker");
+            command
+                .args(["buildx", "dial-stdio"])
+                .env("DOCKER_HOST", &engine)
+                .env("BUILDX_BUILDER", "default");
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            let mut reader = client.try_clone().unwrap();
+            thread::spawn(move || pass(&mut reader, &mut to));
+            let mut writer = client;
+            thread::spawn(move || {
+                pass(&mut from, &mut writer);
+                let _ = writer.shutdown(std::net::Shutdown::Both);
+                child.wait()
+            });
+        }
+    });
+}
+
+fn pass(from: &mut impl Read, to: &mut impl Write) {
+    let mut bytes = [0; 65536];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if to.write_all(&bytes[..count]).and_then(|()| to.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Two engines as the nodes of one builder. The second is said to be of the other platform, which it is not: that is
+/// found out before the build, whatever the builder's definition says.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn two_engines_are_nodes_of_one_builder() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = Utf8Path::from_path(state.path()).unwrap();
+    let runner = Runner::new(folder.to_owned(), Duration::from_secs(60));
+    let engines = ["one", "two"].map(|name| scratch(&runner, folder, name));
+    let config = folder.join("buildx");
+    let buildx = |args: &[&str]| {
+        let output =
+            Command::new("docker").arg("buildx").args(args).env("BUILDX_CONFIG", &config).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    for (number, (engine, platform)) in engines.iter().zip(["linux/amd64", "linux/arm64"]).enumerate() {
+        let socket = folder.join(format!("{number}.sock"));
+        serve_buildkit(&socket, &engine.host());
+        let (node, address) = (format!("node{number}"), format!("unix://{socket}"));
+        let mut args =
+            vec!["create", "--name", "farm", "--driver", "remote", "--node", &node, "--platform", platform];
+        args.extend(if number == 0 { vec![] } else { vec!["--append"] });
+        args.push(&address);
+        buildx(&args);
+    }
+    let world = small(&format!("localhost:{}", port()), &format!("nodes-{}", std::process::id()));
+    let env = [("BUILDX_BUILDER", "farm"), ("BUILDX_CONFIG", config.as_str())];
+    world.configure("emulation = \"always\"", "emulation = \"never\"");
+    let output = world.xtask_with("build-base", &env);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(
+        text.contains("node node1 of builder farm (remote)") && text.contains("would be emulated"),
+        "{text}"
+    );
+    world.configure("emulation = \"never\"", "emulation = \"always\"");
+    for line in ["build-base", "build base"] {
+        let output = world.xtask_with(line, &env);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {text}");
+        for node in ["node node0 of builder farm (remote)", "node node1 of builder farm (remote)"] {
+            assert!(text.contains(node), "{text}");
+        }
+    }
+}
