@@ -460,7 +460,8 @@ fn a_real_release_goes_through_the_jobs_of_the_workflow() {
     }
     assert_eq!(hub.lock().unwrap().sent.len(), 1);
 
-    let mut again = start();
+    // The machine is set up, and every file was found.
+    let mut again = Run { skips: &["reclaim", "doctor", "preflight"], ..start() };
     assert!(again.go(), "all jobs once more");
     assert!(again.summaries.contains("nothing to publish") && again.summaries.contains("passed before"));
     assert_eq!(live.tags(), tags);
