@@ -247,8 +247,7 @@ greets() {
 
 # stops_at_once PATTERN ARGUMENT…: the container prints PATTERN when it is ready, and ends soon after SIGTERM.
 stops_at_once() {
-  # Docker kills after ten seconds, so what takes less heard the signal, on a busy machine as well.
-  local id began ended bound=3000
+  local id began ended bound=1000
   is_native || bound=6000
   begin "$@"
   began=$(date +%s%3N)
