@@ -130,7 +130,7 @@ fn a_scratch_engine_is_empty_builds_and_leaves_nothing_behind() {
     let debian = format!("{}/debian:trixie-slim", repository.split('/').next().unwrap());
     let state = tempfile::tempdir().unwrap();
     let folder = camino::Utf8Path::from_path(state.path()).unwrap();
-    let runner = Runner::new(folder.to_owned(), std::time::Duration::from_secs(60));
+    let runner = Runner::new(folder.to_owned(), std::time::Duration::from_secs(600));
     let engine = Scratch::start(&runner, folder, "test").unwrap();
     let images = engine.on(Cmd::new("docker", ["image", "ls", "--quiet"]));
     assert_eq!(runner.read(&images).unwrap(), "");
