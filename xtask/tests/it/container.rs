@@ -450,7 +450,12 @@ fn gitea_is_registered_where_its_program_is_and_can_be_switched_off() {
     let given =
         ["--network=none", "-e", "GITEA_URL=https://git.example.org", "-e", "GITEA_TOKEN_FILE=/run/token"];
     let doctor = |more: &[&str]| {
-        let options = [&given[..], &["-v", &token, "-e", "DEVBOX_MCP_CONTEXT7=off"], more].concat();
+        let options = [
+            &given[..],
+            &["-v", &token, "-e", "DEVBOX_MCP_CONTEXT7=off", "-e", "DEVBOX_MCP_MEMPALACE=off"],
+            more,
+        ]
+        .concat();
         stage.run(&options, &["bash", "-c", "opencode mcp list; devbox doctor --wait 20; echo exit $?"])
     };
     // The program answers doctor and opencode with what the environment says.
