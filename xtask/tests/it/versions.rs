@@ -476,7 +476,11 @@ fn validate_tells_every_problem_at_once() {
     world.ok("validate");
     let ran = log();
     contains(&ran[0], &["shellcheck .ci/run images/"]);
-    assert_eq!(ran[1..], ["docker buildx build --check", "docker buildx build --check"]);
+    // One for each Dockerfile.
+    assert!(
+        ran[1..].len() > 1 && ran[1..].iter().all(|line| line == "docker buildx build --check"),
+        "{ran:?}"
+    );
 
     for name in ["shellcheck", "docker"] {
         fs::write(world.root.with_file_name(format!("log.fails.{name}")), "").unwrap();
