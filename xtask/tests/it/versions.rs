@@ -453,13 +453,8 @@ fn programs(world: &World) -> impl Fn() -> Vec<String> {
     let log = world.root.with_file_name("log");
     for name in ["shellcheck", "docker", "cargo", "crane"] {
         let info = r#"{"ServerVersion":"1","DriverStatus":[["","io.containerd.snapshotter.v1"]]}"#;
-        let (ls, node) =
-            (r#"{"Name":"default","Driver":"docker"}"#, r#"{"buildx.build.ref":"default/default/1"}"#);
         let text = format!(
-            "#!/bin/sh\ncase \"$*\" in\n  'info '*) echo '{info}'; exit ;;\n  *version*) exit ;;\n\
-             \x20 'buildx ls '*) echo '{ls}'; exit ;;\n  'buildx build --quiet '*)\n\
-             while [ \"$1\" != --metadata-file ]; do shift; done\n  echo '{node}' > \"$2\"\n\
-             out=${{4#type=local,dest=}}\n  mkdir \"$out\"; echo linux/amd64 > \"$out/native\"; exit ;;\nesac\n\
+            "#!/bin/sh\ncase \"$*\" in\n  'info '*) echo '{info}'; exit ;;\n  *version*) exit ;;\nesac\n\
              echo \"{name} $1 $2 $3\" >> {}\n[ ! -e {}.fails.{name} ]\n",
             log.display(),
             log.display()
@@ -481,7 +476,11 @@ fn validate_tells_every_problem_at_once() {
     world.ok("validate");
     let ran = log();
     contains(&ran[0], &["shellcheck .ci/run images/"]);
-    assert_eq!(ran[1..], ["docker buildx build --check"; 3]);
+    // One for each Dockerfile.
+    assert!(
+        ran[1..].len() > 1 && ran[1..].iter().all(|line| line == "docker buildx build --check"),
+        "{ran:?}"
+    );
 
     for name in ["shellcheck", "docker"] {
         fs::write(world.root.with_file_name(format!("log.fails.{name}")), "").unwrap();
@@ -537,7 +536,14 @@ fn all_tests_are_named_before_any_runs_in_a_dry_run() {
 fn a_dry_run_of_a_first_release_ends_at_the_base() {
     let world = World::new();
     let log = programs(&world);
-    let (plan, text) = world.ok("release --dry-run");
+    // This one also answers which node builds a platform.
+    world.program("docker", crate::fakes::DOCKER);
+    let seen = world.root.with_file_name("docker.log");
+    let output =
+        world.xtask_with("release --dry-run --allow-emulation", &[("FAKE_LOG", seen.to_str().unwrap())]);
+    let (plan, text) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{text}");
+    assert!(!fs::read_to_string(seen).unwrap().contains("bake"), "{plan}");
     contains(&plan, &["scripts/bootstrap-debian.sh --suite trixie --date 20260101", "docker buildx bake"]);
     contains(&text, &["match their locks", "the rest depends on the base's digest: a dry run ends here"]);
     assert_eq!(log(), [""; 0]);
