@@ -65,9 +65,9 @@ judge() {
   printf '%s\n' "$verdict $number - $description # $((took / 10)).$((took % 10)) s$output"
 }
 
-# Waits until there is room for one more check. Checks run side by side, more than there are processors, since many
-# wait; their numbers come out of order, which TAP allows.
-room() { while [ "$(jobs -rp | wc -l)" -ge $((2 * $(nproc))) ]; do wait -n || true; done; }
+# Waits until there is room for one more check. Checks run side by side, one more than there are processors, since they
+# also wait; their numbers come out of order, which TAP allows.
+room() { while [ "$(jobs -rp | wc -l)" -gt "$(nproc)" ]; do wait -n || true; done; }
 
 # check DESCRIPTION COMMAND…: passes if the command does.
 check() {

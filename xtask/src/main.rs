@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    end_with_the_reader();
     let cli = xtask::cli::Cli::parse();
     match xtask::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -13,4 +14,16 @@ fn main() -> ExitCode {
             xtask::exit_code(&error)
         }
     }
+}
+
+/// Whoever reads the output may have seen enough, as `head` has: then there is nobody left to write for, and no panic
+/// to tell of. The standard library ignores the signal that other programs end by.
+fn end_with_the_reader() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str().is_some_and(|text| text.contains("Broken pipe")) {
+            std::process::exit(141);
+        }
+        told(panic);
+    }));
 }

@@ -105,7 +105,7 @@ mod tests {
         let none = Evidence::default();
         // Failure 1: metadata two minutes old, tarball 404.
         verdict(Evidence { listed: true, published: hours_ago(0), ..none.clone() }, "is propagating");
-        verdict(Evidence { listed: true, published: hours_ago(25), ..none.clone() }, "is gone");
+        verdict(Evidence { listed: true, published: hours_ago(24), ..none.clone() }, "is gone");
         verdict(Evidence { published: hours_ago(1), ..none.clone() }, "is gone");
         verdict(Evidence { release: hours_ago(23), ..none.clone() }, "is propagating");
         let old = Evidence { release: hours_ago(48), newest: Some("1.18.18".to_owned()), ..none.clone() };

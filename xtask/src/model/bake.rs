@@ -27,10 +27,10 @@ impl Target {
     }
 
     /// All stages, those that fetch included, since they are what takes time.
-    fn cache_to(&self) -> Vec<String> {
+    fn cache_to(&self, layers: &Layers) -> Vec<String> {
         let tags = self.cache.iter().filter(|_| matches!(self.output, Output::Cache));
-        tags.map(|tag| format!("type=registry,ref={tag},mode=max,compression=zstd,oci-mediatypes=true"))
-            .collect()
+        let how = format!("mode=max,{},oci-mediatypes=true", layers.exporter());
+        tags.map(|tag| format!("type=registry,ref={tag},{how}")).collect()
     }
 }
 
@@ -90,7 +90,7 @@ pub fn definition(targets: &[Target], platforms: &[Platform], layers: &Layers, c
                 "platforms": platforms,
                 "secret": secrets,
                 "cache-from": target.cache_from(),
-                "cache-to": target.cache_to(),
+                "cache-to": target.cache_to(layers),
                 "attest": ["type=provenance,disabled=true", "type=sbom,disabled=true"],
                 "output": target.output.exporters(layers),
             }),
@@ -102,8 +102,8 @@ pub fn definition(targets: &[Target], platforms: &[Platform], layers: &Layers, c
 
 /// Lists the files of two images of one platform, for [`super::listing`]. Everything runs natively.
 pub const LISTS: &str = r#"ARG DEBIAN_IMAGE
-FROM --platform=$TARGETPLATFORM first AS first-image
-FROM --platform=$TARGETPLATFORM second AS second-image
+FROM first AS first-image
+FROM second AS second-image
 FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS lists
 ARG TARGETARCH
 RUN --mount=type=bind,from=first-image,target=/first --mount=type=bind,from=second-image,target=/second <<'SH'
@@ -142,4 +142,37 @@ pub fn comparison(
     });
     all["group"]["default"]["targets"] = json!(["comparison"]);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defined(platforms: &[Platform], ca: Option<&str>) -> Value {
+        let target = |name: &str| Target {
+            name: name.to_owned(),
+            dockerfile: "Dockerfile".to_owned(),
+            context: "context".to_owned(),
+            args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            output: Output::Tag(format!("localhost/x:{name}")),
+            cache: None,
+        };
+        definition(&[target("base"), target("omos")], platforms, &Layers::default(), ca)
+    }
+
+    #[test]
+    fn all_targets_are_built_and_each_is_annotated_on_what_is_pushed() {
+        let both = defined(&[Platform::LinuxAmd64, Platform::LinuxArm64], Some("/ca.crt"));
+        assert_eq!(both["group"]["default"]["targets"], json!(["base", "omos"]));
+        let target = &both["target"]["omos"];
+        assert_eq!(target["annotations"], json!(["index:a=b"]));
+        assert_eq!(target["platforms"], json!(["linux/amd64", "linux/arm64"]));
+        assert_eq!(target["secret"], json!(["type=file,id=ca,src=/ca.crt"]));
+        assert_eq!(target["tags"], json!(["localhost/x:omos"]));
+        let one = defined(&[Platform::LinuxArm64], None);
+        assert_eq!(one["target"]["base"]["annotations"], json!(["manifest:a=b"]));
+        assert_eq!(one["target"]["base"]["secret"], json!([]));
+    }
 }

@@ -249,6 +249,7 @@ mod tests {
         problem("## Unreleased", "## Soon", None, "expected one `## Unreleased`");
         problem("- first", "- first\n\n## Unreleased", None, "found 2");
         problem("- first", "- first\n\n## v1.18.16 - 2026-08-10\n\n- second", None, "v1.18.16 stands below");
+        problem("- first", "- first\n\n## v1.18.15 - 2026-08-09\n\n- again", None, "v1.18.15 stands below");
         problem("v1.18.15 - 2026-08-09", "v1.18.15", None, "is not `## <release tag> - <YYYY-MM-DD>`");
         problem("v1.18.15", "v1.18.15a", None, "is not `## <release tag>");
         problem("- first", "", None, "v1.18.15 is empty");
@@ -291,5 +292,26 @@ mod tests {
             "{log}"
         );
         assert!(Changelog::parse(TEXT).promote(entry("v1.18.14", false)).is_err());
+        // Where the entry is there, what came since goes below its heading.
+        let log = Changelog::parse(TEXT).promote(entry("v1.18.15", false)).expect("an entry");
+        assert!(log.to_string().contains("## v1.18.15 - 2026-08-09\n\n- A thing.\n- first"), "{log}");
+    }
+
+    #[test]
+    fn a_note_takes_the_place_of_the_earlier_one_and_of_no_other_line() {
+        let noted = |text: &str, day: &str| {
+            let log = Changelog::parse(text).note("- Packages of ", &format!("- Packages of {day}."));
+            log.expect("a note").to_string()
+        };
+        let first = noted(TEXT, "Monday");
+        assert!(first.contains("## Unreleased\n\n- Packages of Monday.\n- A thing.\n"), "{first}");
+        assert_eq!(noted(&first, "Tuesday"), first.replace("Monday", "Tuesday"));
+    }
+
+    #[test]
+    fn an_older_release_may_go_out_while_there_is_something_new() {
+        let text = TEXT.replace("## v1.18.15 -", "## v1.18.16 - 2026-08-10\n\n- second\n\n## v1.18.15 -");
+        let older = Some("v1.18.15".parse().expect("a tag"));
+        assert_eq!(Changelog::parse(&text).problems(older), [""; 0]);
     }
 }

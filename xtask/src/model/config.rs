@@ -24,10 +24,11 @@ pub struct Config {
     pub short_description: String,
     pub ci: Ci,
     #[serde(default)]
-    pub layers: Layers,
     pub build: Build,
     #[serde(default)]
     pub reproducible: Reproducible,
+    #[serde(default)]
+    pub layers: Layers,
     pub base: Image,
     /// The base's layers in their order.
     pub base_layers: Vec<BaseLayer>,
@@ -50,6 +51,46 @@ pub struct Ci {
     pub native: BTreeMap<Platform, String>,
     /// When new versions are looked for, as a line of cron.
     pub refresh: String,
+}
+
+/// Who builds, and with what help.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Build {
+    /// The builder of buildx, if not the one that the user has chosen.
+    pub builder: Option<String>,
+    pub emulation: Emulation,
+    pub cache: Cache,
+}
+
+/// When programs of a platform that no machine at hand has may be emulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Emulation {
+    Never,
+    /// Where the registry is on this machine: a rehearsal has no other machines.
+    #[default]
+    Local,
+    Always,
+}
+
+/// When BuildKit's cache is kept in the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    #[default]
+    Never,
+    /// Where the registry is not on this machine, whose engine keeps a cache of its own.
+    Remote,
+    Always,
+}
+
+/// What two builds of the base may differ in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reproducible {
+    /// Paths; one that ends in a slash stands for all below it.
+    pub may_differ: Vec<String>,
 }
 
 /// How layers are compressed.
@@ -90,45 +131,6 @@ impl Layers {
 
 /// The name under which keys record how layers are compressed.
 pub const COMPRESSION: &str = "layers";
-/// Who builds, and with what help.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Build {
-    /// The builder of buildx, if not the one that the user has chosen.
-    pub builder: Option<String>,
-    pub emulation: Emulation,
-    pub cache: Cache,
-}
-
-/// When programs of a platform that no machine at hand has may be emulated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Emulation {
-    Never,
-    /// Where the registry is on this machine: a rehearsal has no other machines.
-    #[default]
-    Local,
-    Always,
-}
-
-/// When BuildKit's cache is kept in the registry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cache {
-    #[default]
-    Never,
-    /// Where the registry is not on this machine, whose engine keeps a cache of its own.
-    Remote,
-    Always,
-}
-
-/// What two builds of the base may differ in.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reproducible {
-    /// Paths; one that ends in a slash stands for all below it.
-    pub may_differ: Vec<String>,
-}
 
 /// What one kind of image is built from.
 #[derive(Clone, Debug, Deserialize)]

@@ -181,6 +181,8 @@ impl fmt::Display for Change {
             Self::Edited { path, lines: Some(1), .. } => write!(f, "{path} changed: 1 line"),
             Self::Edited { path, lines: Some(lines), .. } => write!(f, "{path} changed: {lines} lines"),
             Self::Argument { name, from, to } => write!(f, "{name}={} → {}", or_none(from), or_none(to)),
+            Self::Upon { name, from: None, .. } => write!(f, "also upon {name}"),
+            Self::Upon { name, to: None, .. } => write!(f, "no longer upon {name}"),
             Self::Upon { name, .. } => write!(f, "{name} moved"),
         }
     }
@@ -254,13 +256,14 @@ mod tests {
 
     #[test]
     fn changes_are_told_as_causes() {
-        let upon = map(&[("Debian", "1")]);
+        let upon = map(&[("Debian", "1"), ("base linux/arm64", "1")]);
         let mut old = Inputs::new(&[file("a", "1"), file("b", "2")], map(&[("X", "1")]), upon);
         old.versions = map(&[("opencode", "1.18.15")]);
         let executable =
             Entry { path: "b".into(), kind: Kind::File { executable: true, bytes: b"2".to_vec() } };
         let entries = [file("a", "3"), executable, file("c", "")];
-        let mut new = Inputs::new(&entries, map(&[("X", "2")]), map(&[("Debian", "2")]));
+        let mut new =
+            Inputs::new(&entries, map(&[("X", "2")]), map(&[("Debian", "2"), ("base linux/amd64", "1")]));
         new.versions = map(&[("opencode", "1.18.18")]);
         let told: Vec<String> = new.changes(&old).iter().map(ToString::to_string).collect();
         let expected = [
@@ -270,6 +273,8 @@ mod tests {
             "c added",
             "X=1 → 2",
             "Debian moved",
+            "also upon base linux/amd64",
+            "no longer upon base linux/arm64",
         ];
         assert_eq!(told, expected);
         assert!(old.changes(&old).is_empty());

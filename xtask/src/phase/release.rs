@@ -143,18 +143,10 @@ fn have(ctx: &Ctx, only: &[String]) -> Result<Have> {
     }
     let base = state::base(ctx)?;
     let Some(index) = &base.present else { return Ok(Have::Less) };
-    let mut have = Have::Tested;
-    for stage in state::stages(ctx, only, &base, index)? {
-        if stage.present.is_none() {
-            return Ok(Have::Less);
-        }
-        for platform in &ctx.platforms {
-            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
-                have = Have::Built;
-            }
-        }
+    if state::stages(ctx, only, &base, index)?.iter().any(|stage| stage.present.is_none()) {
+        return Ok(Have::Less);
     }
-    Ok(have)
+    Ok(if is_tested(ctx, only)? { Have::Tested } else { Have::Built })
 }
 
 /// True if these variants have passed on every platform.

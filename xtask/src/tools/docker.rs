@@ -50,7 +50,9 @@ pub fn nodes(runner: &Runner, builder: Option<&str>, platforms: &[Platform]) -> 
             .arg("-")
             .stdin(PROBE);
         runner.read(&with_builder(cmd, builder)).with_context(|| format!("no builder serves {platform}"))?;
-        let metadata: Value = serde_json::from_str(&fs::read_to_string(path("metadata"))?)?;
+        let metadata =
+            fs::read_to_string(path("metadata")).context("buildx leaves no word of where it built")?;
+        let metadata: Value = serde_json::from_str(&metadata).context("buildx's metadata")?;
         let native = fs::read_to_string(path("out/native")).context("the builder does not say what it is")?;
         node(*platform, &metadata, native.trim(), &listed)
     };

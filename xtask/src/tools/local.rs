@@ -121,8 +121,10 @@ pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Re
     if runner.dry_run {
         return Ok(port);
     }
-    let up = wait(Duration::from_secs(10), || TcpStream::connect(("127.0.0.1", port)).ok());
-    if up.is_none() {
+    let answers = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    // One that ended will not answer any more.
+    let settled = wait(Duration::from_secs(10), || (answers() || start_time(pid).is_none()).then(answers));
+    if settled != Some(true) {
         bail!("the local registry does not answer on port {port}; see {state}/registry.log");
     }
     fs::write(state.join("registry.port"), port.to_string())?;

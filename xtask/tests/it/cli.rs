@@ -48,3 +48,12 @@ fn completions_name_the_subcommands() {
     let text = String::from_utf8(xtask(&["completions", "bash"]).stdout).unwrap();
     assert!(text.contains("promote-base-latest"));
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure_to_tell_of() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let output = command.args(["completions", "bash"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.is_empty()), (Some(141), true));
+}

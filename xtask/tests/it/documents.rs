@@ -181,3 +181,26 @@ fn the_checklist_of_a_release_is_the_page() {
     let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(["release", "--checklist"]).output().unwrap();
     assert_eq!(output.stdout, fs::read(tree().join("docs/release.md")).unwrap());
 }
+
+#[test]
+fn pictures_are_drawn_from_what_a_command_prints_and_name_no_folder_of_a_machine() {
+    let draw = |file: &Path, script: &str| {
+        let mut command = Command::new(tree().join("scripts/terminal-picture"));
+        command.arg(file).args(["bash", "-c", script]).output().unwrap()
+    };
+    let place = tempfile::TempDir::new().unwrap();
+    let file = place.path().join("x.svg");
+    assert!(draw(&file, "echo 'a  <b>'; echo 'and & more' >&2").status.success());
+    let svg = fs::read_to_string(&file).unwrap();
+    assert!(svg.contains(">a  &lt;b&gt;</text>") && svg.contains(">and &amp; more</text>"), "{svg}");
+    for refused in ["exit 1", "true", "pwd"] {
+        assert!(!draw(&place.path().join("none.svg"), refused).status.success(), "{refused}");
+    }
+    assert!(!place.path().join("none.svg").exists());
+    for name in ["plan", "status", "release"] {
+        let svg = fs::read_to_string(tree().join(format!("docs/pictures/{name}.svg"))).unwrap();
+        assert!(svg.contains(&format!(">$ cargo xtask {name}</text>")) && svg.len() < 40_000, "{name}");
+        let folder = ["/home/", "/root/", "/work/", "/tmp/"].iter().find(|folder| svg.contains(**folder));
+        assert_eq!(folder, None, "{name}");
+    }
+}

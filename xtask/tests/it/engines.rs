@@ -114,7 +114,7 @@ fn what_is_built_again_is_the_same_or_is_named() {
     for part in ["/chance has other bytes", "base: sha256:", "was built", "layer "] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    world.configure("may_differ = []", "may_differ = [\"/chance\"]");
+    world.configure("may_differ = [", "may_differ = [\"/chance\", ");
     let output = world.xtask(&format!("verify-reproducible base {}", platform()));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("1 differ as listed, 0 differ") && !text.contains("/chance has"), "{text}");

@@ -143,7 +143,7 @@ pub struct World {
     _dir: TempDir,
 }
 
-const DOCKER: &str = include_str!("fakes/docker");
+pub const DOCKER: &str = include_str!("fakes/docker");
 const CRANE: &str = include_str!("fakes/crane");
 
 const SMOKE: &str = r#"#!/usr/bin/env bash

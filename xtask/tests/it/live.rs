@@ -120,33 +120,6 @@ fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
     assert!(wrong.contains("did NOT match"), "{wrong}");
 }
 
-/// BuildKit tells files apart by size and time, as rsync does; a bump from 1.18.15 to 1.18.18 changes no size.
-#[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
-fn new_bytes_of_the_old_size_reach_the_build() {
-    let (context, out) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
-    let build = |version: &str| {
-        let file = |path: &str, text: &str| {
-            let bytes = text.as_bytes().to_vec();
-            xtask::model::key::Entry {
-                path: path.to_owned(),
-                kind: xtask::model::key::Kind::File { executable: false, bytes },
-            }
-        };
-        let entries = [file("Dockerfile", "FROM scratch\nCOPY version /\n"), file("version", version)];
-        // The folder's name is all that BuildKit knows of a context.
-        let folder = camino::Utf8Path::from_path(context.path()).unwrap().join("same-size-context");
-        xtask::tools::tree::lay_out(&entries, &folder).unwrap();
-        let output = format!("--output=type=local,dest={}", out.path().display());
-        let built = Command::new("docker").args(["buildx", "build", "-q", &output, folder.as_str()]).output();
-        let built = built.unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        std::fs::read_to_string(out.path().join("version")).unwrap()
-    };
-    assert_eq!(build("1.18.15"), "1.18.15");
-    assert_eq!(build("1.18.18"), "1.18.18");
-}
-
 #[test]
 #[ignore = "needs root and Docker's programs; `cargo xtask test` runs it"]
 fn a_scratch_engine_is_empty_builds_and_leaves_nothing_behind() {
@@ -176,4 +149,31 @@ fn a_scratch_engine_is_empty_builds_and_leaves_nothing_behind() {
     assert!(!std::path::Path::new(host.trim_start_matches("unix://")).exists());
     assert!(!mentions("iptables-save", &[]), "a rule is left");
     assert!(runner.probe(&Cmd::new("ip", ["link", "show", "dev", &bridge])).is_none(), "the bridge is left");
+}
+
+/// BuildKit tells files apart by size and time, as rsync does; a bump from 1.18.15 to 1.18.18 changes no size.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn new_bytes_of_the_old_size_reach_the_build() {
+    let (context, out) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+    let build = |version: &str| {
+        let file = |path: &str, text: &str| {
+            let bytes = text.as_bytes().to_vec();
+            xtask::model::key::Entry {
+                path: path.to_owned(),
+                kind: xtask::model::key::Kind::File { executable: false, bytes },
+            }
+        };
+        let entries = [file("Dockerfile", "FROM scratch\nCOPY version /\n"), file("version", version)];
+        // The folder's name is all that BuildKit knows of a context.
+        let folder = camino::Utf8Path::from_path(context.path()).unwrap().join("same-size-context");
+        xtask::tools::tree::lay_out(&entries, &folder).unwrap();
+        let output = format!("--output=type=local,dest={}", out.path().display());
+        let built = Command::new("docker").args(["buildx", "build", "-q", &output, folder.as_str()]).output();
+        let built = built.unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        std::fs::read_to_string(out.path().join("version")).unwrap()
+    };
+    assert_eq!(build("1.18.15"), "1.18.15");
+    assert_eq!(build("1.18.18"), "1.18.18");
 }

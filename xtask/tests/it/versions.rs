@@ -476,7 +476,11 @@ fn validate_tells_every_problem_at_once() {
     world.ok("validate");
     let ran = log();
     contains(&ran[0], &["shellcheck .ci/run images/"]);
-    assert_eq!(ran[1..], ["docker buildx build --check", "docker buildx build --check"]);
+    // One for each Dockerfile.
+    assert!(
+        ran[1..].len() > 1 && ran[1..].iter().all(|line| line == "docker buildx build --check"),
+        "{ran:?}"
+    );
 
     for name in ["shellcheck", "docker"] {
         fs::write(world.root.with_file_name(format!("log.fails.{name}")), "").unwrap();
@@ -532,7 +536,14 @@ fn all_tests_are_named_before_any_runs_in_a_dry_run() {
 fn a_dry_run_of_a_first_release_ends_at_the_base() {
     let world = World::new();
     let log = programs(&world);
-    let (plan, text) = world.ok("release --dry-run");
+    // This one also answers which node builds a platform.
+    world.program("docker", crate::fakes::DOCKER);
+    let seen = world.root.with_file_name("docker.log");
+    let output =
+        world.xtask_with("release --dry-run --allow-emulation", &[("FAKE_LOG", seen.to_str().unwrap())]);
+    let (plan, text) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{text}");
+    assert!(!fs::read_to_string(seen).unwrap().contains("bake"), "{plan}");
     contains(&plan, &["scripts/bootstrap-debian.sh --suite trixie --date 20260101", "docker buildx bake"]);
     contains(&text, &["match their locks", "the rest depends on the base's digest: a dry run ends here"]);
     assert_eq!(log(), [""; 0]);

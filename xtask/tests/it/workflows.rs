@@ -324,6 +324,13 @@ fi
 exec docker "$@" <<<"$definition"
 "#;
 
+/// A suite of one check: it proves that the engine runs what was staged. The real one is run by `live.rs` on one variant
+/// and by the workflow Validate on all; four more rounds of it would take longer than all other tests together.
+const SUITE: &str = r#"#!/usr/bin/env bash
+set -euo pipefail
+docker run --rm --network=none --platform "$6" "$2" opencode --version
+"#;
+
 /// A release into a repository of its own, so that nothing of it is there before. Its images go when it ends.
 struct Live {
     repository: String,
@@ -350,6 +357,7 @@ impl Live {
         let host = xtask::model::platform::Platform::host();
         let text = fs::read_to_string(&file).unwrap();
         let line = text.lines().find(|line| line.starts_with("platforms = ")).unwrap();
+        crate::fakes::script(&root.join("scripts/smoke-test.sh"), SUITE);
         fs::write(&file, text.replace(line, &format!("platforms = [\"{host}\"]"))).unwrap();
         root
     }
@@ -405,7 +413,7 @@ fn command_json(command: &mut Command) -> serde_json::Value {
     serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
 }
 
-/// The same with a real engine, a real registry and the real suite: a job fails, is run again, and then all jobs are.
+/// The same with a real engine and a real registry: a job fails, is run again, and then all jobs are.
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_real_release_goes_through_the_jobs_of_the_workflow() {
@@ -452,7 +460,8 @@ fn a_real_release_goes_through_the_jobs_of_the_workflow() {
     }
     assert_eq!(hub.lock().unwrap().sent.len(), 1);
 
-    let mut again = start();
+    // The machine is set up, and every file was found.
+    let mut again = Run { skips: &["reclaim", "doctor", "preflight"], ..start() };
     assert!(again.go(), "all jobs once more");
     assert!(again.summaries.contains("nothing to publish") && again.summaries.contains("passed before"));
     assert_eq!(live.tags(), tags);
