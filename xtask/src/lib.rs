@@ -14,17 +14,14 @@
 //! the release checklist. `state` asks the registry what exists for this tree.
 
 pub mod addresses;
+pub mod bench;
 pub mod cli;
-pub mod compression;
 pub mod ctx;
 pub mod debian_image;
 pub mod disk;
-pub mod floor;
 pub mod forge;
-pub mod lab;
 pub mod ledger;
 pub mod locks;
-pub mod machine;
 pub mod model;
 pub mod nodes;
 pub mod packages;
@@ -39,7 +36,6 @@ pub mod supply;
 pub mod tags;
 pub mod tools;
 pub mod upstream;
-pub mod ways;
 
 use std::process::ExitCode;
 

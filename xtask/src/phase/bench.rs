@@ -4,16 +4,16 @@
 
 use anyhow::{Context, Result, bail};
 
+use crate::bench::lab::Lab;
+use crate::bench::ways::Round;
+use crate::bench::{compression, floor, machine};
 use crate::ctx::Ctx;
-use crate::lab::Lab;
 use crate::model::bench::{self, Cost, Report, Step, Way};
 use crate::model::command::Cmd;
 use crate::model::config::Variant;
 use crate::model::environment::splice;
 use crate::tools::crane;
 use crate::tools::files::{self, Edit};
-use crate::ways::Round;
-use crate::{compression, floor, machine};
 
 const PAGE: &str = "docs/benchmarks.md";
 

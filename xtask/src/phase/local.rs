@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde_json::json;
 
+use crate::bench::lab;
 use crate::ctx::Ctx;
-use crate::lab;
 use crate::model::command::Cmd;
 use crate::state;
 use crate::tools::local::Daemon;

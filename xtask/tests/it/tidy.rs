@@ -33,7 +33,7 @@ fn model_is_pure() {
 
 #[test]
 fn only_the_runner_spawns_and_only_ctx_reads_the_environment() {
-    for folder in ["tools", "phase", "."] {
+    for folder in ["tools", "phase", "bench", "."] {
         for (name, code) in sources(folder).into_iter().filter(|(name, _)| name.ends_with(".rs")) {
             let spawns = code.contains("Command::new(") && code.contains("std::process");
             assert!(!spawns || name == "runner.rs", "{folder}/{name} spawns");
@@ -55,7 +55,7 @@ fn a_phase_calls_no_other_unless_it_chains() {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    for folder in ["model", "tools", "phase"] {
+    for folder in ["model", "tools", "phase", "bench"] {
         for (name, code) in sources(folder) {
             assert!(code.starts_with("//! "), "{folder}/{name} has no header");
         }
@@ -66,7 +66,7 @@ fn every_module_says_what_it_is_for() {
 #[test]
 fn http_is_spoken_by_these_only() {
     let speakers = ["http.rs", "registry.rs", "hub.rs", "web.rs", "gitea.rs", "source.rs"];
-    for folder in [".", "model", "phase", "tools"] {
+    for folder in [".", "bench", "model", "phase", "tools"] {
         for (name, code) in sources(folder) {
             let speaks = code.contains("ureq") || code.contains("std::net::TcpStream");
             let own = folder == "tools"

@@ -3,11 +3,11 @@
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::Lab;
+use crate::bench::lab::Lab;
+use crate::bench::ways::RECIPE;
 use crate::model::bench::{self, Compressed};
 use crate::model::command::Cmd;
 use crate::tools::engine::Scratch;
-use crate::ways::RECIPE;
 
 /// What is compared: BuildKit's default for gzip and a quicker one, then one level for each of the four encoders that
 /// its zstd has (0 to 2, 3 to 6, 7 and 8, 9 and more). Level 3 is its default.

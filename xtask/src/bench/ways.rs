@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use camino::Utf8Path;
 use serde_json::json;
 
-use crate::lab::Lab;
+use crate::bench::lab::Lab;
 use crate::model::bench::{self, Way};
 use crate::model::command::Cmd;
 use crate::model::config::Variant;
