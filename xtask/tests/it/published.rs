@@ -206,7 +206,7 @@ args = sys.argv[1:]
 if args[1] == "install":
     folder = args[args.index("--target") + 1] + "/codespell_lib"
     os.makedirs(folder, exist_ok=True)
-    open(f"{folder}/__main__.py", "w").write('import sys; sys.exit("teh" in open("README.md").read() and "teh ==> the")')
+    open(f"{folder}/__main__.py", "w").write('import sys; sys.exit("wrongword" in open("README.md").read() and "wrongword ==> right word")')
     sys.exit()
 index, source, target = args[args.index("--default-index") + 1], args[-3], args[-1]
 out = []

@@ -486,7 +486,7 @@ fn validate_tells_every_problem_at_once() {
         fs::write(world.root.with_file_name(format!("log.fails.{name}")), "").unwrap();
     }
     let append = |path: &str, text: &str| fs::write(world.root.join(path), world.read(path) + text).unwrap();
-    append("README.md", "teh\n");
+    append("README.md", "wrongword\n");
     append(".gitea/workflows/publish.yml", "# wrong\n");
     append("DOCKER_HUB.md", "More.\n");
     append("CHANGELOG.md", "\n## v1.18.15 - 2026-08-09\n\n- Twice.\n");
@@ -498,7 +498,7 @@ fn validate_tells_every_problem_at_once() {
         "run `cargo xtask docs`",
         "run `cargo xtask workflows`",
         "line 1 is wrong",
-        "teh ==> the",
+        "wrongword ==> right word",
         "CHANGELOG.md: ",
         "run `cargo xtask lock`",
     ] {
