@@ -175,4 +175,54 @@ mod tests {
         assert_eq!(one["target"]["base"]["annotations"], json!(["manifest:a=b"]));
         assert_eq!(one["target"]["base"]["secret"], json!([]));
     }
+
+    fn target(output: Output) -> Target {
+        Target {
+            name: "omos".to_owned(),
+            dockerfile: "Dockerfile".to_owned(),
+            context: "context".to_owned(),
+            args: BTreeMap::from(
+                [(COMPRESSION, "gzip"), ("INSTALL_OMOS", "true")]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned())),
+            ),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            output,
+            cache: Some("localhost/x:cache-omos".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_target_goes_where_it_is_sent_and_reads_the_cache() {
+        let of = |output| {
+            let all = definition(&[target(output)], &[Platform::LinuxAmd64], &Layers::default(), None);
+            all["target"]["omos"].clone()
+        };
+        let pushed = of(Output::Tag("localhost/x:omos".to_owned()));
+        assert_eq!(
+            pushed["output"],
+            json!(["type=image,push=true,store=false,compression=zstd,oci-mediatypes=true"])
+        );
+        assert_eq!(pushed["cache-from"], json!(["type=registry,ref=localhost/x:cache-omos"]));
+        assert_eq!(pushed["cache-to"], json!([]));
+        assert_eq!(pushed["args"], json!({ "INSTALL_OMOS": "true" }), "the compression is no argument");
+        let cached = of(Output::Cache);
+        assert_eq!((&cached["output"], &cached["tags"]), (&json!(["type=cacheonly"]), &json!([])));
+        let to = "type=registry,ref=localhost/x:cache-omos,mode=max,compression=zstd,oci-mediatypes=true";
+        assert_eq!(cached["cache-to"], json!([to]));
+    }
+
+    #[test]
+    fn a_comparison_builds_the_target_and_pushes_nothing() {
+        let target = target(Output::Tag("localhost/x:omos".to_owned()));
+        let all = comparison(&target, "localhost/x@sha256:a", "debian", "/f", &[Platform::LinuxArm64], None);
+        assert_eq!(all["group"]["default"]["targets"], json!(["comparison"]));
+        assert_eq!(all["target"]["omos"]["output"], json!([]));
+        let lists = &all["target"]["comparison"];
+        assert_eq!(
+            lists["contexts"],
+            json!({ "first": "docker-image://localhost/x@sha256:a", "second": "target:omos" })
+        );
+        assert_eq!(lists["output"], json!(["type=local,dest=/f/lists,platform-split=false"]));
+    }
 }

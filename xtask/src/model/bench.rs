@@ -337,4 +337,20 @@ mod tests {
         assert!(words.starts_with("awscli ") && words.ends_with(" zstd") && !words.contains('\\'), "{words}");
         assert_eq!(packages("RUN true"), None);
     }
+
+    #[test]
+    fn bytes_are_told_in_millions() {
+        let mut report = Report::default();
+        report.updates.insert(Way::Ours, Update { layers: 1, bytes: 57_900_000, share: 1.0 });
+        assert!(report.updates().contains("| ours | 1 | 57.9 | 1.000 |"), "{}", report.updates());
+        let row = Compressed { name: "gzip".to_owned(), bytes: 57_900_000, push: 3.0, pull: 2.0, start: 1.0 };
+        assert!(compression_table(&[row]).ends_with("|\n| gzip | 57.9 | 3.0 | 2.0 | 1.0 |\n"));
+    }
+
+    #[test]
+    fn the_plain_way_pushes_one_image_for_each_target() {
+        let target = plain_target("/c", &BTreeMap::new(), "localhost/x:base", Some("/ca.crt"));
+        assert_eq!((&target["tags"], &target["target"]), (&json!(["localhost/x:base"]), &json!("npm")));
+        assert_eq!(target["secret"], json!(["type=file,id=ca,src=/ca.crt"]));
+    }
 }

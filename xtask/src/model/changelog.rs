@@ -269,6 +269,7 @@ mod tests {
             TEXT.replace("- A thing.\n\n", &format!("## v1.18.18 - 2026-11-25\n\n{line}\n- A thing.\n\n"));
         assert_eq!(log.to_string(), expected);
         assert_eq!(log.problems(Some("v1.18.18".parse().expect("a tag"))), [""; 0]);
+        assert!(bump(15, 17, &skipped[..1]).to_string().ends_with(", passing over 1.18.16."));
         let log = log.bump(bump(18, 19, &[]), Some(entry("v1.18.19", true))).expect("a bump");
         assert!(!log.to_string().contains("1.18.18"), "{log}");
         assert!(

@@ -86,6 +86,10 @@ mod tests {
             "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==";
         let checksum = Checksum::integrity(sri).expect("a checksum");
         assert_eq!(checksum.hasher().finish(), checksum);
+        let mut hasher = Checksum::sha256(empty).expect("a checksum").hasher();
+        hasher.update(b"abc");
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hasher.finish().id(), format!("sha256-{abc}"));
         for text in ["", "sha1-x", "sha512-???"] {
             assert!(Checksum::integrity(text).is_err(), "{text}");
         }

@@ -65,3 +65,29 @@ impl Component {
         format!("images/locks/python/{}", self.lock.as_ref().unwrap_or(&self.name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn component(toml: &str) -> Component {
+        toml::from_str(&format!("name = \"gitea-mcp\"\nnotes = \"https://x/v{{version}}\"\n{toml}"))
+            .expect("a component")
+    }
+
+    #[test]
+    fn names_and_places_follow_from_the_name() {
+        let it = component("source.pypi = \"x\"");
+        assert_eq!(
+            (it.arg().as_str(), it.notes("1.2.3").as_str()),
+            ("GITEA_MCP_VERSION", "https://x/v1.2.3")
+        );
+        assert_eq!(it.npm_folder(), "images/locks/gitea-mcp");
+        assert_eq!(it.checksums(), "images/locks/gitea-mcp/checksums.txt");
+        assert_eq!(it.python_lock(), "images/locks/python/gitea-mcp");
+        assert_eq!(
+            component("source.pypi = \"x\"\nlock = \"tools\"").python_lock(),
+            "images/locks/python/tools"
+        );
+    }
+}
