@@ -268,6 +268,43 @@ mod tests {
         assert!(toml::from_str::<Layers>("compression = \"lzma\"").is_err());
     }
 
+    const TEXT: &str = include_str!("../../../images/devbox.toml");
+
+    #[track_caller]
+    fn refused(from: &str, to: &str, why: &str) {
+        assert!(TEXT.contains(from), "{from}");
+        let error = Config::parse(&TEXT.replacen(from, to, 1)).expect_err("a mistake");
+        assert!(format!("{error:#}").contains(why), "{error:#}");
+    }
+
+    #[test]
+    fn mistakes_in_the_definition_are_named() {
+        refused("name = \"omos\"\nsuffix", "name = \"base\"\nsuffix", "variants base and base share a name");
+        refused("suffix = \"-omos\"", "suffix = \"\"", "variants base and omos share a name or suffix");
+        refused("components = [\"opencode\"]", "components = []", "variant base has no opencode");
+        let config = Config::parse(TEXT).expect("a definition");
+        let long = |bytes: usize| format!("short_description = \"{}\"", "x".repeat(bytes));
+        let line = format!("short_description = \"{}\"", config.short_description);
+        assert!(Config::parse(&TEXT.replace(&line, &long(HUB_SHORT_DESCRIPTION_BYTES))).is_ok());
+        refused(&line, &long(HUB_SHORT_DESCRIPTION_BYTES + 1), "has 101 bytes");
+    }
+
+    #[test]
+    fn variants_and_components_are_found_by_name_and_tagged_by_suffix() {
+        let config = Config::parse(TEXT).expect("a definition");
+        let omos = config.variant("omos").expect("a variant");
+        let release = "v1.18.18b".parse().expect("a release");
+        assert_eq!(
+            (omos.name.as_str(), omos.version_tag(release).as_str(), omos.latest_tag().as_str()),
+            ("omos", "v1.18.18b-omos", "latest-omos")
+        );
+        assert!(omos.has("bun") && !omos.has("pi"));
+        assert_eq!(config.component("bun").expect("a component").name, "bun");
+        for error in [config.variant("x").err(), config.component("x").err()] {
+            assert!(error.is_some_and(|error| error.to_string().contains("choose from: ")));
+        }
+    }
+
     #[test]
     fn an_optional_part_is_asked_for_where_the_dockerfile_says() {
         let part = Optional { name: "gitea-mcp".into(), probe: "{URL}/v{V}/sums.txt".into() };

@@ -240,6 +240,31 @@ mod tests {
         let markdown = spliced("<!-- generated: x -->\n<!-- end: x -->\n", "x", "n\n");
         assert_eq!(markdown.as_deref(), Some("<!-- generated: x -->\nn\n<!-- end: x -->\n"));
         assert_eq!(spliced("# generated: xy\n# end: xy\n", "x", ""), None, "another name");
+        assert!(splice("# generated: x end: x\n", "x", "").is_err(), "both on one line");
+    }
+
+    /// The pages of this tree are what the table makes of them, wherever their passages are emptied first.
+    #[test]
+    fn every_page_is_made_anew_from_the_table() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
+        let read =
+            |path: &str| std::fs::read_to_string(format!("{root}{path}")).context("a file of the tree");
+        let table: Table = toml::from_str(&read(TABLE).expect("a table")).expect("a table");
+        let names: Vec<_> = table.passages().expect("passages").into_iter().map(|(name, _)| name).collect();
+        let emptied = |path: &str| {
+            let text = read(path)?;
+            names.iter().try_fold(text, |text, name| Ok(splice(&text, name, "")?.unwrap_or(text)))
+        };
+        let pages = pages(|path| if path == TABLE { read(path) } else { emptied(path) }).expect("pages");
+        assert_eq!(pages.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), FILES);
+        for (path, text) in pages {
+            assert!(
+                text == read(&path).expect("a page"),
+                "{path} is not what its table says: run `cargo xtask docs`"
+            );
+        }
+        let bare = super::pages(|path| if path == TABLE { read(path) } else { Ok(String::new()) });
+        assert!(bare.is_err_and(|error| error.to_string().contains("has no line with")));
     }
 
     #[test]

@@ -73,3 +73,37 @@ pub fn render(
     }
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(template: &str, sizes: &Sizes) -> Result<String> {
+        let config = Config::parse(include_str!("../../../images/devbox.toml")).expect("a definition");
+        let versions = ["opencode", "bun", "omos", "pi"].map(|name| (name.to_owned(), "1.2.3".to_owned()));
+        render(&config, template, &versions.into(), sizes)
+    }
+
+    #[test]
+    fn a_page_lists_the_variants_and_what_they_weigh() {
+        let text = page("{{variants}}\n", &Sizes::default()).expect("a page");
+        let head = "| Tag | Contents |\n|---|---|\n| `latest` | opencode 1.2.3 |\n| `latest-omos` | opencode 1.2.3, ";
+        assert!(text.starts_with(head), "{text}");
+        assert!(!text.contains("Download sizes"), "{text}");
+        let base = BTreeMap::from([(Platform::LinuxAmd64, 565_500_000)]);
+        let sizes =
+            Sizes { release: "v1.2.3".to_owned(), bytes: BTreeMap::from([("base".to_owned(), base)]) };
+        let text = page("{{variants}}\n", &sizes).expect("a page");
+        let head = "| Tag | Contents | amd64 | arm64 |\n|---|---|--:|--:|\n| `latest` | opencode 1.2.3 | 566 MB | |\n";
+        assert!(text.starts_with(head), "{text}");
+        assert!(text.ends_with("Download sizes are those of v1.2.3.\n"), "{text}");
+    }
+
+    #[test]
+    fn a_page_may_have_as_many_bytes_as_docker_hub_takes() {
+        let of = |bytes| page(&"x".repeat(bytes), &Sizes::default());
+        assert!(of(HUB_DESCRIPTION_BYTES).is_ok());
+        assert!(of(HUB_DESCRIPTION_BYTES + 1).is_err_and(|error| error.to_string().contains("shorten")));
+        assert!(page("{{nobody}}", &Sizes::default()).is_err());
+    }
+}

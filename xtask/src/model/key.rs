@@ -224,6 +224,12 @@ mod tests {
         Inputs::new(entries, map(&[]), map(&[])).key()
     }
 
+    #[test]
+    fn digests_are_written_as_oci_writes_them() {
+        let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest(b""), empty);
+    }
+
     /// A published vector: if this changes, [`FORMAT`] has to change too.
     #[test]
     fn the_key_of_a_known_tree_stays() {

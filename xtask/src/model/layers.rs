@@ -57,6 +57,7 @@ mod tests {
             &[("a", 30), ("x", 300), ("c", 58), ("d", 17)],
             &["does not begin with the layers of its base"],
         );
+        check(&[("a", 30), ("b", 300), ("c", 60), ("d", 20)], &[]);
         check(&[("a", 30), ("b", 300), ("c", 58)], &["has 1 layers for 2 components"]);
         check(
             &[("a", 30), ("b", 300), ("c", 61), ("d", 17)],

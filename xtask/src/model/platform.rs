@@ -46,3 +46,16 @@ impl FromStr for Platform {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_reads_what_it_prints() {
+        for platform in [Platform::LinuxAmd64, Platform::LinuxArm64] {
+            assert_eq!(platform.to_string().parse(), Ok(platform));
+        }
+        assert!("linux/riscv64".parse::<Platform>().is_err());
+    }
+}
