@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
 os.environ["DEVBOX_TEST_TABLE"] = str(ROOT / "rootfs/usr/share/devbox/environment.toml")
 
-from devbox import Refusal, access, config, greet, guard, health, place, skills, start, table, update, user, versions  # noqa: E402
+from devbox import Refusal, access, config, doctor, greet, guard, health, place, skills, start, table, update, user, versions  # noqa: E402
 
 
 def program(name):
@@ -411,6 +411,29 @@ class Versions(Case):
         self.assertIsNone(update.newest(["latest"]))
         self.assertIsNone(update.notice("1.18.18", ("v1.18.18b", "1.18.18")))
         self.assertIn("v1.18.20", update.notice("1.18.18", ("v1.18.20", "1.18.20")))
+
+
+class Servers(Case):
+    """The handshake of `devbox doctor` with a local MCP server."""
+
+    def asked(self, script, wait=20):
+        command = ["sh", "-c", script]
+        return doctor.local("mcp x", {"command": command}, {"PATH": os.environ["PATH"]}, wait)
+
+    def test_an_answer_counts_though_a_log_line_came_with_it(self):
+        answer = '{"jsonrpc": "2.0", "id": 1, "result": {"serverInfo": {"name": "x", "version": "2"}}}'
+        level, _, text = self.asked(f"printf '%s\\n' starting '[]' '{answer}'; sleep 600")
+        self.assertEqual((doctor.OK, "x 2 answers after"), (level, text[:17]))
+
+    def test_one_that_is_silent_is_ended_with_all_that_it_started(self):
+        began = time.monotonic()
+        level, _, text = self.asked("echo 'no token' >&2; sleep 600", wait=1)
+        self.assertEqual(doctor.BAD, level)
+        self.assertTrue(text.endswith("does not answer `initialize`: no token"), text)
+        self.assertLess(time.monotonic() - began, 300, "it waited for the sleep")
+
+    def test_one_that_ends_at_once_is_not_waited_for(self):
+        self.assertEqual(doctor.BAD, self.asked("exit 3", wait=600)[0])
 
 
 class Building(Case):

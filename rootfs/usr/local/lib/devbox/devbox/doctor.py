@@ -3,10 +3,12 @@
 import functools
 import json
 import os
-import select
+import queue
 import shutil
+import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 
@@ -141,18 +143,29 @@ def local(label, server, environ, wait):
         return BAD, label, f"{command[0]}: there is no such command"
     extra = {key: substitute(value, environ) for key, value in server.get("environment", {}).items()}
     start = time.monotonic()
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**environ, **extra}, text=True
-    )
-    try:
-        child.stdin.write(json.dumps(INITIALIZE) + "\n")
-        child.stdin.flush()
-        answer = first_answer(child, start + wait)
-    except OSError:
-        answer = None
-    finally:
-        child.kill()
-        rest = child.communicate()[1]
+    # In memory, since nothing may be writable here.
+    with open(os.memfd_create("log"), "w+", encoding="utf-8") as log:
+        # A group of its own, so that what the server started ends with it.
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**environ, **extra},
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            child.stdin.write(json.dumps(INITIALIZE) + "\n")
+            child.stdin.flush()
+            answer = first_answer(child.stdout, wait)
+        except OSError:
+            answer = None
+        finally:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        log.seek(0)
+        rest = log.read()
     if answer and "result" in answer:
         info = answer["result"].get("serverInfo", {})
         took = time.monotonic() - start
@@ -160,24 +173,26 @@ def local(label, server, environ, wait):
     return BAD, label, f"`{' '.join(command)}` does not answer `initialize`: {last(rest) or 'no answer'}"
 
 
-def first_answer(child, deadline):
-    """The reply to our message; a server may log other lines first."""
-    while time.monotonic() < deadline:
-        ready, _, _ = select.select([child.stdout], [], [], 0.2)
-        if not ready:
-            if child.poll() is not None:
-                return None
-            continue
-        line = child.stdout.readline()
-        if not line:
-            return None
-        try:
-            message = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(message, dict) and message.get("id") == 1:
-            return message
-    return None
+def first_answer(lines, wait):
+    """The reply to our message; a server may log other lines first. A thread reads, since a line may never end."""
+    answers = queue.SimpleQueue()
+
+    def read():
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(message, dict) and message.get("id") == 1:
+                answers.put(message)
+                return
+        answers.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        return answers.get(timeout=wait)
+    except queue.Empty:
+        return None
 
 
 def remote(label, server):
