@@ -210,8 +210,26 @@ mod tests {
         assert_eq!(tags(it.to_undo(&half)), ["latest"]);
         let before = standing(&[("latest", "old"), ("latest-omos", "old-omos")]);
         assert!(!it.is_mixed(&before));
+        let after = standing(&[("v1.2.3", "new"), ("latest", "new"), ("latest-omos", "new-omos")]);
+        assert!(!it.is_mixed(&after));
+        let expected = "v1.2.3 stands at v1.2.3\nlatest stands at v1.2.3\nlatest-omos stands at old-omos";
+        assert_eq!(it.describe(&half), expected);
+        assert!(it.describe(&before).starts_with("v1.2.3 is absent\nlatest stands at old\n"));
         assert_eq!(tags(it.pending(&before)), ["v1.2.3", "latest", "latest-omos"]);
         assert_eq!(tags(it.to_undo(&before)), [""; 0]);
+    }
+
+    #[test]
+    fn a_promotion_covers_another_if_it_moves_all_of_its_floating_tags() {
+        let (all, mut part) = (promotion(), promotion());
+        part.moves.remove(2);
+        assert!(all.covers(&all) && all.covers(&part) && !part.covers(&all));
+        part.moves.push(Move { floating: false, ..all.moves[2].clone() });
+        assert!(!part.covers(&all), "a version tag is no floating tag");
+        assert!(
+            part.covers(&Promotion { moves: all.moves[..1].to_vec(), ..all.clone() }),
+            "version tags do not count"
+        );
     }
 
     #[test]
@@ -225,6 +243,8 @@ mod tests {
         );
         assert_eq!(before("latest-omos", "old-omos").as_deref(), Some("old-omos"), "not moved yet");
         assert_eq!(before("latest", "other").as_deref(), Some("other"), "moved by somebody since");
+        assert_eq!(before("latest-omos", "new").as_deref(), Some("new"), "where another tag was moved");
+        assert_eq!(before("v1.2.3", "new").as_deref(), Some("new"), "a version tag never goes back");
         let mut done = ledger.clone();
         done.promotion.as_mut().expect("one").outcome = Outcome::Done;
         assert_eq!(done.before("latest", Some(&"new".to_owned())).as_deref(), Some("new"));

@@ -127,6 +127,8 @@ mod tests {
 
     #[test]
     fn wheels_fit_by_their_tags() {
+        fits("b-1-py313-none-any.whl", true, true);
+        fits("b-1-py314-none-any.whl", false, false);
         fits("six-1.17.0-py2.py3-none-any.whl", true, true);
         fits("a-1-cp313-cp313-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", true, false);
         fits("a-1-cp313-cp313-manylinux_2_28_aarch64.whl", false, true);
@@ -144,7 +146,8 @@ mod tests {
     #[test]
     fn pins_have_hashes_and_markers() {
         let text = "a==1.0 ; sys_platform == 'win32' \\\n    --hash=sha256:aa\nb==2.0 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n";
-        let pins = parse(text).expect("a lock");
+        let pins = parse(&format!("# made by uv\n\n{text}")).expect("a lock");
+        assert_eq!(pins.len(), 2);
         assert!(!pins[0].applies(Platform::LinuxAmd64).expect("a marker"));
         assert!(pins[1].applies(Platform::LinuxArm64).expect("a marker"));
         assert_eq!((pins[1].version.as_str(), pins[1].hashes.len()), ("2.0", 2));

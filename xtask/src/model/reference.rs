@@ -92,6 +92,17 @@ mod tests {
     }
 
     #[test]
+    fn references_are_put_together() {
+        let it: Repository = "localhost:5000/a/b".parse().expect("a repository");
+        assert_eq!((it.host(), it.path(), it.is_docker_hub()), ("localhost:5000", "a/b", false));
+        assert_eq!(
+            (it.tag("x"), it.digest("sha256:x")),
+            ("localhost:5000/a/b:x".into(), "localhost:5000/a/b@sha256:x".into())
+        );
+        assert!("you/devbox".parse::<Repository>().is_ok_and(|it| it.is_docker_hub()));
+    }
+
+    #[test]
     fn short_names_mean_docker_hub_and_loopback_speaks_http() {
         repository("you/devbox", "docker.io/you/devbox", "https://registry-1.docker.io");
         repository("debian", "docker.io/library/debian", "https://registry-1.docker.io");
