@@ -143,6 +143,14 @@ mod tests {
 
     #[test]
     fn only_named_causes_are_transient() {
+        for status in [502, 503, 504] {
+            assert_eq!(Cause::of_status(status, Some(7)), Some(Cause::Unavailable(status)));
+        }
+        let limited = Cause::of_status(429, Some(7)).expect("a cause");
+        assert_eq!(
+            (&limited, limited.to_string().as_str()),
+            (&Cause::RateLimited(Some(7)), "rate limited (429, Retry-After 7 s)")
+        );
         for status in [200, 400, 401, 403, 404, 500] {
             assert_eq!(Cause::of_status(status, None), None, "{status}");
         }

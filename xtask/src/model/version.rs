@@ -118,6 +118,8 @@ mod tests {
         for text in ["1.18", "v1.18.18", "1.18.18.1", "1.018.1", "1..2", "", "latest", "1.1.-1"] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
+        let first = "v1.18.18a".parse::<ReleaseTag>();
+        assert!(first.is_err_and(|why| why.contains("the second build of a version is b")));
         for text in ["1.18.18", "v1.18.18a", "v1.18.18bb", "v", "latest", "v1.18.18-omos", "vé"] {
             assert!(text.parse::<ReleaseTag>().is_err(), "{text}");
         }

@@ -300,6 +300,15 @@ mod tests {
     }
 
     #[test]
+    fn the_workflows_of_this_tree_are_those_of_its_definition() {
+        let config = Config::parse(include_str!("../../../images/devbox.toml")).expect("a definition");
+        for (path, text) in pages(&config).expect("pages") {
+            let there = std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR")));
+            assert!(there.is_ok_and(|there| there == text), "{path}: run `cargo xtask workflows`");
+        }
+    }
+
+    #[test]
     fn a_variant_is_a_word_of_the_matrix() {
         let stanza = "[[variant]]\nname = \"fifth\"\nsuffix = \"-fifth\"\ncomponents = [\"opencode\"]\nbudget_mb = 9\n";
         let text = publish_of(|text| text + stanza);
