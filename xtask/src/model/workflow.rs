@@ -306,6 +306,12 @@ mod tests {
             let there = std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR")));
             assert!(there.is_ok_and(|there| there == text), "{path}: run `cargo xtask workflows`");
         }
+        let page = include_str!("../../../.gitea/README.md");
+        let diagram = diagram(&config);
+        assert!(
+            diagram.starts_with("```mermaid\n") && page.contains(&diagram),
+            "run `cargo xtask workflows`"
+        );
     }
 
     #[test]
