@@ -63,14 +63,14 @@ pub fn pages(read: impl Fn(&str) -> Result<String>) -> Result<Vec<(String, Strin
     let mut pages = Vec::new();
     for file in FILES {
         let mut text = read(file)?;
-        let mut found = 0;
+        let mut found = false;
         for (name, passage) in &passages {
             if let Some(new) = splice(&text, name, passage).with_context(|| file.to_owned())? {
                 text = new;
-                found += 1;
+                found = true;
             }
         }
-        if found == 0 {
+        if !found {
             bail!("{file} has no line with `generated: NAME`");
         }
         pages.push((file.to_owned(), text));
