@@ -333,6 +333,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        let matrices = text.matches("variant: [base, omos, with-pi, omos-with-pi]").count();
+        assert_eq!(matrices, 2, "each variant is built, and tested there: {text}");
         assert!(!publish_of(|text| text).contains("smoke-linux"));
     }
 }
