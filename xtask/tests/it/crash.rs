@@ -35,9 +35,9 @@ const CHAIN: [&str; 8] = [
 const FLOATING: [&str; 5] = ["latest", "latest-omos", "latest-with-pi", "latest-omos-with-pi", "base-latest"];
 
 /// The CNCF distribution registry with its data in a scratch folder.
-struct Registry {
+pub struct Registry {
     process: Child,
-    port: u16,
+    pub port: u16,
     dir: TempDir,
 }
 
@@ -49,7 +49,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let data = dir.path().join("data");

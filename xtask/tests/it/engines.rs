@@ -11,6 +11,7 @@ use camino::Utf8Path;
 use xtask::tools::engine::Scratch;
 use xtask::tools::runner::Runner;
 
+use crate::crash::Registry;
 use crate::fakes::World;
 use crate::proxy::Proxy;
 
@@ -153,6 +154,26 @@ fn pass(from: &mut impl Read, to: &mut impl Write) {
     }
 }
 
+/// A registry whose Debian is of both platforms, though all its programs are of this machine's: nothing is emulated.
+fn both_platforms() -> Registry {
+    let source = small(&format!("localhost:{}", port()), "debian");
+    run(&source, "base-decide", &[]);
+    let registry = Registry::start();
+    let (from, to) =
+        (format!("localhost:{}/debian:trixie-slim", port()), format!("localhost:{}/debian", registry.port));
+    let host = xtask::model::platform::Platform::host().to_string();
+    let other = if host.ends_with("amd64") { "linux/arm64" } else { "linux/amd64" };
+    for line in [
+        format!("copy --platform {host} {from} {to}:own"),
+        format!("mutate {to}:own --set-platform {other} --tag {to}:other"),
+        format!("index append --manifest {to}:own --manifest {to}:other --tag {to}:trixie-slim"),
+    ] {
+        let output = Command::new("crane").args(line.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    registry
+}
+
 /// Two engines as the nodes of one builder. The second is said to be of the other platform, which it is not: that is
 /// found out before the build, whatever the builder's definition says.
 #[test]
@@ -178,7 +199,8 @@ fn two_engines_are_nodes_of_one_builder() {
         args.push(&address);
         buildx(&args);
     }
-    let world = small(&format!("localhost:{}", port()), &format!("nodes-{}", std::process::id()));
+    let registry = both_platforms();
+    let world = small(&format!("localhost:{}", registry.port), "nodes");
     let env = [("BUILDX_BUILDER", "farm"), ("BUILDX_CONFIG", config.as_str())];
     world.configure("emulation = \"always\"", "emulation = \"never\"");
     let output = world.xtask_with("build-base", &env);
