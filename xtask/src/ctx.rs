@@ -220,6 +220,11 @@ impl Ctx {
         read(&self.root, path)
     }
 
+    /// The text of a file of the tree; empty where there is none yet.
+    pub fn read_if_there(&self, path: &str) -> String {
+        fs::read_to_string(self.root.join(path)).unwrap_or_default()
+    }
+
     /// Versions pinned in both Dockerfiles.
     pub fn versions(&self) -> Result<Vec<(String, String)>> {
         let mut versions = self.versions_in(&self.config.base.dockerfile)?;

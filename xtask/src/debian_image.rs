@@ -2,12 +2,11 @@
 //! the image's host is not reached, a local registry gets an equivalent that is made from Debian's archive.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::ctx::{Ctx, Destination};
+use crate::ctx::Ctx;
 use crate::model::command::Cmd;
 use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
@@ -134,8 +133,7 @@ pub fn lock(ctx: &Ctx, renew: bool) -> Result<Edit> {
 
 /// Why a build that is meant for others may not start: it would not be built upon one certain image.
 pub fn problem(ctx: &Ctx) -> Result<Option<String>> {
-    let Destination::Remote(repository) = &ctx.destination else { return Ok(None) };
-    if repository.is_loopback() {
+    if ctx.is_rehearsal() {
         return Ok(None);
     }
     let pin = pinned(ctx)?;
@@ -170,5 +168,5 @@ fn bootstrap(ctx: &Ctx, pin: &Pin, mirror: &Repository) -> Result<Manifest> {
 
 /// The text of the lock; empty where there is none.
 fn read(ctx: &Ctx) -> String {
-    fs::read_to_string(ctx.root.join(LOCK)).unwrap_or_default()
+    ctx.read_if_there(LOCK)
 }

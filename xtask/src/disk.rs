@@ -1,4 +1,4 @@
-//! Disk space of the engine: what is free, and what the last build took.
+//! Disk space: what is free where the engine or a folder is, and what the last build took.
 
 use anyhow::Result;
 
@@ -8,6 +8,7 @@ use crate::model::command::Cmd;
 use crate::model::reference::Repository;
 use crate::state;
 use crate::tools::docker;
+use crate::tools::runner::Runner;
 
 /// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
 pub const COLD_RELEASE: u64 = 15_000_000_000;
@@ -15,7 +16,22 @@ pub const COLD_RELEASE: u64 = 15_000_000_000;
 /// Free bytes where the engine keeps its images; `None` where that cannot be told.
 pub fn free(ctx: &Ctx) -> Option<u64> {
     let engine = docker::engine(&ctx.runner)?;
-    let text = ctx.runner.probe(&Cmd::new("df", ["--output=avail", "-B1", &engine.root]))?;
+    free_below(&ctx.runner, &engine.root)
+}
+
+/// Free bytes of the file system that a folder is on; `None` where that cannot be told.
+pub fn free_below(runner: &Runner, folder: &str) -> Option<u64> {
+    df(runner, "avail", folder)
+}
+
+/// Bytes that are occupied there, by whomever.
+pub fn occupied_below(runner: &Runner, folder: &str) -> Option<u64> {
+    df(runner, "used", folder)
+}
+
+fn df(runner: &Runner, column: &str, folder: &str) -> Option<u64> {
+    let output = format!("--output={column}");
+    let text = runner.probe(&Cmd::new("df", [output.as_str(), "-B1", folder]))?;
     text.lines().nth(1)?.trim().parse().ok()
 }
 

@@ -226,6 +226,6 @@ impl Resolver<'_> {
 
     /// The text of a file of the tree; empty where there is none.
     fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.ctx.root.join(path)).unwrap_or_default()
+        self.ctx.read_if_there(path)
     }
 }

@@ -1,7 +1,6 @@
 //! The generated pages of this tree, for those who write them and those who change what they say.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
@@ -16,7 +15,7 @@ pub const SIZES: &str = "docs/sizes.json";
 
 /// The page for these versions.
 pub fn edit(ctx: &Ctx, versions: &BTreeMap<String, String>, sizes: &Sizes) -> Result<Edit> {
-    let before = fs::read_to_string(ctx.root.join(PAGE)).unwrap_or_default();
+    let before = ctx.read_if_there(PAGE);
     let after = hub_page::render(&ctx.config, &ctx.read(TEMPLATE)?, versions, sizes)?;
     Ok(Edit { path: PAGE.to_owned(), before, after })
 }

@@ -7,17 +7,19 @@ use crate::bench::lab::Lab;
 use crate::bench::ways::RECIPE;
 use crate::model::bench::{self, Compressed};
 use crate::model::command::Cmd;
+use crate::model::config::{Compression, Layers};
+use crate::tools::crane;
 use crate::tools::engine::Scratch;
 
 /// What is compared: BuildKit's default for gzip and a quicker one, then one level for each of the four encoders that
 /// its zstd has (0 to 2, 3 to 6, 7 and 8, 9 and more). Level 3 is its default.
-const COMPRESSIONS: [(&str, Option<u8>); 6] = [
-    ("gzip", None),
-    ("gzip", Some(1)),
-    ("zstd", Some(1)),
-    ("zstd", Some(3)),
-    ("zstd", Some(7)),
-    ("zstd", Some(9)),
+const COMPRESSIONS: [Layers; 6] = [
+    Layers { compression: Compression::Gzip, level: None },
+    Layers { compression: Compression::Gzip, level: Some(1) },
+    Layers { compression: Compression::Zstd, level: Some(1) },
+    Layers { compression: Compression::Zstd, level: Some(3) },
+    Layers { compression: Compression::Zstd, level: Some(7) },
+    Layers { compression: Compression::Zstd, level: Some(9) },
 ];
 
 /// Compresses, pushes, pulls and starts the same image in each way.
@@ -34,13 +36,13 @@ pub fn measure(lab: &Lab<'_>, runs: usize) -> Result<Vec<Compressed>> {
         lab.ctx.runner.run(&maker.on(cmd.args(to)))?;
     }
     let staging = repository.staging();
-    let listed = lab.ctx.runner.read(&Cmd::new("crane", ["ls", &staging.to_string()]))?;
+    let listed = lab.ctx.runner.read(&crane::tags(&staging.to_string()))?;
     let tag = listed.lines().find(|tag| tag.starts_with(&variant.name)).context("nothing is staged")?;
     let mut rows = Vec::new();
-    for (kind, level) in COMPRESSIONS {
+    for layers in COMPRESSIONS {
         let mut all = Vec::new();
         for run in 0..runs {
-            all.push(compressed(lab, &maker, &staging.tag(tag), kind, level, run)?);
+            all.push(compressed(lab, &maker, &staging.tag(tag), &layers, run)?);
         }
         let middle = |figure: fn(&Compressed) -> f64| bench::median(all.iter().map(figure).collect());
         rows.push(Compressed {
@@ -57,10 +59,10 @@ fn compressed(
     lab: &Lab<'_>,
     maker: &Scratch<'_>,
     image: &str,
-    kind: &str,
-    level: Option<u8>,
+    layers: &Layers,
     run: usize,
 ) -> Result<Compressed> {
+    let (kind, level) = (layers.compression.name(), layers.level);
     let name = level.map_or_else(|| format!("{kind}, default"), |level| format!("{kind}, level {level}"));
     let tag = level.map_or_else(|| format!("{kind}-{run}"), |level| format!("{kind}{level}-{run}"));
     let repository = lab.repository("compressed/opencode-devbox")?;
@@ -73,9 +75,8 @@ fn compressed(
     let build = maker.on(build.arg(lab.new_tree().as_str()));
     let runner = &lab.ctx.runner;
     runner.run(&build.clone().arg("--output=type=cacheonly"))?;
-    let level = level.map_or_else(String::new, |level| format!(",compression-level={level}"));
     let output = format!("--output=type=image,name={reference},push=true,store=false,oci-mediatypes=true");
-    let push = build.arg(format!("{output},compression={kind}{level}"));
+    let push = build.arg(format!("{output},{}", layers.exporter()));
     let push = lab.measure(maker, 0, || runner.run(&push))?.seconds;
     let user = lab.engine("pull")?;
     let on = |words: &[&str]| user.on(Cmd::new("docker", words.iter().copied()));

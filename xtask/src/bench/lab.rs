@@ -11,7 +11,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
 use crate::ctx::Ctx;
-use crate::debian_image;
 use crate::missing;
 use crate::model::bench::{Cost, Images};
 use crate::model::command::Cmd;
@@ -23,6 +22,7 @@ use crate::tools::local::{self, Daemon};
 use crate::tools::meter::Meter;
 use crate::tools::runner::Runner;
 use crate::tools::{crane, process, tree};
+use crate::{debian_image, disk};
 
 /// What a build needs of the tree.
 const INPUTS: [&str; 4] = ["images", "rootfs", "scripts", "bench"];
@@ -46,7 +46,7 @@ pub struct Lab<'a> {
 impl<'a> Lab<'a> {
     /// Sets everything up. `from` is the version of opencode that the older of the two trees pins.
     pub fn open(ctx: &'a Ctx, from: &str) -> Result<Self> {
-        let (free, needed) = (free(&ctx.runner, &ctx.root), needed(ctx.platforms.len()));
+        let (free, needed) = (disk::free_below(&ctx.runner, ctx.root.as_str()), needed(ctx.platforms.len()));
         if free.is_some_and(|free| free < needed) {
             return Err(missing(format!(
                 "{:.1} GB of disk are free and a benchmark takes up to {:.0}: free some, for instance with \
@@ -141,7 +141,7 @@ impl<'a> Lab<'a> {
 
     /// Bytes that are occupied where engines and registry keep their data, by whomever.
     pub fn occupied(&self) -> u64 {
-        occupied(&self.ctx.runner, &self.state).unwrap_or_default()
+        disk::occupied_below(&self.ctx.runner, self.state.as_str()).unwrap_or_default()
     }
 
     /// Does something and returns what it took. Disk is counted from `empty` on.
@@ -159,7 +159,10 @@ impl<'a> Lab<'a> {
             let (done, peak, folder) = (&done, &peak, &self.state);
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
-                    peak.fetch_max(occupied(&runner, folder).unwrap_or_default(), Ordering::Relaxed);
+                    peak.fetch_max(
+                        disk::occupied_below(&runner, folder.as_str()).unwrap_or_default(),
+                        Ordering::Relaxed,
+                    );
                     thread::sleep(Duration::from_millis(500));
                 }
             });
@@ -242,18 +245,4 @@ pub fn clear(ctx: &Ctx) -> Result<()> {
 /// Bytes that one way takes at most, in its engine and in the registry, with as many platforms.
 fn needed(platforms: usize) -> u64 {
     9_000_000_000 * platforms as u64
-}
-
-fn occupied(runner: &Runner, folder: &Utf8Path) -> Option<u64> {
-    df(runner, "used", folder)
-}
-
-fn free(runner: &Runner, folder: &Utf8Path) -> Option<u64> {
-    df(runner, "avail", folder)
-}
-
-fn df(runner: &Runner, column: &str, folder: &Utf8Path) -> Option<u64> {
-    let output = format!("--output={column}");
-    let text = runner.probe(&Cmd::new("df", [output.as_str(), "-B1", folder.as_str()]))?;
-    text.lines().nth(1)?.trim().parse().ok()
 }

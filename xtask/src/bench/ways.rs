@@ -12,8 +12,8 @@ use crate::model::command::Cmd;
 use crate::model::config::Variant;
 use crate::model::dockerfile;
 use crate::model::reference::Repository;
-use crate::tools::docker;
 use crate::tools::engine::Scratch;
+use crate::tools::{crane, docker};
 
 /// The plain ways.
 pub const RECIPE: &str = "bench/Dockerfile";
@@ -44,7 +44,7 @@ impl<'a> Round<'a> {
     /// The variants' tags in a round's repository, without those that are known.
     pub fn tags(&self, known: &[(String, String)]) -> Result<Vec<(String, String)>> {
         let repository = self.images().to_string();
-        let listed = self.lab.ctx.runner.read(&Cmd::new("crane", ["ls", &repository]))?;
+        let listed = self.lab.ctx.runner.read(&crane::tags(&repository))?;
         let pair = |tag: &str| {
             let (variant, _) = tag.rsplit_once('-')?;
             let ours = self.variants.iter().any(|it| it.name == variant);

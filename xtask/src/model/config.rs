@@ -112,13 +112,20 @@ pub enum Compression {
     Gzip,
 }
 
+impl Compression {
+    /// What BuildKit calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
 impl Layers {
     /// The words of BuildKit's exporter.
     pub fn exporter(&self) -> String {
-        let kind = match self.compression {
-            Compression::Zstd => "zstd",
-            Compression::Gzip => "gzip",
-        };
+        let kind = self.compression.name();
         let level = self.level.map_or_else(String::new, |level| format!(",compression-level={level}"));
         format!("compression={kind}{level}")
     }

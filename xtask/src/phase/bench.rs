@@ -9,7 +9,6 @@ use crate::bench::ways::Round;
 use crate::bench::{compression, floor, machine};
 use crate::ctx::Ctx;
 use crate::model::bench::{self, Cost, Report, Step, Way};
-use crate::model::command::Cmd;
 use crate::model::config::Variant;
 use crate::model::environment::splice;
 use crate::tools::crane;
@@ -195,7 +194,7 @@ impl<'a> Bench<'a> {
 
     fn copy_base(&self, way: Way, round: &Round<'_>) -> Result<()> {
         let first = self.lab.repository(&format!("{way}-1/opencode-devbox"))?;
-        let listed = self.ctx().runner.read(&Cmd::new("crane", ["ls", &first.to_string()]))?;
+        let listed = self.ctx().runner.read(&crane::tags(&first.to_string()))?;
         let tag = listed.lines().find(|tag| *tag == "base" || tag.starts_with("base-")).context("no base")?;
         self.ctx().runner.run(&crane::copy(&first.tag(tag), &round.repository.tag(tag)))
     }

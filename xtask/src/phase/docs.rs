@@ -27,7 +27,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         None => page::sizes(ctx)?,
         Some(release) => {
             let sizes = weigh(ctx, release)?;
-            let before = std::fs::read_to_string(ctx.root.join(SIZES)).unwrap_or_default();
+            let before = ctx.read_if_there(SIZES);
             edits.push(Edit {
                 path: SIZES.to_owned(),
                 before,
@@ -37,10 +37,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         }
     };
     edits.push(page::edit(ctx, &ctx.versions()?.into_iter().collect(), &sizes)?);
-    let before = std::fs::read_to_string(ctx.root.join(COMMANDS)).unwrap_or_default();
+    let before = ctx.read_if_there(COMMANDS);
     edits.push(Edit { path: COMMANDS.to_owned(), before, after: page::commands() });
     for (path, after) in environment::pages(|path| ctx.read(path))? {
-        let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
+        let before = ctx.read_if_there(&path);
         edits.push(Edit { path, before, after });
     }
     page::settle(ctx, &edits, args.check, "generated files are out of date: run `cargo xtask docs`")

@@ -96,7 +96,7 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
             false => findings.push(Finding::bad(format!("{platform} cannot be run here"), install)),
         }
     }
-    findings.push(match free_bytes(ctx) {
+    findings.push(match disk::free_below(&ctx.runner, ctx.root.as_str()) {
         Some(free) if free < disk::COLD_RELEASE => {
             let what = format!("{} GB of disk are free", free / 1_000_000_000);
             Finding {
@@ -193,11 +193,6 @@ fn emulated(platform: Platform) -> bool {
     let name = if platform == Platform::LinuxArm64 { "qemu-aarch64" } else { "qemu-x86_64" };
     let entry = fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/{name}"));
     entry.is_ok_and(|text| text.starts_with("enabled"))
-}
-
-fn free_bytes(ctx: &Ctx) -> Option<u64> {
-    let text = ctx.runner.probe(&Cmd::new("df", ["--output=avail", "-B1", ctx.root.as_str()]))?;
-    text.lines().nth(1)?.trim().parse().ok()
 }
 
 /// Installs packages, turns on emulation and starts the engine; each step only where it is needed.

@@ -21,7 +21,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         drawn.with_context(|| format!("{} has no passage `{}`", workflow::PAGE, workflow::PASSAGE))?;
     let mut edits = vec![Edit { path: workflow::PAGE.to_owned(), before: page, after }];
     for (path, after) in workflow::pages(&ctx.config)? {
-        let before = std::fs::read_to_string(ctx.root.join(&path)).unwrap_or_default();
+        let before = ctx.read_if_there(&path);
         edits.push(Edit { path, before, after });
     }
     page::settle(ctx, &edits, args.check, "workflows are out of date: run `cargo xtask workflows`")

@@ -12,6 +12,11 @@ pub fn copy(from: &str, to: &str) -> Cmd {
     Cmd::new("crane", ["copy", from, to])
 }
 
+/// The tags of a repository, a line each.
+pub fn tags(repository: &str) -> Cmd {
+    Cmd::new("crane", ["ls", repository])
+}
+
 /// Gives an image of a repository one more tag there: one request to write.
 pub fn tag(image: &str, tag: &str) -> Cmd {
     Cmd::new("crane", ["tag", image, tag])
