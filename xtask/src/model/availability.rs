@@ -1,5 +1,5 @@
 //! Why a file that should be in a package registry is not there. Only what was observed decides; what cannot be told is
-//! called so.
+//! called so. Refuses to guess: a registry that gave no clear answer is never taken for a version that does not exist.
 
 use std::fmt;
 

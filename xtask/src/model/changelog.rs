@@ -1,7 +1,8 @@
 //! `CHANGELOG.md`: one Unreleased section, then an entry per release tag, newest first.
 //!
-//! An entry's heading is `## v1.18.18 - 2026-11-25`; a changed component is a line
-//! `- opencode 1.18.15 → 1.18.18 ([notes](…)), passing over 1.18.16 and 1.18.17.`
+//! An entry's heading is `## v1.18.18 - 2026-11-25`; a changed component is a line `- opencode 1.18.15 → 1.18.18
+//! ([notes](…)), passing over 1.18.16 and 1.18.17.` Refuses a second entry for a tag, entries out of order, and a
+//! release older than the newest entry.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Checksums of published files: npm's Subresource Integrity and Python's SHA-256.
+//! Checksums of published files: npm's Subresource Integrity and Python's SHA-256. Refuses weaker sums than these two.
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;

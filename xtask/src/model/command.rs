@@ -1,4 +1,5 @@
-//! A command line as data. What is echoed, what a dry run prints and what an error names are the same text.
+//! A command line as data. What is echoed, what a dry run prints and what an error names are the same text. Refuses
+//! secrets: they travel by the environment or a file, which are not echoed.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! What the pinned versions name: the `[[component]]` stanzas of `images/devbox.toml`.
+//! What the pinned versions name: the `[[component]]` stanzas of `images/devbox.toml`. Refuses nothing itself:
+//! [`super::config`] checks what it reads.
 
 use std::collections::BTreeMap;
 

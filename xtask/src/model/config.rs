@@ -1,4 +1,5 @@
-//! `images/devbox.toml`, the one definition of the family.
+//! `images/devbox.toml`, the one definition of the family. Refuses unknown words, two variants with one name or suffix,
+//! a variant without opencode, and a short description that Docker Hub would cut.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The order of Debian package versions (deb-version(7), "Sorting algorithm").
+//! The order of Debian package versions (deb-version(7), "Sorting algorithm"). Refuses nothing: every string has a
+//! place in that order.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,5 @@
-//! Reading and editing `ARG` defaults, which are where versions are pinned.
+//! Reading and editing `ARG` defaults, which are where versions are pinned. Refuses a name that has no default, or more
+//! than one.
 
 use anyhow::{Result, bail};
 

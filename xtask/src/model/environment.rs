@@ -1,5 +1,6 @@
 //! The table of environment variables and volumes, and the passages that README, `.env.example`, the compose files and
-//! the dev container get from it. The image reads the same table when it starts.
+//! the dev container get from it. The image reads the same table when it starts. Refuses a page whose marked passages
+//! are missing, doubled or out of order.
 
 use std::fmt::Write as _;
 

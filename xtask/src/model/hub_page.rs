@@ -1,5 +1,5 @@
 //! The description on Docker Hub, from its template, the definition, the pinned versions and the sizes of the last
-//! release.
+//! release. Refuses a placeholder that nothing stands for, and a page longer than Docker Hub takes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

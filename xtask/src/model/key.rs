@@ -1,8 +1,9 @@
 //! Content keys: names of images that depend only on what goes into them.
 //!
 //! The key is a SHA-256 over a record of the inputs ([`Inputs`]) that travels with the image, so that any machine can
-//! say later why two images differ. Every field is written with its length before it, so no two different records
-//! give the same stream. Time, commit and repository name are no inputs.
+//! say later why two images differ. Every field is written with its length before it, so no two different records give
+//! the same stream. Time, commit and repository name are no inputs. Refuses nothing: whoever
+//! reads the inputs judges them.
 
 use std::collections::BTreeMap;
 use std::fmt;

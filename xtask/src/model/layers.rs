@@ -1,5 +1,5 @@
 //! What the layers of a variant have to be: first the very layers of its base, then one for each component in order,
-//! and none of them larger than it is allowed to be.
+//! and none of them larger than it is allowed to be. Refuses an image with any other layer.
 
 /// Digest and compressed size of a layer.
 pub type Layer = (String, u64);

@@ -1,5 +1,6 @@
-//! Compares two builds of an image file by file: kind, mode, owner, link target and checksum. Times are only counted:
-//! a package manager that unpacks twice leaves other times on the folders that it makes.
+//! Compares two builds of an image file by file: kind, mode, owner, link target and checksum. Times are only counted: a
+//! package manager that unpacks twice leaves other times on the folders that it makes. Refuses no difference itself:
+//! which are allowed, `images/devbox.toml` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Pure decisions: no files, no processes, no network, no clock.
+//! Pure decisions: no files, no processes, no network, no clock. Refuses every effect, which a test holds.
 
 pub mod availability;
 pub mod bake;

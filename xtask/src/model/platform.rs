@@ -1,4 +1,4 @@
-//! An OCI platform such as `linux/arm64`.
+//! An OCI platform such as `linux/arm64`. Refuses all but the two that the family is built for.
 
 use std::fmt;
 use std::str::FromStr;

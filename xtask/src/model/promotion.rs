@@ -1,8 +1,8 @@
 //! Moving public tags: the moves of a release or a rollback, and the ledger that is written before the first of them.
 //!
 //! The ledger is one small document in the staging repository. It says who may move public tags now (the lease) and
-//! which moves the last promotion was about, with the digest that each tag had before. A promotion that was cut off
-//! can so be completed or undone by any machine.
+//! which moves the last promotion was about, with the digest that each tag had before. A promotion that was cut off can
+//! so be completed or undone by any machine. Refuses nothing itself: [`crate::ledger`] acts on its answers.
 
 use std::collections::BTreeMap;
 

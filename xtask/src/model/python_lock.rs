@@ -1,4 +1,5 @@
 //! Python's lock files: requirements with hashes, as `uv pip compile --universal --generate-hashes` writes them.
+//! Refuses a requirement without one exact version or without a checksum.
 
 use std::collections::BTreeSet;
 

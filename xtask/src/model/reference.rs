@@ -1,4 +1,5 @@
-//! Image repositories and references (distribution reference grammar, without tags inside a repository).
+//! Image repositories and references (distribution reference grammar, without tags inside a repository). Refuses a
+//! repository with a tag or digest, and names that the grammar does not allow.
 
 use std::fmt;
 use std::str::FromStr;

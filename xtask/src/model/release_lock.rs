@@ -1,5 +1,5 @@
 //! The lock of a program that comes as release files: the lines of the host's `checksums.txt` for the platforms, below
-//! a line that names the version.
+//! a line that names the version. Refuses a published list that lacks a platform.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Versions and release tags.
+//! Versions and release tags. Refuses names such as `latest`, leading zeros, and the letter a.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! Says which base this tree implies and whether it has to be built. Writes nothing but CI outputs.
+//! Says which base this tree implies and whether it has to be built. Writes nothing but CI outputs. Refuses to decide
+//! where the registry does not say whether the base is there.
 
 use anyhow::Result;
 use serde_json::json;

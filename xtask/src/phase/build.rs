@@ -1,4 +1,5 @@
-//! Builds the variants that the staging repository lacks, all of them and all platforms in one bake.
+//! Builds the variants that the staging repository lacks, all of them and all platforms in one bake. Refuses to build
+//! upon a base that is not there; one variant that cannot be built does not keep the others from it.
 
 use std::time::Instant;
 

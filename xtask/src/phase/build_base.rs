@@ -1,4 +1,5 @@
-//! Builds the base for every platform and pushes it under its key, unless the registry has it.
+//! Builds the base for every platform and pushes it under its key, unless the registry has it. Refuses emulation where
+//! it is not allowed, and to build over an answer that does not say whether the base is there.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! Checks `CHANGELOG.md`, prints one entry, or gives what is unreleased its release.
+//! Checks `CHANGELOG.md`, prints one entry, or gives what is unreleased its release. Refuses a changelog out of order
+//! and a tag without its entry.
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! Prints a completion script.
+//! Prints a completion script. Refuses shells that clap cannot complete for.
 
 use anyhow::Result;
 use clap::CommandFactory;

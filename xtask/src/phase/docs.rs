@@ -1,5 +1,6 @@
-//! Writes DOCKER_HUB.md from its template and the definition, the page of commands, and the passages that other files get from the table of
-//! environment variables; `--check` compares instead.
+//! Writes DOCKER_HUB.md from its template and the definition, the page of commands, and the passages that other files
+//! get from the table of environment variables; `--check` compares instead. Refuses, with `--check`, a page that
+//! differs.
 
 use anyhow::{Context, Result};
 

@@ -1,5 +1,6 @@
 //! Says why two images differ: which inputs, packages and layers. An image is named by a tag, a content key or a
-//! digest; without a second one, the first is compared with what this tree would make.
+//! digest; without a second one, the first is compared with what this tree would make. Refuses an image that does not
+//! say what it was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
 

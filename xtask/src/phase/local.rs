@@ -1,4 +1,5 @@
-//! Shows and stops what this project started on this machine, and frees its disk.
+//! Shows and stops what this project started on this machine, and frees its disk. Refuses to touch a process or a
+//! folder that this project did not make.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Resolves the lock files of all pinned versions, or says that they are not what the versions imply.
+//! Resolves the lock files of all pinned versions, or says that they are not what the versions imply. Refuses, with
+//! `--check`, locks that differ; writes all of them or none.
 
 use anyhow::{Result, bail};
 

@@ -1,4 +1,4 @@
-//! One file per subcommand. A phase never calls another; only [`release`] chains them.
+//! One file per subcommand. A phase never calls another; only [`release`] chains them. A test refuses what breaks that.
 
 pub mod base_decide;
 pub mod bench;

@@ -1,4 +1,5 @@
-//! Prints the release tag that comes next, by git and the registry.
+//! Prints the release tag that comes next, by git and the registry. Refuses to name a tag where git or the registry
+//! cannot be asked.
 
 use anyhow::Result;
 use serde_json::json;

@@ -1,5 +1,6 @@
 //! Says what a release of this tree would reuse, build, test and tag, why, and about how long it would take. Changes
-//! nothing: no registry is started, no image made. Causes come from the inputs that the published images carry.
+//! nothing: no registry is started, no image made. Causes come from the inputs that the published images carry. Refuses
+//! nothing: what cannot be told is said in its place.
 
 use anyhow::Result;
 use serde::Serialize;

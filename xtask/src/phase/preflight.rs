@@ -1,6 +1,6 @@
 //! Proves before the first build minute that every file that the locks name is there for every platform, with the right
-//! bytes, that both platforms get the same packages, and that the Debian image below them is a certain one. All problems
-//! are told at once, each with its cause.
+//! bytes, that both platforms get the same packages, and that the Debian image below them is a certain one. All
+//! problems are told at once, each with its cause. Refuses the release for any one of them.
 
 use std::time::{Duration, Instant};
 

@@ -22,7 +22,7 @@ use crate::tools::{crane, git};
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
-    /// Also point latest and latest-<variant> at this release
+    /// Also point `latest` and `latest-<variant>` at this release
     #[arg(long)]
     pub promote_latest: bool,
     /// Let latest go back to an older release

@@ -1,4 +1,5 @@
-//! Takes today's Debian packages into the base: one line of its Dockerfile, from which a new base key follows.
+//! Takes today's Debian packages into the base: one line of its Dockerfile, from which a new base key follows. Refuses
+//! a tree with changes that are not committed, unless told otherwise.
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;

@@ -1,4 +1,5 @@
-//! The whole release, phase by phase. A rerun does only what is missing.
+//! The whole release, phase by phase. A rerun does only what is missing. Refuses what any of its phases refuses, before
+//! the first public tag.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Runs the smoke suite on the staged image of a variant, by digest, and records the verdict in the registry.
+//! Runs the smoke suite on the staged image of a variant, by digest, and records the verdict in the registry. Refuses a
+//! variant that is not staged; a failed check is recorded and fails the phase.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! Draws how far a release has come, per variant and platform, from its record in the registry.
+//! Draws how far a release has come, per variant and platform, from its record in the registry. Refuses a release that
+//! has no record.
 
 use anyhow::{Result, bail};
 use serde::Serialize;

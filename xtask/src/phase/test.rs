@@ -1,4 +1,5 @@
-//! All tests, cheapest first. `--fast` leaves out what needs an engine.
+//! All tests, cheapest first. `--fast` leaves out what needs an engine. Refuses nothing itself; the first failure ends
+//! it.
 
 use anyhow::Result;
 

@@ -1,4 +1,5 @@
-//! Sends to Docker Hub what differs of DOCKER_HUB.md and the short description, and reads it back.
+//! Sends to Docker Hub what differs of DOCKER_HUB.md and the short description, and reads it back. Refuses a text that
+//! is too long, and an answer that is not what was sent.
 
 use anyhow::{Result, bail};
 

@@ -1,4 +1,5 @@
 //! Checks the tree without building it: definition, generated files, changelog, locks, scripts, Dockerfiles, workflows.
+//! Refuses the tree with all its problems at once.
 
 use std::fs;
 

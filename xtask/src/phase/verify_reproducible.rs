@@ -2,6 +2,7 @@
 //! get the same digests, and the base the same files but for those that `images/devbox.toml` lists.
 //!
 //! The rebuilt variants are pushed beside the staged ones: where they are the same, that adds a tag and no bytes.
+//! Refuses any other difference, and a listing without files.
 
 use std::collections::BTreeMap;
 use std::fs;

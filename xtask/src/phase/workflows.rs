@@ -1,4 +1,5 @@
 //! Writes the CI workflows, and the picture of a release's jobs, from the definition; `--check` compares instead.
+//! Refuses, with `--check`, a workflow that was edited by hand.
 
 use anyhow::{Context, Result};
 

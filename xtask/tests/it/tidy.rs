@@ -54,10 +54,13 @@ fn a_phase_calls_no_other_unless_it_chains() {
 }
 
 #[test]
-fn every_module_says_what_it_is_for() {
+fn every_module_says_what_it_is_for_and_those_that_judge_what_they_refuse() {
     for folder in ["model", "tools", "phase", "bench"] {
         for (name, code) in sources(folder) {
-            assert!(code.starts_with("//! "), "{folder}/{name} has no header");
+            let header: String = code.lines().take_while(|line| line.starts_with("//!")).collect();
+            assert!(!header.is_empty(), "{folder}/{name} has no header");
+            let judges = ["model", "phase"].contains(&folder);
+            assert!(!judges || header.contains("efus"), "{folder}/{name} does not say what it refuses");
         }
     }
 }
