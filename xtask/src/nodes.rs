@@ -75,14 +75,19 @@ pub fn require(ctx: &Ctx, runs_target: bool) -> Result<Vec<Built>> {
     Ok(built)
 }
 
-/// Fails unless the option or `images/devbox.toml` allows emulation.
-pub fn allow_emulation(ctx: &Ctx, platform: Platform, what: &str) -> Result<()> {
+/// True if the option or `images/devbox.toml` allows emulation.
+pub fn may_emulate(ctx: &Ctx) -> bool {
     let allowed = match ctx.config.build.emulation {
         Emulation::Never => false,
         Emulation::Local => ctx.is_rehearsal(),
         Emulation::Always => true,
     };
-    if allowed || ctx.allow_emulation {
+    allowed || ctx.allow_emulation
+}
+
+/// Fails where emulation is not allowed, and says what to do instead.
+pub fn allow_emulation(ctx: &Ctx, platform: Platform, what: &str) -> Result<()> {
+    if may_emulate(ctx) {
         return Ok(());
     }
     Err(missing(format!(

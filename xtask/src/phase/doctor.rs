@@ -1,4 +1,5 @@
-//! Reports what this machine lacks, all of it at once, and mends it on Debian and Ubuntu.
+//! Reports what this machine lacks, all of it at once, and mends it on Debian and Ubuntu. Refuses to install on other
+//! systems or without root, and changes nothing unless asked to.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::model::command::Cmd;
 use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
 use crate::tools::{crane, docker, local, source};
-use crate::{addresses, debian_image, disk, rights, state};
+use crate::{addresses, debian_image, disk, nodes, rights, state};
 
 /// How long a host is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,11 +91,13 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
         }
     }
     for platform in ctx.platforms.iter().filter(|platform| **platform != Platform::host()) {
-        match emulated(*platform) {
-            true => findings
-                .push(Finding::ok(format!("emulation of {platform}, for the base and the smoke test"))),
-            false => findings.push(Finding::bad(format!("{platform} cannot be run here"), install)),
-        }
+        findings.push(match (nodes::may_emulate(ctx), emulated(*platform)) {
+            (false, _) => {
+                Finding::ok(format!("{platform} is left to its own machines: emulation is not allowed"))
+            }
+            (true, true) => Finding::ok(format!("emulation of {platform}, for the base and the smoke test")),
+            (true, false) => Finding::bad(format!("{platform} cannot be run here"), install),
+        });
     }
     findings.push(match disk::free_below(&ctx.runner, ctx.root.as_str()) {
         Some(free) if free < disk::COLD_RELEASE => {
@@ -189,6 +192,12 @@ fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
     tools
 }
 
+/// True if a platform is to be emulated here and cannot be yet.
+fn lacks_emulation(ctx: &Ctx) -> bool {
+    let foreign = ctx.platforms.iter().any(|p| *p != Platform::host() && !emulated(*p));
+    foreign && nodes::may_emulate(ctx)
+}
+
 fn emulated(platform: Platform) -> bool {
     let name = if platform == Platform::LinuxArm64 { "qemu-aarch64" } else { "qemu-x86_64" };
     let entry = fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/{name}"));
@@ -199,8 +208,8 @@ fn emulated(platform: Platform) -> bool {
 fn install(ctx: &Ctx) -> Result<()> {
     let lacking = packages(ctx);
     let engine_runs = docker::engine(&ctx.runner).is_some();
-    let foreign = ctx.platforms.iter().any(|p| *p != Platform::host() && !emulated(*p));
-    if lacking.is_empty() && engine_runs && !foreign {
+    let lacks_emulation = lacks_emulation(ctx);
+    if lacking.is_empty() && engine_runs && !lacks_emulation {
         return Ok(());
     }
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -217,7 +226,7 @@ fn install(ctx: &Ctx) -> Result<()> {
     if !lacking.is_empty() {
         apt(ctx, &lacking, os.lines().any(|line| line == "ID=debian"))?;
     }
-    if foreign {
+    if lacks_emulation {
         emulate(ctx)?;
     }
     if !engine_runs {
@@ -237,7 +246,7 @@ fn packages(ctx: &Ctx) -> Vec<&'static str> {
     }
     let buildx = tools(ctx).into_iter().filter(|(_, probe)| !there(probe));
     lacking.extend(buildx.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }));
-    if ctx.platforms.iter().any(|p| *p != Platform::host() && !emulated(*p)) {
+    if lacks_emulation(ctx) {
         lacking.extend(["binfmt-support", "qemu-user-static"]);
     }
     if lacking.contains(&"mmdebstrap") {

@@ -329,6 +329,10 @@ fn doctor_asks_for_what_a_local_release_needs() {
     }
     world.program("df", "#!/bin/sh\nexit 1\n");
     contains(&local("doctor").2, &["warn  free disk space: cannot tell"]);
+    // Where emulation is not allowed, nothing is missing for it.
+    world.configure("emulation = \"always\"", "emulation = \"never\"");
+    contains(&local("doctor").2, &[&format!("ok    {foreign} is left to its own machines")]);
+    assert!(!local("doctor --install --dry-run").1.contains("qemu"));
 }
 
 /// Where there is too little room, toolchains and old caches go; `rm` is a stand-in here, since it would mean it.
