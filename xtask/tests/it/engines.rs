@@ -28,9 +28,26 @@ const VARIANT: &str = r#"
 ARG DEBIAN_IMAGE
 ARG BASE_IMAGE
 FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS opencode
-RUN mkdir /out && echo content > /out/file && touch -hd @1577836800 /out/file /out
+ARG OPENCODE_VERSION
+RUN mkdir -p /out/opt/opencode/bin && echo content > /out/file && echo "${OPENCODE_VERSION}" > /out/version \
+ && ln -s /usr/bin/true /out/opt/opencode/bin/opencode && find /out -exec touch -hd @1577836800 {} +
 FROM ${BASE_IMAGE} AS variant
 COPY --link --from=opencode /out/ /
+"#;
+
+/// The plain ways of a benchmark, before its own stages for compressions.
+const PLAIN: &str = r#"
+ARG DEBIAN_IMAGE=debian
+ARG UPON=base
+FROM ${DEBIAN_IMAGE} AS base
+RUN echo "base" > /base
+FROM base AS shared
+COPY rootfs/etc/gitconfig /etc/
+FROM ${UPON} AS npm
+ARG OPENCODE_VERSION
+RUN echo "${OPENCODE_VERSION}" > /version
+FROM npm AS original
+COPY rootfs/etc/gitconfig /etc/
 "#;
 
 fn port() -> u16 {
@@ -219,4 +236,41 @@ fn two_engines_are_nodes_of_one_builder() {
             assert!(text.contains(node), "{text}");
         }
     }
+}
+
+/// All ways, the floor and the compressions, on images so small that what is measured is mostly the measuring.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn a_benchmark_fills_its_page_and_leaves_nothing_behind() {
+    let world = small(&format!("localhost:{}", port()), &format!("bench-{}", std::process::id()));
+    let tree = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let real = |path: &str| fs::read_to_string(tree.join(path)).unwrap();
+    // The pins that a lock needs, and the list of packages that the plain ways get.
+    let pins = "ARG UV_VERSION=0.1.0\nARG MEMPALACE_VERSION=3.0.0\n";
+    let packages = "RUN <<'SH'\napt install -y --no-install-recommends \\\n  tree\nSH\n";
+    let base = world.root.join("images/Dockerfile.base");
+    let text = fs::read_to_string(&base).unwrap();
+    fs::write(&base, format!("{pins}{text}\nFROM scratch AS never\n{packages}FROM base\n")).unwrap();
+    let plain = real("bench/Dockerfile");
+    let (_, flat) = plain.split_once("# One image in one layer").unwrap();
+    for folder in ["bench", "docs"] {
+        fs::create_dir(world.root.join(folder)).unwrap();
+    }
+    fs::write(world.root.join("bench/Dockerfile"), format!("{PLAIN}#{flat}")).unwrap();
+    let page = world.root.join("docs/benchmarks.md");
+    fs::write(&page, real("docs/benchmarks.md")).unwrap();
+    let env = [("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")];
+    let text = run(&world, "bench --quick --runs 1", &env);
+    assert!(!text.contains("not measured"), "{text}");
+    run(&world, "bench --compression --runs 1", &env);
+    let page = fs::read_to_string(page).unwrap();
+    for step in ["cold", "bump of opencode", "nothing new"] {
+        for way in ["original", "plain", "ours"] {
+            assert!(page.contains(&format!("| {step} | {way} | 1 |")), "{step} {way}: {page}");
+        }
+    }
+    for part in ["Floor of the bump (download", "| gzip, default |", "| zstd, level 3 |"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!world.root.join(".devbox/bench").exists());
 }
