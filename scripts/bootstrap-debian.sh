@@ -31,10 +31,13 @@ SOURCE_DATE_EPOCH=$(date -u -d "$date" +%s)
 export SOURCE_DATE_EPOCH
 
 # Slim images leave out what nobody reads in a container; copyright files stay, as licences ask.
-excludes=(--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright')
+dpkg=(--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright')
 for folder in groff info linda lintian locale man; do
-  excludes+=("--dpkgopt=path-exclude=/usr/share/$folder/*")
+  dpkg+=("--dpkgopt=path-exclude=/usr/share/$folder/*")
 done
+
+# A build that is cut off is begun anew: no package has to reach the disk before the next. Docker's images say so too.
+dpkg+=(--dpkgopt=force-unsafe-io)
 
 # Docker's habits for apt: no cache of packages or indexes is left in a layer, no translations are fetched.
 apt=(
@@ -52,7 +55,7 @@ unwanted='rm -f "$1/etc/resolv.conf" "$1/etc/hostname"'
 bootstrap() {
   local arch=$1
   echo "bootstrapping $suite for $arch" >&2
-  mmdebstrap --quiet --variant=minbase --architectures="$arch" "${excludes[@]}" "${apt[@]}" \
+  mmdebstrap --quiet --variant=minbase --architectures="$arch" "${dpkg[@]}" "${apt[@]}" \
     --include=ca-certificates --customize-hook="$unwanted" \
     "$suite" "$work/$arch.tar" >&2
   gzip -1 -n "$work/$arch.tar"

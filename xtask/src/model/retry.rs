@@ -24,6 +24,8 @@ pub enum Cause {
     Reset,
     /// No answer in time, the TLS handshake included.
     Timeout,
+    /// A name that did not resolve, or a host that did not take the connection.
+    Unreachable,
     /// A blob that was mounted from another repository is not visible yet.
     UnknownBlob,
     UnexpectedEof,
@@ -39,6 +41,7 @@ impl fmt::Display for Cause {
             Self::Unavailable(status) => write!(f, "unavailable ({status})"),
             Self::Reset => f.write_str("connection reset"),
             Self::Timeout => f.write_str("timed out"),
+            Self::Unreachable => f.write_str("not reached"),
             Self::UnknownBlob => f.write_str("unknown blob"),
             Self::UnexpectedEof => f.write_str("unexpected EOF"),
             Self::Stalled => f.write_str("no output"),
@@ -59,19 +62,54 @@ impl Cause {
     /// The cause that the last lines of docker or crane name; `None` if they name none of them.
     pub fn of_output(text: &str) -> Option<Self> {
         let text = text.to_lowercase();
-        let causes: [(&[&str], Self); 8] = [
+        let causes: [(&[&str], Self); 9] = [
             (&["toomanyrequests", "429 too many requests", "status code 429"], Self::RateLimited(None)),
             (&["502 bad gateway", "status code 502"], Self::Unavailable(502)),
             (&["503 service unavailable", "status code 503"], Self::Unavailable(503)),
             (&["504 gateway time", "status code 504"], Self::Unavailable(504)),
-            (&["connection reset", "broken pipe", "server closed idle connection"], Self::Reset),
-            (&["tls handshake timeout", "i/o timeout"], Self::Timeout),
+            (
+                &["connection reset", "broken pipe", "server closed idle connection", "econnreset"],
+                Self::Reset,
+            ),
+            (&["tls handshake timeout", "i/o timeout", "etimedout"], Self::Timeout),
+            // The words of apt, of curl and pip, and of npm.
+            (
+                &[
+                    "unable to connect to",
+                    "temporary failure",
+                    "could not resolve host",
+                    "eai_again",
+                    "econnrefused",
+                ],
+                Self::Unreachable,
+            ),
             (&["unknown blob", "blob_unknown", "blob unknown"], Self::UnknownBlob),
             (&["unexpected eof", ": eof"], Self::UnexpectedEof),
         ];
         let names = |words: &[&str]| words.iter().any(|word| text.contains(word));
         causes.into_iter().find(|(words, _)| names(words)).map(|(_, cause)| cause)
     }
+}
+
+/// How many of the last lines of a program are its last words, unless it is BuildKit.
+const LAST: usize = 15;
+
+/// What of a failed program's output says why. BuildKit first repeats the last lines of each step that failed, between
+/// two lines of six hyphens, then the whole recipe of the step, then one line with its verdict.
+pub fn last_words(output: &[String]) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut within = false;
+    for line in output {
+        if line == "------" {
+            within = !within;
+        } else if within || (!words.is_empty() && line.starts_with("ERROR: ")) {
+            words.push(line.as_str());
+        }
+    }
+    if words.is_empty() {
+        words = output.iter().skip(output.len().saturating_sub(LAST)).map(String::as_str).collect();
+    }
+    words
 }
 
 /// The waits of one operation, and what has been tried.
@@ -160,8 +198,26 @@ mod tests {
         output("net/http: TLS handshake timeout", Some(Cause::Timeout));
         output("BLOB_UNKNOWN: blob unknown to registry", Some(Cause::UnknownBlob));
         output("Put \"http://r/v2/\": EOF", Some(Cause::UnexpectedEof));
+        output("W: Failed to fetch http://d/x Unable to connect to d:http:", Some(Cause::Unreachable));
+        output("npm error code ETIMEDOUT", Some(Cause::Timeout));
+        output("npm error code EAI_AGAIN", Some(Cause::Unreachable));
+        assert_eq!(Cause::Unreachable.to_string(), "not reached");
         output("error: npm ERR! 404 no such package", None);
         output("UNAUTHORIZED: authentication required", None);
         output("unexpected status code 500 Internal Server Error", None);
+    }
+
+    #[test]
+    fn last_words_are_those_of_the_failed_step() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let recipe = "   1 | RUN <<'SH'\n".repeat(50);
+        let text = format!(
+            "#7 CACHED\n------\n > [a 1/1] RUN x:\n1.2 E: no\n------\nDockerfile:1\n{recipe}ERROR: exit code: 1\n"
+        );
+        assert_eq!(last_words(&lines(&text)), [" > [a 1/1] RUN x:", "1.2 E: no", "ERROR: exit code: 1"]);
+        let many: Vec<String> = (0..40).map(|it| it.to_string()).collect();
+        assert_eq!(last_words(&many), (25..40).map(|it| it.to_string()).collect::<Vec<_>>());
+        assert_eq!(last_words(&lines("ERROR: a\nb")), ["ERROR: a", "b"]);
+        assert_eq!(last_words(&[]), [""; 0]);
     }
 }

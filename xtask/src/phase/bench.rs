@@ -64,14 +64,18 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     for way in ways {
         if let Err(error) = bench.way(way) {
             // The other ways are worth knowing all the same.
-            failures.push(format!("{way}: {error:#}"));
+            failures.push((way, format!("{error:#}")));
         }
     }
     if bench.report.median(Way::Ours, Step::Bump).is_some() {
         bench.floor()?;
     }
-    let passage = format!("{facts}\n{}", bench.passage()?);
+    let mut passage = format!("{facts}\n{}", bench.passage()?);
+    for (way, why) in &failures {
+        passage += &format!("\nThe way {way} was not finished: {}\n", why.lines().last().unwrap_or_default());
+    }
     settle(ctx, if args.quick { "quick" } else { "full" }, &passage)?;
+    let failures: Vec<String> = failures.iter().map(|(way, why)| format!("{way}: {why}")).collect();
     if failures.is_empty() { Ok(()) } else { bail!("not all was measured\n{}", failures.join("\n")) }
 }
 

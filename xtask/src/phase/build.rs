@@ -1,5 +1,6 @@
-//! Builds the variants that the staging repository lacks, all of them and all platforms in one bake. Refuses to build
-//! upon a base that is not there; one variant that cannot be built does not keep the others from it.
+//! Builds the variants that the staging repository lacks, on all platforms: first the one that has most components, then
+//! all others in one bake. Refuses to build upon a base that is not there; one variant that cannot be built does not keep
+//! the others from it.
 
 use std::time::Instant;
 
@@ -47,7 +48,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     // Nothing in a variant's recipe runs a program of its platform.
     let nodes = nodes::require(ctx, false)?;
     let (start, free) = (Instant::now(), disk::free(ctx));
-    let built = state::bake(ctx, &targets, false);
+    let built = richest_first(ctx, &targets, &lacking);
     if ctx.runner.dry_run {
         return built;
     }
@@ -61,6 +62,16 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let record =
         BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built: nodes };
     state::record_build(ctx, &images.collect::<Vec<_>>(), &lacking[0].staging, &record)
+}
+
+/// Images that are pushed side by side send a layer that they share once each. What the others share, the richest has:
+/// once it is there, they send next to nothing.
+fn richest_first(ctx: &Ctx, targets: &[Target], lacking: &[&Stage<'_>]) -> Result<()> {
+    let components = |(_, stage): &(usize, &&Stage<'_>)| stage.variant.components.len();
+    let Some((richest, _)) = lacking.iter().enumerate().max_by_key(components) else { return Ok(()) };
+    state::bake(ctx, &targets[richest..=richest], false)?;
+    let others = [&targets[..richest], &targets[richest + 1..]].concat();
+    if others.is_empty() { Ok(()) } else { state::bake(ctx, &others, false) }
 }
 
 /// Builds what a failed bake left out, each alone, and tells all failures at the end.

@@ -1,6 +1,8 @@
 //! All tests, cheapest first. `--fast` leaves out what needs an engine. Refuses nothing itself; the first failure ends
 //! it.
 
+use std::thread;
+
 use anyhow::Result;
 
 use crate::addresses;
@@ -20,7 +22,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let cargo = |line: &str| ctx.runner.run(&Cmd::new("cargo", line.split(' ')));
     cargo("fmt --all --check")?;
     cargo("clippy --locked --workspace --all-targets -- -D warnings")?;
-    cargo("test --locked --workspace")?;
+    // The black-box tests wait for servers and programs more than they compute.
+    let threads = thread::available_parallelism().map_or(1, usize::from) * 3;
+    let tests = Cmd::new("cargo", ["test", "--locked", "--workspace"]);
+    ctx.runner.run(&tests.env("RUST_TEST_THREADS", threads.to_string()))?;
     // The image's own program, which is Python.
     ctx.runner.run(&Cmd::new("python3", "-m unittest discover -q -s xtask/tests/devbox".split(' ')))?;
     if args.fast {

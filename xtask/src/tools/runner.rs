@@ -15,10 +15,10 @@ use camino::Utf8PathBuf;
 
 use crate::missing;
 use crate::model::command::Cmd;
-use crate::model::retry::{Cause, Tries};
+use crate::model::retry::{Cause, Tries, last_words};
 
-/// How many of the last lines an error repeats.
-const TAIL: usize = 15;
+/// How many of the last lines are kept to look for what went wrong: BuildKit repeats a recipe of any length after it.
+const TAIL: usize = 200;
 
 /// How long a command may be silent, in seconds, unless `DEVBOX_STALL_SECONDS` says otherwise. The longest silence of
 /// a healthy build is the emulated set-up of a Debian package, which stays under a minute.
@@ -43,7 +43,7 @@ enum End {
     Done,
     Failed {
         status: String,
-        tail: VecDeque<String>,
+        tail: Vec<String>,
     },
     /// Ended here, after it had printed nothing for as long as it may be silent.
     Stalled,
@@ -107,9 +107,7 @@ impl Runner {
                 End::Done => return Ok(()),
                 End::Late => None,
                 End::Stalled => Some(Cause::Stalled),
-                End::Failed { tail, .. } => {
-                    Cause::of_output(&tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))
-                }
+                End::Failed { tail, .. } => Cause::of_output(&last_words(tail).join("\n")),
             };
             let wait = cause.and_then(|cause| tries.next(cause, self.left()));
             let (Some(cause), Some(wait)) = (cause, wait) else { return Err(self.failure(cmd, &end)) };
@@ -123,9 +121,7 @@ impl Runner {
         let short = Cmd { stdin: None, ..cmd.clone() };
         match end {
             End::Failed { status, tail } => {
-                let first = tail.len().saturating_sub(TAIL);
-                let lines: Vec<&str> = tail.iter().skip(first).map(String::as_str).collect();
-                anyhow!("`{short}` failed ({status}); its last lines:\n{}", lines.join("\n"))
+                anyhow!("`{short}` failed ({status}); its last lines:\n{}", last_words(tail).join("\n"))
             }
             End::Late => anyhow!("`{short}` was ended: the time of this phase is up"),
             _ => anyhow!("`{short}` was ended: it printed nothing for {} s", self.stall.as_secs()),
@@ -181,7 +177,11 @@ impl Runner {
             }
         }
         let status = child.wait()?;
-        Ok(if status.success() { End::Done } else { End::Failed { status: status.to_string(), tail } })
+        Ok(if status.success() {
+            End::Done
+        } else {
+            End::Failed { status: status.to_string(), tail: tail.into() }
+        })
     }
 
     /// Starts a program that outlives this one, in a session of its own, its output in a log.

@@ -1,5 +1,6 @@
 //! Builds on real engines, of images so small that each test takes seconds: cache, nodes, and building twice.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
@@ -273,4 +274,57 @@ fn a_benchmark_fills_its_page_and_leaves_nothing_behind() {
         assert!(page.contains(part), "{part}: {page}");
     }
     assert!(!world.root.join(".devbox/bench").exists());
+}
+
+/// Packages with maintainer scripts of all kinds: alternatives, accounts, locales, bytecode, triggers.
+const PACKAGES: &str = "less locales python3 sudo tzdata";
+
+/// The foreign base is installed with tools of the build platform; an ordinary, emulated installation gives the same.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn a_foreign_base_is_what_an_emulated_installation_gives() {
+    let tree = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(tree.join("images/Dockerfile.base")).unwrap();
+    let packages = xtask::model::bench::packages(&text).unwrap();
+    let (head, rest) = text.split_once("--no-install-recommends \\\n  awscli").unwrap();
+    let (_, tail) = rest.split_once("\nfor locale").unwrap();
+    assert!(PACKAGES.split(' ').all(|name| packages.contains(name)));
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("Dockerfile");
+    // What is cut out of packages that are not here.
+    let tail: Vec<_> = tail.lines().filter(|line| !line.starts_with("find /usr/")).collect();
+    let recipe = format!("{head}--no-install-recommends {PACKAGES}\nfor locale{}\n", tail.join("\n"));
+    fs::write(&file, recipe).unwrap();
+    let foreign = match xtask::model::platform::Platform::host().to_string().as_str() {
+        "linux/amd64" => "arm64",
+        _ => "amd64",
+    };
+    let install = |name: &str, more: &[String]| {
+        let folder = scratch.path().join(name);
+        let mut command = Command::new("docker");
+        command.args(["buildx", "build", "--progress=plain", "--target=debian", "--no-cache-filter=debian"]);
+        command.args([format!("--file={}", file.display()), format!("--platform=linux/{foreign}")]);
+        command.arg(format!("--build-arg=DEBIAN_IMAGE=localhost:{}/debian:trixie-slim", port())).args(more);
+        command.arg("--secret=id=ca,src=/etc/ssl/certs/ca-certificates.crt");
+        command.arg(format!("--build-arg=PIP_INDEX_URL={}", std::env::var("DEVBOX_LIVE_PYPI").unwrap()));
+        command.arg(format!("--output=type=local,dest={}", folder.display())).arg(".").current_dir(tree);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut find = Command::new("find");
+        find.args([".", "-printf", "%P %y %m %U %G %l\n"]).current_dir(&folder);
+        let facts = String::from_utf8(find.output().unwrap().stdout).unwrap();
+        let facts: BTreeSet<String> = facts.lines().map(str::to_owned).collect();
+        (folder, facts)
+    };
+    let (ours, facts) = install("ours", &[]);
+    let (plain, expected) = install("plain", &[format!("--build-arg=BUILDARCH={foreign}")]);
+    assert!(facts.len() > 2000, "{}", facts.len());
+    let differing: Vec<_> = facts.symmetric_difference(&expected).collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+    let diff = Command::new("diff").args(["-rq", "--no-dereference"]).args([&ours, &plain]).output().unwrap();
+    let diff = String::from_utf8(diff.stdout).unwrap();
+    // dpkg keeps the list of diversions as it was before the last one ended.
+    let differing: Vec<_> =
+        diff.lines().filter(|line| !line.contains("var/lib/dpkg/diversions-old")).collect();
+    assert_eq!(differing, [""; 0]);
 }
