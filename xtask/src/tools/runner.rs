@@ -24,6 +24,19 @@ const TAIL: usize = 200;
 /// a healthy build is the emulated set-up of a Debian package, which stays under a minute.
 pub const STALL_SECONDS: u64 = 600;
 
+/// What `cargo run` tells a program of its package. A cargo below would take it for a change and compile anew each crate
+/// whose build script looks at it, and so would the next cargo without it: half a minute each time.
+const OF_THIS_PACKAGE: [&str; 8] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_PATH",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 pub struct Runner {
     /// Working directory of everything that runs.
     pub root: Utf8PathBuf,
@@ -214,6 +227,9 @@ impl Runner {
 
     fn spawn(&self, cmd: &Cmd) -> Result<Child> {
         let mut command = Command::new(&cmd.program);
+        for name in OF_THIS_PACKAGE {
+            command.env_remove(name);
+        }
         command.args(&cmd.args).envs(cmd.env.iter().cloned()).current_dir(&self.root);
         command.stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
