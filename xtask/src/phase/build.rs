@@ -64,7 +64,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     state::record_build(ctx, &images.collect::<Vec<_>>(), &lacking[0].staging, &record)
 }
 
-/// Images that are pushed side by side send a layer that they share once each. What the others share, the richest has:
+/// Images that are pushed side by side each send the layers that they share. What the others share, the richest has:
 /// once it is there, they send next to nothing.
 fn richest_first(ctx: &Ctx, targets: &[Target], lacking: &[&Stage<'_>]) -> Result<()> {
     let components = |(_, stage): &(usize, &&Stage<'_>)| stage.variant.components.len();
