@@ -146,9 +146,9 @@ impl Published {
     }
 }
 
-/// Answers one request and closes: a thread for each, since a preflight asks a dozen things at once and the pool of
-/// tiny_http lets some of them wait for each other.
-fn serve(stream: &TcpStream, host: &str, published: &Mutex<Published>) {
+/// Answers one request with a status, a body and further lines of the head, and closes: for a thread of its own, since
+/// clients ask a dozen things at once and the pool of tiny_http lets some of them wait for each other.
+pub fn answer_one(stream: &TcpStream, answer: impl FnOnce(&str, &str, &str) -> (u16, Vec<u8>, String)) {
     let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -162,16 +162,21 @@ fn serve(stream: &TcpStream, host: &str, published: &Mutex<Published>) {
     reader.read_exact(&mut body).unwrap();
     let mut words = head.split(' ');
     let (method, url) = (words.next().unwrap(), words.next().unwrap());
-    let (status, bytes, after) =
-        published.lock().unwrap().answer(host, method, url, std::str::from_utf8(&body).unwrap());
-    let after = after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default();
+    let (status, bytes, more) = answer(method, url, std::str::from_utf8(&body).unwrap());
     let head =
-        format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n{after}Connection: close\r\n\r\n", bytes.len());
+        format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n{more}Connection: close\r\n\r\n", bytes.len());
     let mut stream = stream;
     let _ = stream.write_all(head.as_bytes());
     if method != "HEAD" {
         let _ = stream.write_all(&bytes);
     }
+}
+
+fn serve(stream: &TcpStream, host: &str, published: &Mutex<Published>) {
+    answer_one(stream, |method, url, body| {
+        let (status, bytes, after) = published.lock().unwrap().answer(host, method, url, body);
+        (status, bytes, after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default())
+    });
 }
 
 fn hex(bytes: &[u8]) -> String {

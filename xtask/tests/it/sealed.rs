@@ -5,15 +5,17 @@
 //! What is asked for beyond that is written down, and has to be nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tiny_http::{Header, Response, Server};
 use xtask::model::python_lock;
 use xtask::tools::{http, web::Web};
+
+use crate::published::answer_one;
 
 const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
 
@@ -48,48 +50,45 @@ fn page(web: &Web, project: &str, hashes: &BTreeSet<String>) -> anyhow::Result<V
 
 /// Starts the registries; the list gets what was refused.
 fn serve() -> (String, Arc<Mutex<Vec<String>>>) {
-    let server = Arc::new(Server::http("127.0.0.1:0").unwrap());
-    let address = format!("http://{}", server.server_addr().to_ip().unwrap());
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", server.local_addr().unwrap());
     let refused = Arc::new(Mutex::new(Vec::new()));
-    for _ in 0..16 {
-        let (server, refused) = (server.clone(), refused.clone());
-        thread::spawn(move || {
-            let (web, locked) = (Web::new(&http::agent(Duration::from_secs(60))), locked());
-            for request in server.incoming_requests() {
-                let url = request.url().to_owned();
-                let project = url.strip_prefix("/simple/").map(|rest| rest.trim_end_matches('/'));
-                let body = match (
-                    project.and_then(|name| Some((name, locked.get(name)?))),
-                    url.strip_prefix("/npm"),
-                ) {
-                    (Some((project, hashes)), _) => Some(page(&web, project, hashes)),
-                    (None, Some(path)) if path.contains("/-/") => {
-                        Some(web.bytes(&format!("{}{path}", upstream("DEVBOX_LIVE_NPM"))).required(path))
-                    }
-                    _ => None,
-                };
-                let body = match body {
-                    Some(Ok(body)) => body,
-                    // The real registry did not answer: the installer asks again.
-                    Some(Err(_)) => {
-                        let _ = request.respond(Response::empty(503));
-                        continue;
-                    }
-                    None => {
-                        refused.lock().unwrap().push(url);
-                        let _ = request.respond(Response::empty(403));
-                        continue;
-                    }
-                };
-                let kind = Header::from_bytes(
-                    "Content-Type",
-                    if project.is_some() { SIMPLE } else { "application/octet-stream" },
-                );
-                let _ = request.respond(Response::from_data(body).with_header(kind.unwrap()));
-            }
-        });
-    }
+    let (web, locked) = (http::agent(Duration::from_secs(60)), Arc::new(locked()));
+    let shared = refused.clone();
+    thread::spawn(move || {
+        for stream in server.incoming() {
+            let (web, locked, refused) = (web.clone(), locked.clone(), shared.clone());
+            thread::spawn(move || {
+                answer_one(&stream.unwrap(), |_, url, _| answer(&Web::new(&web), &locked, &refused, url));
+            });
+        }
+    });
     (address, refused)
+}
+
+fn answer(
+    web: &Web,
+    locked: &BTreeMap<String, BTreeSet<String>>,
+    refused: &Mutex<Vec<String>>,
+    url: &str,
+) -> (u16, Vec<u8>, String) {
+    let project = url.strip_prefix("/simple/").map(|rest| rest.trim_end_matches('/'));
+    let body = match (project.and_then(|name| Some((name, locked.get(name)?))), url.strip_prefix("/npm")) {
+        (Some((project, hashes)), _) => page(web, project, hashes),
+        (None, Some(path)) if path.contains("/-/") => {
+            web.bytes(&format!("{}{path}", upstream("DEVBOX_LIVE_NPM"))).required(path)
+        }
+        _ => {
+            refused.lock().unwrap().push(url.to_owned());
+            return (403, Vec::new(), String::new());
+        }
+    };
+    let kind = if project.is_some() { SIMPLE } else { "application/octet-stream" };
+    match body {
+        Ok(body) => (200, body, format!("Content-Type: {kind}\r\n")),
+        // The real registry did not answer: the installer asks again.
+        Err(_) => (503, Vec::new(), String::new()),
+    }
 }
 
 #[test]
