@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use xtask::model::environment::splice;
+use xtask::model::platform::Platform;
 use xtask::tools::engine::Scratch;
 use xtask::tools::runner::Runner;
 
@@ -70,7 +71,12 @@ fn small(host: &str, name: &str) -> World {
 }
 
 fn platform() -> String {
-    format!("--platform {}", xtask::model::platform::Platform::host())
+    format!("--platform {}", Platform::host())
+}
+
+/// The architecture that this machine has not.
+fn foreign() -> &'static str {
+    if Platform::host() == Platform::LinuxAmd64 { "arm64" } else { "amd64" }
 }
 
 /// Standard error of a run that has to end well.
@@ -180,8 +186,7 @@ fn both_platforms() -> Registry {
     let registry = Registry::start();
     let (from, to) =
         (format!("localhost:{}/debian:trixie-slim", port()), format!("localhost:{}/debian", registry.port));
-    let host = xtask::model::platform::Platform::host().to_string();
-    let other = if host.ends_with("amd64") { "linux/arm64" } else { "linux/amd64" };
+    let (host, other) = (Platform::host().to_string(), format!("linux/{}", foreign()));
     for line in [
         format!("copy --platform {host} {from} {to}:own"),
         format!("mutate {to}:own --set-platform {other} --tag {to}:other"),
@@ -299,10 +304,7 @@ fn a_foreign_base_is_what_an_emulated_installation_gives() {
     let tail: Vec<_> = tail.lines().filter(|line| !line.starts_with("find /usr/")).collect();
     let recipe = format!("{head}--no-install-recommends {PACKAGES}\nfor locale{}\n", tail.join("\n"));
     fs::write(&file, recipe).unwrap();
-    let foreign = match xtask::model::platform::Platform::host().to_string().as_str() {
-        "linux/amd64" => "arm64",
-        _ => "amd64",
-    };
+    let foreign = foreign();
     // Debian of the foreign platform, in a registry of its own: other tests have one platform and its digest in their keys.
     let registry = Registry::start();
     let mut command = Command::new(tree.join("scripts/bootstrap-debian.sh"));
