@@ -66,6 +66,8 @@ pub struct Ctx {
     pub allow_emulation: bool,
     /// Which node serves each platform, asked once.
     pub nodes: OnceCell<Vec<Node>>,
+    /// The folder that the engine keeps its images in, asked once.
+    pub engine_root: OnceCell<String>,
     /// Verdicts that passed, by image and suite.
     pub passed: RefCell<HashMap<(String, String), Verdict>>,
 }
@@ -142,6 +144,7 @@ impl Ctx {
             pypi_index: OnceCell::new(),
             allow_emulation: cli.allow_emulation,
             nodes: OnceCell::new(),
+            engine_root: OnceCell::new(),
             passed: RefCell::default(),
             release_tag: match cli.release_tag {
                 Some(tag) => Some(tag),

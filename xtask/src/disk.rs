@@ -15,8 +15,14 @@ pub const COLD_RELEASE: u64 = 15_000_000_000;
 
 /// Free bytes where the engine keeps its images; `None` where that cannot be told.
 pub fn free(ctx: &Ctx) -> Option<u64> {
-    let engine = docker::engine(&ctx.runner)?;
-    free_below(&ctx.runner, &engine.root)
+    let root = match ctx.engine_root.get() {
+        Some(root) => root,
+        None => {
+            let engine = docker::engine(&ctx.runner)?;
+            ctx.engine_root.get_or_init(|| engine.root)
+        }
+    };
+    free_below(&ctx.runner, root)
 }
 
 /// Free bytes of the file system that a folder is on; `None` where that cannot be told.

@@ -190,7 +190,7 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
 }
 
 /// The optional parts whose hosts have the pinned version, all asked at once.
-fn answering(ctx: &Ctx, patience: Duration) -> Vec<String> {
+pub fn answering(ctx: &Ctx, patience: Duration) -> Vec<String> {
     let text = ctx.read(&ctx.config.base.dockerfile).unwrap_or_default();
     let url = |part: &Optional| Some((part.name.clone(), part.probe_url(|name| arg_default(&text, name))?));
     let parts: Vec<_> = ctx.config.base_optional.iter().filter_map(url).collect();
@@ -316,7 +316,7 @@ pub fn annotations(ctx: &Ctx, inputs: &Inputs) -> Result<BTreeMap<String, String
     Ok(annotations)
 }
 
-/// Builds and pushes targets in one bake.
+/// Builds and pushes targets in one bake, on nodes that were asked before ([`crate::nodes::require`]).
 pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
     let definition = crate::model::bake::definition(
         targets,
@@ -327,9 +327,6 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
     if print {
         println!("{}", serde_json::to_string_pretty(&definition)?);
         return Ok(());
-    }
-    if ctx.settings.builder.is_none() {
-        docker::require_engine(&ctx.runner)?;
     }
     ctx.runner.run_again(&bake_command(ctx, &definition))?;
     keep_cache(ctx, targets);

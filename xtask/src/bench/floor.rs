@@ -35,9 +35,8 @@ pub fn seconds(ctx: &Ctx, folder: &Utf8Path, repository: &Repository) -> Result<
     let start = Instant::now();
     thread::scope(|scope| {
         let one = |package| {
-            let (registry, web) = (registry.as_str(), Web::new(&ctx.agent));
-            let runner = Runner::new(ctx.root.clone(), ctx.settings.stall);
-            scope.spawn(move || layer(&runner, &web, registry, package, folder, repository))
+            let (registry, web, runner) = (registry.as_str(), Web::new(&ctx.agent), &ctx.runner);
+            scope.spawn(move || layer(runner, &web, registry, package, folder, repository))
         };
         let threads: Vec<_> = files.iter().map(one).collect();
         threads.into_iter().try_for_each(|it| it.join().map_err(|_| anyhow!("a thread ended"))?)

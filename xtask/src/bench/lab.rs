@@ -1,6 +1,8 @@
 //! Where builds are measured: a registry behind a meter, an empty engine for each round, two copies of the tree that
 //! differ in one version. Nothing of it outlives the run, and neither the user's engine nor the tree is touched.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -12,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::ctx::Ctx;
 use crate::missing;
-use crate::model::bench::{Cost, Images};
+use crate::model::bench::{Cost, Images, Way};
 use crate::model::command::Cmd;
 use crate::model::dockerfile::{arg_default, with_arg_default};
 use crate::model::reference::Repository;
@@ -20,7 +22,6 @@ use crate::state;
 use crate::tools::engine::{self, Scratch};
 use crate::tools::local::{self, Daemon};
 use crate::tools::meter::Meter;
-use crate::tools::runner::Runner;
 use crate::tools::{crane, process, tree};
 use crate::{debian_image, disk};
 
@@ -40,6 +41,8 @@ pub struct Lab<'a> {
     pub host: String,
     /// The Debian image in that registry.
     pub debian: String,
+    /// How often a build failed and was started again.
+    pub repeats: RefCell<BTreeMap<Way, usize>>,
     folder: TempDir,
 }
 
@@ -69,6 +72,7 @@ impl<'a> Lab<'a> {
             meter,
             debian: format!("{host}/debian:{}", debian_image::pinned(ctx)?.tag),
             host,
+            repeats: RefCell::default(),
             folder: tempfile::Builder::new().prefix("devbox-bench-").tempdir()?,
         };
         fs::write(lab.state.join(FOLDER), lab.folder("").as_str())?;
@@ -155,12 +159,11 @@ impl<'a> Lab<'a> {
         let before = self.counters(engine);
         let start = Instant::now();
         let result = thread::scope(|scope| {
-            let runner = Runner::new(self.ctx.root.clone(), self.ctx.settings.stall);
-            let (done, peak, folder) = (&done, &peak, &self.state);
+            let (done, peak, folder, runner) = (&done, &peak, &self.state, &self.ctx.runner);
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     peak.fetch_max(
-                        disk::occupied_below(&runner, folder.as_str()).unwrap_or_default(),
+                        disk::occupied_below(runner, folder.as_str()).unwrap_or_default(),
                         Ordering::Relaxed,
                     );
                     thread::sleep(Duration::from_millis(500));

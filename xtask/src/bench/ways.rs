@@ -18,6 +18,9 @@ use crate::tools::{crane, docker};
 /// The plain ways.
 pub const RECIPE: &str = "bench/Dockerfile";
 
+/// How often a build is tried.
+const TRIES: usize = 3;
+
 /// One engine and one repository, in which a family is built from nothing.
 pub struct Round<'a> {
     pub lab: &'a Lab<'a>,
@@ -64,22 +67,37 @@ impl<'a> Round<'a> {
             }
             Way::Ours => self.ours(&tree, "build-base"),
         };
-        self.lab.ctx.runner.run(&cmd)
+        self.insist(&cmd)
+    }
+
+    /// Runs a build up to three times, as one who waits for its images would. What failed counts too. Ours tries again
+    /// by itself, where that helps; the plain ways can fail for what an `npm install` left out.
+    fn insist(&self, cmd: &Cmd) -> Result<()> {
+        let runner = &self.lab.ctx.runner;
+        for _ in 1..TRIES {
+            match runner.run(cmd) {
+                Err(error) if self.way != Way::Ours => {
+                    self.lab.ctx.say(format!("{}: {error:#}; starting it again", self.way));
+                    *self.lab.repeats.borrow_mut().entry(self.way).or_default() += 1;
+                }
+                ended => return ended,
+            }
+        }
+        runner.run(cmd)
     }
 
     pub fn variants(&self, old: bool) -> Result<()> {
         let tree = if old { self.lab.old_tree() } else { self.lab.new_tree() };
-        let runner = &self.lab.ctx.runner;
         match self.way {
             Way::Original => self.variants.iter().try_for_each(|variant| {
                 let reference = self.plain_reference(&tree, variant)?;
                 let output = format!("--output=type=image,name={reference},push=true,store=false");
-                runner.run(&self.plain_build("original", &tree, Some(variant))?.arg(output))
+                self.insist(&self.plain_build("original", &tree, Some(variant))?.arg(output))
             }),
-            Way::Plain => runner.run(&self.plain_bake(&tree)?),
+            Way::Plain => self.insist(&self.plain_bake(&tree)?),
             Way::Ours => {
                 let names = self.variants.iter().map(|variant| variant.name.clone());
-                runner.run(&self.ours(&tree, "build").args(names))
+                self.insist(&self.ours(&tree, "build").args(names))
             }
         }
     }

@@ -233,6 +233,11 @@ impl<'a> Bench<'a> {
                 cost.seconds
             );
         }
+        for (way, times) in self.lab.repeats.borrow().iter() {
+            text += &format!(
+                "Builds of the way {way} that failed and were started again: {times}; the failed ones count.\n\n"
+            );
+        }
         Ok(format!("{text}{}\n{}\n{}", self.report.table(), self.report.updates(), self.report.floor()))
     }
 }

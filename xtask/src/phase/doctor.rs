@@ -2,6 +2,7 @@
 //! systems or without root, and changes nothing unless asked to.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,6 @@ use serde_json::json;
 use crate::ctx::{Ctx, Destination};
 use crate::missing;
 use crate::model::command::Cmd;
-use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
 use crate::tools::{crane, docker, local, source};
 use crate::{addresses, debian_image, disk, nodes, rights, state};
@@ -84,11 +84,11 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
         )),
         None => findings.push(Finding::bad("no Docker engine answers", install)),
     }
-    for (name, probe) in tools(ctx) {
-        match ctx.runner.probe(&probe) {
-            Some(_) => findings.push(Finding::ok(name)),
-            None => findings.push(Finding::bad(format!("{name} is not installed"), install)),
-        }
+    for (name, there) in tools(ctx) {
+        findings.push(match there {
+            true => Finding::ok(name),
+            false => Finding::bad(format!("{name} is not installed"), install),
+        });
     }
     for platform in ctx.platforms.iter().filter(|platform| **platform != Platform::host()) {
         findings.push(match (nodes::may_emulate(ctx), emulated(*platform)) {
@@ -143,10 +143,9 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
             }
         });
     }
-    let dockerfile = ctx.read(&ctx.config.base.dockerfile).unwrap_or_default();
+    let parts = state::answering(ctx, PATIENCE);
     for part in &ctx.config.base_optional {
-        let url = part.probe_url(|name| arg_default(&dockerfile, name));
-        findings.push(match url.is_some_and(|url| answers(&url)) {
+        findings.push(match parts.contains(&part.name) {
             true => Finding::ok(format!("the host of {} answers", part.name)),
             false => Finding::ok(format!("the host of {} does not answer: the base goes without", part.name)),
         });
@@ -177,7 +176,9 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
     findings
 }
 
-fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
+/// The programs that are needed, by their Debian packages, and whether each is there. All are asked at once, since some
+/// take a while to say their version.
+fn tools(ctx: &Ctx) -> Vec<(&'static str, bool)> {
     let mut tools = vec![
         ("buildx", Cmd::new("docker", ["buildx", "version"])),
         ("crane", crane::version()),
@@ -189,7 +190,12 @@ fn tools(ctx: &Ctx) -> Vec<(&'static str, Cmd)> {
         tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"])));
         tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"])));
     }
-    tools
+    let runner = &ctx.runner;
+    thread::scope(|scope| {
+        let ask = |(name, cmd)| (name, scope.spawn(move || runner.probe(&cmd).is_some()));
+        let asked: Vec<_> = tools.into_iter().map(ask).collect();
+        asked.into_iter().map(|(name, there)| (name, there.join().unwrap_or(false))).collect()
+    })
 }
 
 /// True if a platform is to be emulated here and cannot be yet.
@@ -238,14 +244,15 @@ fn install(ctx: &Ctx) -> Result<()> {
 
 /// The Debian packages whose programs are not there.
 fn packages(ctx: &Ctx) -> Vec<&'static str> {
-    let there = |cmd: &Cmd| ctx.runner.probe(cmd).is_some();
     let mut lacking = Vec::new();
     // Somebody else's engine is used as it is; only without any is Debian's installed.
-    if docker::engine(&ctx.runner).is_none() && !there(&Cmd::new("dockerd", ["--version"])) {
+    if docker::engine(&ctx.runner).is_none()
+        && ctx.runner.probe(&Cmd::new("dockerd", ["--version"])).is_none()
+    {
         lacking.extend(["docker.io", "docker-cli", "containerd"]);
     }
-    let buildx = tools(ctx).into_iter().filter(|(_, probe)| !there(probe));
-    lacking.extend(buildx.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }));
+    let tools = tools(ctx).into_iter().filter(|(_, there)| !there);
+    lacking.extend(tools.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }));
     if lacks_emulation(ctx) {
         lacking.extend(["binfmt-support", "qemu-user-static"]);
     }

@@ -1,8 +1,9 @@
 //! Command lines of docker and what the engine tells about itself.
 
 use std::fs;
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
 use crate::missing;
@@ -36,8 +37,7 @@ pub fn with_builder(cmd: Cmd, builder: Option<&str>) -> Cmd {
 /// Asks which node serves each platform, by a build of nothing: buildx alone knows how it shares work out, and a node of
 /// a platform that it does not really have is found out.
 pub fn nodes(runner: &Runner, builder: Option<&str>, platforms: &[Platform]) -> Result<Vec<Node>> {
-    let listed = runner.read(&Cmd::new("docker", ["buildx", "ls", "--format", "json"]))?;
-    let ask = |platform: &Platform| {
+    let ask = |platform: &Platform| -> Result<(Value, String)> {
         let folder = tempfile::tempdir().context("cannot make a folder")?;
         let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         let cmd = Cmd::new("docker", ["buildx", "build", "--quiet", "--platform", &platform.to_string()])
@@ -54,9 +54,19 @@ pub fn nodes(runner: &Runner, builder: Option<&str>, platforms: &[Platform]) -> 
             fs::read_to_string(path("metadata")).context("buildx leaves no word of where it built")?;
         let metadata: Value = serde_json::from_str(&metadata).context("buildx's metadata")?;
         let native = fs::read_to_string(path("out/native")).context("the builder does not say what it is")?;
-        node(*platform, &metadata, native.trim(), &listed)
+        Ok((metadata, native))
     };
-    platforms.iter().map(ask).collect()
+    // All at once: a start of buildx takes longer than what it does here.
+    thread::scope(|scope| {
+        let asked: Vec<_> = platforms.iter().map(|platform| scope.spawn(|| ask(platform))).collect();
+        let listed = runner.read(&Cmd::new("docker", ["buildx", "ls", "--format", "json"]))?;
+        let mut nodes = Vec::new();
+        for (platform, asked) in platforms.iter().zip(asked) {
+            let (metadata, native) = asked.join().map_err(|_| anyhow!("a thread ended"))??;
+            nodes.push(node(*platform, &metadata, native.trim(), &listed)?);
+        }
+        Ok(nodes)
+    })
 }
 
 /// Puts together what the probe and `buildx ls` said.

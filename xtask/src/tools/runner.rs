@@ -2,11 +2,11 @@
 //! does so and tries again after causes that pass by themselves. Only the last two obey a dry run; no other module
 //! spawns.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub struct Runner {
     /// A command that is silent for this long is ended.
     pub stall: Duration,
     /// When the running phase gives up trying again.
-    deadline: Cell<Option<Instant>>,
+    deadline: Mutex<Option<Instant>>,
 }
 
 /// How a command ended.
@@ -73,18 +73,19 @@ impl Runner {
             verbose: false,
             folds: false,
             stall,
-            deadline: Cell::new(None),
+            deadline: Mutex::new(None),
         }
     }
 
     /// Starts the clock of a phase: after `limit` nothing is tried again, and a silent program is ended.
     pub fn begin(&self, limit: Duration) {
-        self.deadline.set(Some(Instant::now() + limit));
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + limit);
     }
 
     /// The time until the phase's deadline.
     pub fn left(&self) -> Duration {
-        self.deadline.get().map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
+        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
     }
 
     /// Standard output if the program is there and succeeds.

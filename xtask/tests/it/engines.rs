@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -163,11 +164,29 @@ fn serve_buildkit(socket: &Utf8Path, engine: &str) {
             let mut writer = client;
             thread::spawn(move || {
                 pass(&mut from, &mut writer);
-                let _ = writer.shutdown(std::net::Shutdown::Both);
+                let _ = writer.shutdown(Shutdown::Both);
                 child.wait()
             });
         }
     });
+}
+
+/// Serves what a socket serves on a port of this machine, whose address it returns.
+fn serve_over_tcp(socket: &Utf8Path) -> String {
+    let (listener, socket) = (TcpListener::bind("127.0.0.1:0").unwrap(), socket.to_owned());
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut server = UnixStream::connect(&socket).unwrap();
+            let (mut asks, mut asked) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || pass(&mut asks, &mut asked));
+            thread::spawn(move || {
+                pass(&mut server, &mut client);
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    address
 }
 
 fn pass(from: &mut impl Read, to: &mut impl Write) {
@@ -216,7 +235,9 @@ fn two_engines_are_nodes_of_one_builder() {
     for (number, (engine, platform)) in engines.iter().zip(["linux/amd64", "linux/arm64"]).enumerate() {
         let socket = folder.join(format!("{number}.sock"));
         serve_buildkit(&socket, &engine.host());
-        let (node, address) = (format!("node{number}"), format!("unix://{socket}"));
+        // One is reached as on this machine, the other as over a network.
+        let address = if number == 0 { format!("unix://{socket}") } else { serve_over_tcp(&socket) };
+        let node = format!("node{number}");
         let mut args =
             vec!["create", "--name", "farm", "--driver", "remote", "--node", &node, "--platform", platform];
         args.extend(if number == 0 { vec![] } else { vec!["--append"] });
