@@ -134,11 +134,14 @@ pub fn comparison(
     let target = Target { output: Output::Nowhere, ..target.clone() };
     let mut all = definition(std::slice::from_ref(&target), platforms, &Layers::default(), ca);
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    // Steps of the target's may run in the comparison's own build, which then has to have its secrets.
+    let secrets = all["target"][&target.name]["secret"].clone();
     all["target"]["comparison"] = json!({
         "context": folder,
         "args": { "DEBIAN_IMAGE": debian },
         "contexts": { "first": format!("docker-image://{image}"), "second": format!("target:{}", target.name) },
         "platforms": platforms,
+        "secret": secrets,
         "output": [format!("type=local,dest={folder}/lists,platform-split=false")],
     });
     all["group"]["default"]["targets"] = json!(["comparison"]);
@@ -216,13 +219,25 @@ mod tests {
     #[test]
     fn a_comparison_builds_the_target_and_pushes_nothing() {
         let target = target(Output::Tag("localhost/x:omos".to_owned()));
-        let all = comparison(&target, "localhost/x@sha256:a", "debian", "/f", &[Platform::LinuxArm64], None);
+        let all = comparison(
+            &target,
+            "localhost/x@sha256:a",
+            "debian",
+            "/f",
+            &[Platform::LinuxArm64],
+            Some("/ca.crt"),
+        );
         assert_eq!(all["group"]["default"]["targets"], json!(["comparison"]));
         assert_eq!(all["target"]["omos"]["output"], json!([]));
         let lists = &all["target"]["comparison"];
         assert_eq!(
             lists["contexts"],
             json!({ "first": "docker-image://localhost/x@sha256:a", "second": "target:omos" })
+        );
+        assert_eq!(
+            lists["secret"],
+            json!(["type=file,id=ca,src=/ca.crt"]),
+            "steps of the target may run in it"
         );
         assert_eq!(lists["output"], json!(["type=local,dest=/f/lists,platform-split=false"]));
     }
