@@ -41,7 +41,8 @@ pub fn require(ctx: &Ctx, runs_target: bool) -> Result<Vec<Built>> {
         None => {
             // A builder that was named may need no engine here.
             if ctx.settings.builder.is_none() {
-                docker::require_engine(&ctx.runner)?;
+                let engine = docker::require_engine(&ctx.runner)?;
+                ctx.engine_root.get_or_init(|| engine.root);
             }
             let nodes = docker::nodes(&ctx.runner, ctx.settings.builder.as_deref(), &ctx.platforms)?;
             ctx.nodes.get_or_init(|| nodes)

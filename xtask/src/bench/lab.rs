@@ -156,6 +156,7 @@ impl<'a> Lab<'a> {
         work: impl FnOnce() -> Result<()>,
     ) -> Result<Cost> {
         let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
+        self.flush()?;
         let before = self.counters(engine);
         let start = Instant::now();
         let result = thread::scope(|scope| {
@@ -178,6 +179,11 @@ impl<'a> Lab<'a> {
         let [cpu, pushed, requests, writes] = std::array::from_fn(|index| after[index] - before[index]);
         let disk = peak.into_inner().saturating_sub(empty) as f64;
         Ok(Cost { seconds: result?, cpu, pushed, requests, writes, disk })
+    }
+
+    /// Waits until what was written before is on the disk, so that it takes no time of what is measured next.
+    pub fn flush(&self) -> Result<()> {
+        self.ctx.runner.read(&Cmd::new("sync", ["--file-system", self.state.as_str()])).map(drop)
     }
 
     /// Processor seconds, bytes sent to the registry, requests, and those among them that write.

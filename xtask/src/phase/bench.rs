@@ -207,6 +207,7 @@ impl<'a> Bench<'a> {
         for number in 1..=self.args.runs {
             let folder = self.lab.scratch(&format!("floor-{number}"))?;
             let repository = self.lab.repository(&format!("floor-{number}/layers"))?;
+            self.lab.flush()?;
             match floor::seconds(self.ctx(), &folder, &repository) {
                 Ok(seconds) => self.report.floor.push(seconds),
                 Err(error) => {
