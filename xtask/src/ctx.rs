@@ -98,6 +98,8 @@ pub struct Settings {
     pub gitea_token: Option<String>,
     /// The builder of buildx to use; nothing for the one that the user has chosen.
     pub builder: Option<String>,
+    /// Hosts that are reached without a proxy, separated by commas.
+    pub no_proxy: String,
     /// Bounds each HTTP request.
     pub http_timeout: Duration,
     /// A command that is silent for this long is ended.
@@ -130,7 +132,7 @@ impl Ctx {
         };
         let mut settings = Settings::read()?;
         settings.builder = settings.builder.or_else(|| config.build.builder.clone());
-        let agent = http::agent(settings.http_timeout);
+        let agent = http::agent(settings.http_timeout, &settings.no_proxy);
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
         runner.folds = settings.actions;
@@ -154,7 +156,7 @@ impl Ctx {
             json: cli.json && !matches!(cli.command, Command::Release(_)),
             read_only: cli.command.only_looks(),
             runner,
-            registry: Registry::new(&agent),
+            registry: Registry::new(&agent, Some(root.join(".devbox/manifests"))),
             agent,
             settings,
             ci: CiOutput::new(file("GITHUB_OUTPUT"), file("GITHUB_STEP_SUMMARY")),
@@ -283,6 +285,7 @@ impl Settings {
             gitea_token: secret("GITEA_TOKEN")?,
             // buildx's own variable.
             builder: first(&["BUILDX_BUILDER"]),
+            no_proxy: first(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
             http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })

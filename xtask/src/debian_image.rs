@@ -9,11 +9,11 @@ use serde_json::json;
 use crate::ctx::Ctx;
 use crate::model::command::Cmd;
 use crate::model::dockerfile::arg_default;
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::state::{complete, platform_digests};
 use crate::tools::files::Edit;
-use crate::tools::registry::Manifest;
 
 /// As what the commands that take components know it.
 pub const NAME: &str = "debian";
@@ -73,7 +73,7 @@ fn mirror(repository: &Repository) -> Result<Repository> {
 fn copy(ctx: &Ctx, mirror: &Repository, pin: &Pin) -> Result<Option<Manifest>> {
     let copy = complete(ctx, mirror, &pin.tag)?;
     if let Some(index) = &copy {
-        ctx.registry.remember(mirror, &pin.tag, index);
+        ctx.registry.remember(mirror, &pin.tag, &index.digest);
     }
     Ok(copy)
 }
@@ -156,11 +156,15 @@ fn bootstrap(ctx: &Ctx, pin: &Pin, mirror: &Repository) -> Result<Manifest> {
         ctx.runner.run(&cmd)?;
     }
     if ctx.runner.dry_run {
-        let digest = "sha256:unknown-until-made";
-        let entry = |platform: &Platform| json!({ "digest": digest, "platform": { "os": "linux", "architecture": platform.arch() } });
+        // No image has this digest: what a dry run prints from here on names what is not known yet.
+        let unknown = format!("sha256:{}", "0".repeat(64));
+        let entry = |platform: &Platform| {
+            json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 0, "digest": unknown,
+                "platform": { "os": "linux", "architecture": platform.arch() } })
+        };
         let manifests: Vec<_> = ctx.platforms.iter().map(entry).collect();
-        let json = json!({ "manifests": manifests });
-        return Ok(Manifest { digest: digest.to_owned(), size: 0, media_type: String::new(), json });
+        let index = json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
+        return Manifest::parse(index.into_bytes()).map_err(|why| anyhow::anyhow!(why));
     }
     let made = complete(ctx, mirror, &pin.tag)?;
     made.with_context(|| format!("{BOOTSTRAP} left no complete {}", mirror.tag(&pin.tag)))

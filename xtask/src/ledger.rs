@@ -52,7 +52,7 @@ impl<'a> Books<'a> {
             Some((digest, document)) => {
                 let ledger = serde_json::from_value(document)
                     .with_context(|| format!("{} is not a ledger", self.staging.tag(TAG)))?;
-                Ok((Some(digest), ledger))
+                Ok((Some(digest.to_string()), ledger))
             }
         }
     }
@@ -63,7 +63,7 @@ impl<'a> Books<'a> {
         let (runner, registry) = (&self.ctx.runner, &self.ctx.registry);
         let digest =
             registry.put_document(runner, &self.staging, &Place::Tag(TAG), KIND, &none, &document)?;
-        self.seen = Some(digest);
+        self.seen = Some(digest.to_string());
         Ok(())
     }
 
@@ -71,8 +71,8 @@ impl<'a> Books<'a> {
     pub fn standing<'t>(&self, tags: impl IntoIterator<Item = &'t str>) -> Result<Standing> {
         let mut standing = Standing::new();
         for tag in tags {
-            let manifest = self.ctx.registry.manifest(&self.ctx.runner, &self.repository, tag)?;
-            standing.insert(tag.to_owned(), manifest.map(|manifest| manifest.digest));
+            let digest = self.ctx.registry.digest(&self.ctx.runner, &self.repository, tag)?;
+            standing.insert(tag.to_owned(), digest.map(String::from));
         }
         Ok(standing)
     }

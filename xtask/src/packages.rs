@@ -10,11 +10,12 @@ use crate::ctx::Ctx;
 use crate::debian_image;
 use crate::model::command::Cmd;
 use crate::model::deb_version;
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::state::{self, BASE_LATEST};
 use crate::tools::debian;
-use crate::tools::registry::{Manifest, Place};
+use crate::tools::registry::Place;
 use crate::tools::web::Web;
 
 /// The media type of the record.
@@ -65,7 +66,7 @@ pub fn security_updates(ctx: &Ctx) -> Result<Vec<Update>> {
     let published = published.with_context(|| format!("{latest} is not published"))?;
     let staging = state::staging(ctx, &repository);
     let found = ctx.registry.referrers(&ctx.runner, &staging, &published.digest, KIND)?;
-    let (_, document) =
+    let document =
         found.into_iter().next_back().with_context(|| format!("{latest} has no record of its packages"))?;
     let lists: Lists = serde_json::from_value(document)?;
     let web = Web::new(&ctx.agent);

@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::ctx::Ctx;
 use crate::model::bake::{Output, Target};
+use crate::model::oci::Manifest;
 use crate::state::{self, Base, Stage};
-use crate::tools::registry::Manifest;
 
 /// The base, with the optional parts that its key counts in.
 pub fn base(ctx: &Ctx, base: &Base) -> Result<Target> {
@@ -36,7 +36,7 @@ pub fn variants(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[&Stage<'_>])
     for stage in stages {
         let mut labels = state::labels(ctx, "opencode-devbox", &stage.variant.components)?;
         labels.insert("org.opencontainers.image.base.name".to_owned(), base.repository.tag(&base.tag));
-        labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.clone());
+        labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.to_string());
         labels.insert("opencode-devbox.variant".to_owned(), stage.variant.name.clone());
         let mut args = stage.args.clone();
         args.extend(ctx.settings.package_sources());

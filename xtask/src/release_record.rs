@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::ctx::Ctx;
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
@@ -13,7 +14,7 @@ use crate::model::version::ReleaseTag;
 use crate::nodes::Built;
 use crate::state::{self, Base, Stage};
 use crate::tools::git;
-use crate::tools::registry::{Manifest, Place};
+use crate::tools::registry::Place;
 
 const KIND: &str = "application/vnd.opencode-devbox.release.v1+json";
 
@@ -91,7 +92,7 @@ pub fn write(
         revision: git::revision(&ctx.runner),
         base: BaseRecord {
             tag: base.tag.clone(),
-            digest: index.digest.clone(),
+            digest: index.digest.to_string(),
             build_seconds: build_seconds(ctx, &state::staging(ctx, &base.repository), index)?,
         },
         variants: stages.iter().map(|stage| variant(ctx, stage, promotion.release)).collect::<Result<_>>()?,
@@ -120,7 +121,7 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
         let verdict = state::verdict(ctx, stage, *platform)?.context("an untested image")?;
         platforms.push(PlatformRecord {
             platform: *platform,
-            digest: digest.to_owned(),
+            digest: digest.to_string(),
             bytes: image.context("an index without its image")?.layer_bytes(),
             smoke_seconds: verdict.seconds,
             smoke_emulated: verdict.emulated,
@@ -133,7 +134,7 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
         version_tag: stage.variant.version_tag(release),
         latest_tag: stage.variant.latest_tag(),
         key: stage.key.to_string(),
-        digest: index.digest.clone(),
+        digest: index.digest.to_string(),
         build_seconds: build_seconds(ctx, &stage.staging, index)?,
         platforms,
     })

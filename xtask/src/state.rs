@@ -19,10 +19,11 @@ use crate::model::command::Cmd;
 use crate::model::config::{Cache, Image, Optional, Variant};
 use crate::model::dockerfile::{self, arg_default};
 use crate::model::key::{Change, Inputs, Key, digest};
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::nodes::Built;
-use crate::tools::registry::{Manifest, Place};
+use crate::tools::registry::Place;
 use crate::tools::{docker, git, local, process, source, tree};
 
 /// The artifact type of a smoke verdict.
@@ -183,7 +184,7 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
         }
     }
     if let Some(manifest) = &base.present {
-        ctx.registry.remember(&base.repository, &base.tag, manifest);
+        ctx.registry.remember(&base.repository, &base.tag, &manifest.digest);
         *ctx.base.borrow_mut() = Some(base.clone());
     }
     Ok(base)
@@ -233,7 +234,7 @@ pub fn stages<'a>(ctx: &'a Ctx, names: &[String], base: &Base, index: &Manifest)
         let tag = format!("{}-{key}", variant.name);
         let present = complete(ctx, &staging, &tag)?;
         if let Some(manifest) = &present {
-            ctx.registry.remember(&staging, &tag, manifest);
+            ctx.registry.remember(&staging, &tag, &manifest.digest);
         }
         stages.push(Stage { variant, key, tag, inputs, args, staging: staging.clone(), present });
     }
@@ -270,7 +271,7 @@ pub fn platform_digests(ctx: &Ctx, index: &Manifest) -> Result<BTreeMap<String, 
     let digest = |platform: &Platform| {
         let digest =
             index.platform(*platform).with_context(|| format!("the base has no image for {platform}"))?;
-        Ok((platform.to_string(), digest.to_owned()))
+        Ok((platform.to_string(), digest.to_string()))
     };
     ctx.platforms.iter().map(digest).collect()
 }
@@ -394,7 +395,7 @@ pub fn verdict(ctx: &Ctx, stage: &Stage<'_>, platform: Platform) -> Result<Optio
     let index = stage.staged()?;
     let image = index.platform(platform).context("a complete index lacks a platform")?;
     let suite = suite(ctx, stage.variant)?;
-    let memo = (image.to_owned(), suite.clone());
+    let memo = (image.to_string(), suite.clone());
     if let Some(known) = ctx.passed.borrow().get(&memo) {
         return Ok(Some(known.clone()));
     }
@@ -410,8 +411,7 @@ pub fn verdict(ctx: &Ctx, stage: &Stage<'_>, platform: Platform) -> Result<Optio
 /// All verdicts on one platform's image, of any suite.
 pub fn verdicts(ctx: &Ctx, staging: &Repository, image: &str) -> Result<Vec<Verdict>> {
     let found = ctx.registry.referrers(&ctx.runner, staging, image, VERDICT)?;
-    let parsed =
-        found.into_iter().filter_map(|(_, document)| serde_json::from_value::<Verdict>(document).ok());
+    let parsed = found.into_iter().filter_map(|document| serde_json::from_value::<Verdict>(document).ok());
     Ok(parsed.filter(|verdict| verdict.image == image).collect())
 }
 
@@ -446,7 +446,7 @@ pub fn record_build(
 /// What the build of an image took, where it was recorded.
 pub fn build_record(ctx: &Ctx, staging: &Repository, image: &str) -> Result<Option<BuildRecord>> {
     let found = ctx.registry.referrers(&ctx.runner, staging, image, BUILD)?;
-    Ok(found.into_iter().rev().find_map(|(_, document)| serde_json::from_value(document).ok()))
+    Ok(found.into_iter().rev().find_map(|document| serde_json::from_value(document).ok()))
 }
 
 /// The inputs that an image was made from, as it carries them; `None` for an image that carries none.

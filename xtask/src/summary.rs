@@ -38,7 +38,7 @@ pub fn images(ctx: &Ctx, only: &[String]) -> Result<Vec<Row>> {
             rows.push(Row {
                 variant: stage.variant.name.clone(),
                 platform: *platform,
-                digest: digest.to_owned(),
+                digest: digest.to_string(),
                 bytes: image.context("an index without its image")?.layer_bytes(),
                 smoke_seconds: verdict.map(|verdict| verdict.seconds),
                 run: format!("docker run --rm -it --platform {platform} {reference}"),

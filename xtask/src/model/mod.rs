@@ -16,6 +16,7 @@ pub mod key;
 pub mod layers;
 pub mod listing;
 pub mod npm_lock;
+pub mod oci;
 pub mod platform;
 pub mod promotion;
 pub mod python_lock;

@@ -2,6 +2,7 @@
 //! repository with a tag or digest, and names that the grammar does not allow.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// Registry host and path, such as `docker.io/joakimp/opencode-devbox` or `localhost:5000/opencode-devbox`.
@@ -33,8 +34,7 @@ impl Repository {
 
     /// Loopback registries speak plain HTTP and are trusted by Docker.
     pub fn is_loopback(&self) -> bool {
-        let name = self.host.split(':').next().unwrap_or_default();
-        name == "localhost" || name == "127.0.0.1"
+        is_loopback(&self.host)
     }
 
     /// Base address of the registry's HTTP API.
@@ -55,6 +55,16 @@ impl Repository {
     }
 }
 
+/// True for `localhost` and the loopback addresses of IPv4 and IPv6, with or without a port: the hosts that docker trusts
+/// without TLS.
+pub fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.host, self.path)
@@ -66,7 +76,9 @@ impl FromStr for Repository {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (host, path) = match text.split_once('/') {
-            Some((host, path)) if host == "localhost" || host.contains(['.', ':']) => (host, path.to_owned()),
+            Some((host, path)) if host == "localhost" || host.contains(['.', ':', '[']) => {
+                (host, path.to_owned())
+            }
             Some(_) => ("docker.io", text.to_owned()),
             None => ("docker.io", format!("library/{text}")),
         };
@@ -108,6 +120,13 @@ mod tests {
         repository("you/devbox", "docker.io/you/devbox", "https://registry-1.docker.io");
         repository("debian", "docker.io/library/debian", "https://registry-1.docker.io");
         repository("localhost:5000/devbox", "localhost:5000/devbox", "http://localhost:5000");
+        repository("[::1]:5000/devbox", "[::1]:5000/devbox", "http://[::1]:5000");
+        repository("127.0.0.9:5000/devbox", "127.0.0.9:5000/devbox", "http://127.0.0.9:5000");
+        repository(
+            "127.0.0.1.example.org/devbox",
+            "127.0.0.1.example.org/devbox",
+            "https://127.0.0.1.example.org",
+        );
         repository("git.example.org/a/b", "git.example.org/a/b", "https://git.example.org");
         for text in ["", "you/devbox:latest", "You/devbox", "localhost:5000/", "a b"] {
             assert!(text.parse::<Repository>().is_err(), "{text}");

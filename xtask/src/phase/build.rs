@@ -9,10 +9,10 @@ use anyhow::{Result, bail};
 use crate::ctx::Ctx;
 use crate::disk;
 use crate::model::bake::Target;
+use crate::model::oci::Manifest;
 use crate::nodes;
 use crate::recipe;
 use crate::state::{self, Base, BuildRecord, Stage};
-use crate::tools::registry::Manifest;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {

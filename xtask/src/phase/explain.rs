@@ -10,10 +10,10 @@ use serde_json::json;
 
 use crate::ctx::Ctx;
 use crate::model::key::Inputs;
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::state;
-use crate::tools::registry::Manifest;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::ctx::Ctx;
 use crate::model::key::{Change, Inputs};
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::state::{self, BASE_LATEST, Stage};
-use crate::tools::registry::Manifest;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

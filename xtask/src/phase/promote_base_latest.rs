@@ -18,15 +18,16 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     let latest = base.repository.tag(BASE_LATEST);
     let there = || ctx.registry.manifest(&ctx.runner, &base.repository, BASE_LATEST);
     let stands =
-        |there: Option<crate::tools::registry::Manifest>| there.is_some_and(|it| it.digest == index.digest);
+        |there: Option<crate::model::oci::Manifest>| there.is_some_and(|it| it.digest == index.digest);
     if stands(there()?) {
         ctx.say(format!("{latest} is {} already", base.tag));
         return Ok(());
     }
     let stages = state::stages(ctx, &[], &base, &index)?;
     let books = Books::open(ctx, &base.repository, &state::staging(ctx, &base.repository))?;
-    let ours =
-        |digest: &String| stages.iter().any(|it| it.present.as_ref().is_some_and(|it| &it.digest == digest));
+    let ours = |digest: &String| {
+        stages.iter().any(|it| it.present.as_ref().is_some_and(|it| *it.digest == **digest))
+    };
     let published = books.ledger.promotion.as_ref().is_some_and(|promotion| {
         promotion.outcome == Outcome::Done && promotion.moves.iter().all(|it| ours(&it.to))
     });

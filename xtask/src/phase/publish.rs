@@ -10,6 +10,7 @@ use crate::ctx::Ctx;
 use crate::ledger::Books;
 use crate::missing;
 use crate::model::layers::{self, Layer};
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
@@ -17,7 +18,6 @@ use crate::model::version::ReleaseTag;
 use crate::release_record as record;
 use crate::rights;
 use crate::state::{self, Base, Stage};
-use crate::tools::registry::Manifest;
 use crate::tools::{crane, git};
 
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -169,12 +169,12 @@ fn version_tags(
     let mut standing = Standing::new();
     for stage in stages {
         let tag = stage.variant.version_tag(release);
-        let there = ctx.registry.manifest(&ctx.runner, repository, &tag)?.map(|there| there.digest);
+        let there = ctx.registry.digest(&ctx.runner, repository, &tag)?;
         let own = stage.present.as_ref().map(|own| &own.digest);
         if there.is_some() && there.as_ref() != own {
             return Ok(Err(repository.tag(&tag)));
         }
-        standing.insert(tag, there);
+        standing.insert(tag, there.map(String::from));
     }
     Ok(Ok(standing))
 }
@@ -196,7 +196,7 @@ fn promotion(
             let tag = if floating { stage.variant.latest_tag() } else { stage.variant.version_tag(release) };
             let now = standing.get(&tag).and_then(Option::as_ref);
             let from = if floating { books.ledger.before(&tag, now) } else { None };
-            moves.push(Move { tag, floating, from, to: stage.staged()?.digest.clone() });
+            moves.push(Move { tag, floating, from, to: stage.staged()?.digest.to_string() });
         }
     }
     Ok(Promotion { release, kind: PromotionKind::Publish, moves, outcome: Outcome::Open })

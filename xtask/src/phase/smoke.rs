@@ -71,7 +71,7 @@ fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Resul
             Ok(()) => ctx.runner.read(&list_packages(&reference, platform))?,
             Err(_) => String::new(),
         },
-        image,
+        image: image.to_string(),
         platform,
         variant: name.clone(),
         suite: state::suite(ctx, stage.variant)?,

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use crate::ctx::Ctx;
 use crate::model::bake::{self, Output, Target};
 use crate::model::listing::{self, Difference};
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::recipe;
 use crate::state::{self, Base, REVISION, Stage};
 use crate::tools::docker;
 use crate::tools::engine::Scratch;
-use crate::tools::registry::Manifest;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -113,7 +113,7 @@ fn as_of(target: &mut Target, revision: Option<&str>) {
 /// The configuration of one platform's image.
 fn config(ctx: &Ctx, repository: &Repository, index: &Manifest, platform: Platform) -> Result<Value> {
     let image = image(ctx, repository, index, platform)?;
-    let digest = image.json["config"]["digest"].as_str().context("an image without a configuration")?;
+    let digest = image.config().context("an image without a configuration")?;
     ctx.registry.blob(&ctx.runner, repository, digest)
 }
 
@@ -212,7 +212,7 @@ fn other_parts(ctx: &Ctx, it: &Rebuilt<'_>) -> Result<Vec<String>> {
                 lines.push(line);
             }
         }
-        if old.json["config"]["digest"] != new.json["config"]["digest"] {
+        if old.config() != new.config() {
             lines.push(format!("  {platform}: the configuration differs"));
         }
     }

@@ -13,6 +13,7 @@ pub mod hub;
 pub mod local;
 pub mod meter;
 pub mod npm;
+pub mod parallel;
 pub mod process;
 pub mod pypi;
 pub mod registry;

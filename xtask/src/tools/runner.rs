@@ -64,6 +64,13 @@ enum End {
     Late,
 }
 
+/// What a program printed, and how it ended.
+pub struct Asked {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
 impl Runner {
     pub fn new(root: Utf8PathBuf, stall: Duration) -> Self {
         Self {
@@ -86,6 +93,17 @@ impl Runner {
     pub fn left(&self) -> Duration {
         let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
         deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Both streams of a program that changes nothing, whether it succeeds or not.
+    pub fn ask(&self, cmd: &Cmd) -> Result<Asked> {
+        let output = self.output(cmd)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Asked {
+            success: output.status.success(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        })
     }
 
     /// Standard output if the program is there and succeeds.

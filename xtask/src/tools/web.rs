@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
-use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -169,21 +169,11 @@ impl Web {
             200..=299 => Answer::Present(response),
             404 | 410 => Answer::Absent,
             429 => {
-                let seconds = retry_after(&response).unwrap_or(retry::LONGEST_WAIT.as_secs());
+                let seconds = http::retry_after(&response).unwrap_or(retry::LONGEST_WAIT.as_secs());
                 let seconds = i64::try_from(seconds).unwrap_or(i64::from(u32::MAX));
                 Answer::LimitedUntil(Timestamp::now() + SignedDuration::from_secs(seconds))
             }
             status => Answer::CannotTell(format!("{url}: HTTP {status}")),
         }
     }
-}
-
-/// Seconds to wait by the `Retry-After` header, which holds seconds or a date (RFC 9110, 10.2.3).
-fn retry_after(response: &Response<Body>) -> Option<u64> {
-    let text = http::header(response, "retry-after")?;
-    if let Ok(seconds) = text.parse() {
-        return Some(seconds);
-    }
-    let date = rfc2822::parse(&text).ok()?.timestamp();
-    u64::try_from(date.duration_since(Timestamp::now()).as_secs()).ok()
 }

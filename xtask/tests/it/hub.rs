@@ -113,7 +113,7 @@ fn an_account_that_may_not_edit_is_found_out_before_anything_is_written() {
         url,
         username: "you".into(),
         secret: "s3cret".into(),
-        agent: xtask::tools::http::agent(std::time::Duration::from_secs(5)),
+        agent: xtask::tools::http::agent(std::time::Duration::from_secs(5), ""),
     };
     let login = xtask::tools::hub::Hub::login(&account).unwrap();
     let repository = "docker.io/you/devbox".parse().unwrap();

@@ -192,7 +192,7 @@ fn a_build_that_would_fill_the_disk_is_refused() {
 #[test]
 fn a_refusal_names_account_repository_and_scope() {
     let world = World::new();
-    world.program("crane", "#!/bin/sh\necho '{\"username\":\"you\",\"password\":\"s3cret\"}'\n");
+    world.program("crane", "#!/bin/sh\necho '{\"Username\":\"you\",\"Secret\":\"s3cret\"}'\n");
     world.store.lock().unwrap().refuse_writes = true;
     let text = world.fails("build-base", &[], 1);
     assert!(text.contains("the account you lacks pull,push on devbox-staging"), "{text}");
@@ -207,7 +207,7 @@ fn the_right_to_push_is_proved_without_writing() {
     use xtask::tools::{http, registry::Registry, runner::Runner};
     let world = World::new();
     let runner = Runner::new(world.root.to_str().unwrap().into(), Duration::from_secs(5));
-    let registry = Registry::new(&http::agent(Duration::from_secs(5)));
+    let registry = Registry::new(&http::agent(Duration::from_secs(5), ""), None);
     let repository = format!("{}/devbox", world.host).parse().unwrap();
     registry.prove_push(&runner, &repository).unwrap();
     assert_eq!(world.store.lock().unwrap().writes, 0);

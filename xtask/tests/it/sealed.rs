@@ -53,7 +53,7 @@ fn serve() -> (String, Arc<Mutex<Vec<String>>>) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", server.local_addr().unwrap());
     let refused = Arc::new(Mutex::new(Vec::new()));
-    let (web, locked) = (http::agent(Duration::from_secs(60)), Arc::new(locked()));
+    let (web, locked) = (http::agent(Duration::from_secs(60), ""), Arc::new(locked()));
     let shared = refused.clone();
     thread::spawn(move || {
         for stream in server.incoming() {

@@ -1,0 +1,214 @@
+//! Small JSON documents in a registry: what was tested, built and promoted. Each is an OCI artifact whose manifest holds
+//! the document as an annotation (image-spec, "Guidelines for Artifact Usage"), under a tag or as a referrer of an image
+//! (distribution-spec, "Listing Referrers"). A manifest is written in one request, so a document is there whole or not at
+//! all.
+//!
+//! A document is always read from its own manifest by digest, never from a listing: whoever may write the listing must
+//! not be able to change what an artifact says.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::model::oci::{Content, Digest, Manifest};
+use crate::model::reference::Repository;
+use crate::tools::http::header;
+use crate::tools::parallel::side_by_side;
+use crate::tools::runner::Runner;
+
+use super::{Registry, next_page};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
+/// The annotation that holds the document.
+const DOCUMENT: &str = "opencode-devbox.document";
+
+/// Where a document is stored.
+pub enum Place<'a> {
+    Tag(&'a str),
+    /// As a referrer of an image.
+    Referrer(&'a Manifest),
+}
+
+impl Registry {
+    /// Stores a document. `labels` become annotations beside it. Returns the artifact's digest.
+    pub fn put_document(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        place: &Place<'_>,
+        kind: &str,
+        labels: &BTreeMap<String, String>,
+        document: &Value,
+    ) -> Result<Digest> {
+        let artifact = artifact(place, kind, labels, document)?;
+        if runner.dry_run {
+            let name = match place {
+                Place::Tag(tag) => tag,
+                Place::Referrer(subject) => &*subject.digest,
+            };
+            println!("# store {kind} for {name} in {repository}");
+            return Ok(artifact.digest);
+        }
+        self.put_empty_blob(runner, repository)?;
+        match place {
+            Place::Tag(tag) => {
+                self.put_manifest(runner, repository, tag, &artifact)?;
+            }
+            Place::Referrer(subject) => {
+                let response = self.put_manifest(runner, repository, &artifact.digest, &artifact)?;
+                if header(&response, "oci-subject").is_none() {
+                    self.list_referrer(runner, repository, subject, kind, &artifact)?;
+                }
+            }
+        }
+        Ok(artifact.digest)
+    }
+
+    /// The document under a tag or digest.
+    pub fn document(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        reference: &str,
+    ) -> Result<Option<(Digest, Value)>> {
+        let Some(manifest) = self.manifest(runner, repository, reference)? else { return Ok(None) };
+        let document = document_of(&manifest);
+        let document = document
+            .with_context(|| format!("{} holds no document of this pipeline", repository.tag(reference)))?;
+        Ok(Some((manifest.digest, document)))
+    }
+
+    /// Documents of a kind that refer to an image, in the order of the listing.
+    pub fn referrers(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        image: &str,
+        kind: &str,
+    ) -> Result<Vec<Value>> {
+        let listed = self.listed(runner, repository, image)?;
+        let ours: Vec<String> = listed
+            .iter()
+            .filter(|entry| entry["artifactType"] == kind)
+            .filter_map(|entry| entry["digest"].as_str().map(str::to_owned))
+            .collect();
+        let read = |digest: &String| self.manifest(runner, repository, digest);
+        let artifacts = side_by_side(&ours, read)?;
+        let refers = |artifact: &Manifest| {
+            let manifest = artifact.as_image()?;
+            let subject = manifest.subject().as_ref()?;
+            let fits = subject.digest().as_ref() == image
+                && manifest.artifact_type().as_ref().is_some_and(|it| it.to_string() == kind);
+            fits.then(|| document_of(artifact)).flatten()
+        };
+        Ok(artifacts.into_iter().flatten().filter_map(|artifact| refers(&artifact)).collect())
+    }
+
+    /// Descriptors of what refers to an image, from the API and from the referrers tag: a registry whose API is younger
+    /// than an artifact, or that does not take notice of subjects, has it under the tag only.
+    fn listed(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Vec<Value>> {
+        let mut entries = self.referrers_api(runner, repository, image)?;
+        for entry in self.referrers_tag(runner, repository, image)? {
+            if !entries.iter().any(|known| known["digest"] == entry["digest"]) {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// What the referrers API lists. An answer that is no image index means that the registry has no such API.
+    fn referrers_api(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Vec<Value>> {
+        if self.without_referrers(repository) {
+            return Ok(Vec::new());
+        }
+        let mut url = format!("{}/v2/{}/referrers/{image}", repository.api(), repository.path());
+        let mut entries = Vec::new();
+        loop {
+            let response = self.get(runner, repository, &url)?;
+            let status = response.status().as_u16();
+            if status == 429 || (500..=599).contains(&status) && status != 501 {
+                bail!("cannot list what refers to {image} in {repository}: HTTP {status}");
+            }
+            let page = serde_json::from_slice::<Value>(response.body()).ok().filter(|_| status == 200);
+            let Some(page) = page.as_ref().and_then(|page| page["manifests"].as_array()) else {
+                self.note_without_referrers(repository);
+                return Ok(entries);
+            };
+            entries.extend(page.iter().cloned());
+            match next_page(&response, repository, &url) {
+                Some(next) => url = next,
+                None => return Ok(entries),
+            }
+        }
+    }
+
+    /// What the referrers tag of an image lists (distribution-spec, "Referrers Tag Schema").
+    fn referrers_tag(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Vec<Value>> {
+        let Some(index) = self.manifest(runner, repository, &fallback_tag(image))? else {
+            return Ok(Vec::new());
+        };
+        match &index.content {
+            Content::Index(_) => {
+                let value: Value = serde_json::from_slice(&index.bytes)?;
+                Ok(value["manifests"].as_array().cloned().unwrap_or_default())
+            }
+            Content::Image(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Adds an artifact to the referrers tag of an image, and waits until a reader sees it: the next writer adds to what
+    /// it reads.
+    fn list_referrer(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        subject: &Manifest,
+        kind: &str,
+        artifact: &Manifest,
+    ) -> Result<()> {
+        let tag = fallback_tag(&subject.digest);
+        let mut entries = self.referrers_tag(runner, repository, &subject.digest)?;
+        entries.retain(|other| other["digest"] != *artifact.digest);
+        let mut entry = artifact.descriptor();
+        entry["artifactType"] = kind.into();
+        entries.push(entry);
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        let index = parse(serde_json::to_vec(&index)?)?;
+        self.put_manifest(runner, repository, &tag, &index)?;
+        self.await_tag(runner, repository, &tag, &index.digest)
+    }
+}
+
+fn artifact(
+    place: &Place<'_>,
+    kind: &str,
+    labels: &BTreeMap<String, String>,
+    document: &Value,
+) -> Result<Manifest> {
+    let empty = json!({ "mediaType": EMPTY, "digest": Digest::of(b"{}"), "size": 2 });
+    let mut annotations = labels.clone();
+    annotations.insert(DOCUMENT.to_owned(), document.to_string());
+    let mut manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind,
+        "config": empty, "layers": [empty], "annotations": annotations });
+    if let Place::Referrer(subject) = place {
+        manifest["subject"] = subject.descriptor();
+    }
+    parse(serde_json::to_vec(&manifest)?)
+}
+
+fn parse(bytes: Vec<u8>) -> Result<Manifest> {
+    Manifest::parse(bytes).map_err(|why| anyhow::anyhow!("a manifest of this pipeline {why}"))
+}
+
+fn document_of(manifest: &Manifest) -> Option<Value> {
+    serde_json::from_str(manifest.annotation(DOCUMENT)?).ok()
+}
+
+/// The tag under which a registry without the referrers API lists what refers to an image.
+fn fallback_tag(image: &str) -> String {
+    image.replace(':', "-")
+}

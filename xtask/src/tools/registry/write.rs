@@ -1,0 +1,115 @@
+//! What this program writes to a registry itself: manifests, tags and the empty blob that artifacts refer to.
+
+use std::cell::RefCell;
+
+use anyhow::{Context, Result};
+use ureq::Agent;
+use ureq::http::Response;
+
+use crate::model::oci::{Digest, Manifest};
+use crate::model::reference::Repository;
+use crate::tools::http::header;
+use crate::tools::runner::Runner;
+
+use super::{Registry, authorized, manifest_url};
+
+/// What a writer asks for.
+const PUSH: &str = "pull,push";
+
+impl Registry {
+    /// Points a tag at a manifest of the same repository. `fence` is asked right before each request that is sent, tries
+    /// again included; nothing is sent once it fails.
+    pub fn point_tag(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        tag: &str,
+        manifest: &Manifest,
+        fence: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        let stopped = RefCell::new(None);
+        let url = manifest_url(repository, tag);
+        let sent = self.send(runner, repository, PUSH, |agent, auth| {
+            if let Err(error) = fence() {
+                *stopped.borrow_mut() = Some(error);
+                return Err(ureq::Error::Other("stopped by its fence".into()));
+            }
+            let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
+            authorized(request, auth).send(&manifest.bytes[..])
+        });
+        if let Some(error) = stopped.into_inner() {
+            return Err(error);
+        }
+        self.expect(runner, repository, &format!("cannot set the tag {tag}"), 201, &sent?)
+    }
+
+    /// Proves that the account may push, by beginning an upload and cancelling it.
+    pub fn prove_push(&self, runner: &Runner, repository: &Repository) -> Result<()> {
+        let location = self.begin_upload(runner, repository)?;
+        // An upload that is not cancelled is cleaned up by the registry in time, so the answer does not matter.
+        let cancel = |agent: &Agent, auth: Option<&str>| authorized(agent.delete(&location), auth).call();
+        let _ = self.send(runner, repository, PUSH, cancel);
+        Ok(())
+    }
+
+    pub(super) fn put_manifest(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        reference: &str,
+        manifest: &Manifest,
+    ) -> Result<Response<Vec<u8>>> {
+        let url = manifest_url(repository, reference);
+        let response = self.send(runner, repository, PUSH, |agent, auth| {
+            let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
+            authorized(request, auth).send(&manifest.bytes[..])
+        })?;
+        self.expect(runner, repository, &format!("cannot store {reference}"), 201, &response)?;
+        self.keep(runner, &manifest.digest, &manifest.bytes);
+        Ok(response)
+    }
+
+    /// Makes sure that the repository has the blob `{}`, which every artifact refers to.
+    pub(super) fn put_empty_blob(&self, runner: &Runner, repository: &Repository) -> Result<()> {
+        let name = Digest::of(b"{}");
+        let url = format!("{}/v2/{}/blobs/{name}", repository.api(), repository.path());
+        let known =
+            self.send(runner, repository, PUSH, |agent, auth| authorized(agent.head(&url), auth).call())?;
+        if known.status() == 200 {
+            return Ok(());
+        }
+        // An upload that broke cannot go on, so a try is a whole upload.
+        let response = self.send(runner, repository, PUSH, |agent, auth| {
+            let location =
+                self.begin_upload(runner, repository).map_err(|error| ureq::Error::Other(error.into()))?;
+            let joint = if location.contains('?') { '&' } else { '?' };
+            let request = agent.put(format!("{location}{joint}digest={name}"));
+            authorized(request.header("Content-Type", "application/octet-stream"), auth).send(b"{}")
+        })?;
+        self.expect(runner, repository, "cannot upload a blob", 201, &response)
+    }
+
+    /// Begins an upload and returns its address.
+    fn begin_upload(&self, runner: &Runner, repository: &Repository) -> Result<String> {
+        let url = format!("{}/v2/{}/blobs/uploads/", repository.api(), repository.path());
+        let response = self
+            .send(runner, repository, PUSH, |agent, auth| authorized(agent.post(&url), auth).send_empty())?;
+        self.expect(runner, repository, "cannot begin an upload", 202, &response)?;
+        let location = header(&response, "location").context("the registry names no upload location")?;
+        Ok(if location.starts_with('/') { format!("{}{location}", repository.api()) } else { location })
+    }
+
+    fn expect(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        what: &str,
+        status: u16,
+        response: &Response<Vec<u8>>,
+    ) -> Result<()> {
+        match response.status().as_u16() {
+            got if got == status => Ok(()),
+            _ => Err(self.refusal(runner, repository, what, response, PUSH)),
+        }
+    }
+}
