@@ -22,6 +22,7 @@ use crate::model::key::{Change, Inputs, Key, digest};
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::model::verdict::{self, Verdict};
 use crate::nodes::Built;
 use crate::tools::registry::Place;
 use crate::tools::{docker, git, local, process, source, tree};
@@ -88,25 +89,6 @@ impl Stage<'_> {
             missing(format!("{} is not staged: run `cargo xtask build {name}`", self.staging.tag(&self.tag)))
         })
     }
-}
-
-/// What the smoke suite said about one image on one platform.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Verdict {
-    pub image: String,
-    pub platform: Platform,
-    pub variant: String,
-    /// Content key of the suite: its scripts and what it was asked to expect.
-    pub suite: String,
-    pub passed: bool,
-    /// True if the image ran under emulation.
-    #[serde(default)]
-    pub emulated: bool,
-    pub seconds: u64,
-    /// When it ended, in seconds since 1970.
-    pub at: u64,
-    /// Debian packages of the image: name, version and architecture, a line each, separated by tabs.
-    pub packages: String,
 }
 
 /// What a build took; recorded to forecast the next one.
@@ -390,22 +372,22 @@ pub fn expectations(ctx: &Ctx, variant: &Variant) -> Result<Vec<String>> {
     Ok(words)
 }
 
-/// The newest verdict of the suite as it stands on one platform's image; `None` if it was never run.
+/// The verdict that counts of the current suite on one platform's image; `None` if it was never run.
 pub fn verdict(ctx: &Ctx, stage: &Stage<'_>, platform: Platform) -> Result<Option<Verdict>> {
     let index = stage.staged()?;
-    let image = index.platform(platform).context("a complete index lacks a platform")?;
+    let image = index.platform(platform).context("a complete index has no image of a platform")?;
     let suite = suite(ctx, stage.variant)?;
     let memo = (image.to_string(), suite.clone());
     if let Some(known) = ctx.passed.borrow().get(&memo) {
         return Ok(Some(known.clone()));
     }
-    let found = verdicts(ctx, &stage.staging, image)?;
-    let newest =
-        found.into_iter().filter(|it| it.suite == suite && it.platform == platform).max_by_key(|it| it.at);
-    if let Some(verdict) = newest.as_ref().filter(|verdict| verdict.passed) {
+    let mut found = verdicts(ctx, &stage.staging, image)?;
+    found.retain(|it| it.suite == suite && it.platform == platform);
+    let counting = verdict::counting(&found).cloned();
+    if let Some(verdict) = counting.as_ref().filter(|verdict| verdict.passed) {
         ctx.passed.borrow_mut().insert(memo, verdict.clone());
     }
-    Ok(newest)
+    Ok(counting)
 }
 
 /// All verdicts on one platform's image, of any suite.
@@ -415,10 +397,21 @@ pub fn verdicts(ctx: &Ctx, staging: &Repository, image: &str) -> Result<Vec<Verd
     Ok(parsed.filter(|verdict| verdict.image == image).collect())
 }
 
-/// Records a verdict beside the image that it is about.
-pub fn record_verdict(ctx: &Ctx, staging: &Repository, verdict: &Verdict) -> Result<()> {
+/// True if the suite that tested an image last has passed on it.
+pub fn has_passed(ctx: &Ctx, staging: &Repository, image: &str) -> Result<bool> {
+    let mut found = verdicts(ctx, staging, image)?;
+    let Some(suite) = found.iter().max_by_key(|it| it.sequence).map(|it| it.suite.clone()) else {
+        return Ok(false);
+    };
+    found.retain(|it| it.suite == suite);
+    Ok(verdict::counting(&found).is_some_and(|verdict| verdict.passed))
+}
+
+/// Records a verdict beside the image that it is about, as the last of those that are there.
+pub fn record_verdict(ctx: &Ctx, staging: &Repository, mut verdict: Verdict) -> Result<()> {
     let image =
         ctx.registry.manifest(&ctx.runner, staging, &verdict.image)?.context("the tested image is gone")?;
+    verdict.sequence = verdict::next_sequence(&verdicts(ctx, staging, &verdict.image)?);
     let labels = BTreeMap::from([
         ("opencode-devbox.passed".to_owned(), verdict.passed.to_string()),
         ("opencode-devbox.suite".to_owned(), verdict.suite.clone()),

@@ -38,6 +38,9 @@ pub struct Config {
     pub base_optional: Vec<Optional>,
     pub variants: Image,
     pub variant: Vec<Variant>,
+    /// Suffixes of variants that are gone: their floating tags stay where they are.
+    #[serde(default)]
+    pub retired: Vec<String>,
     pub component: Vec<Component>,
 }
 

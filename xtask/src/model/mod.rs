@@ -23,5 +23,6 @@ pub mod python_lock;
 pub mod reference;
 pub mod release_lock;
 pub mod retry;
+pub mod verdict;
 pub mod version;
 pub mod workflow;

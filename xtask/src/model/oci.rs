@@ -64,6 +64,12 @@ impl Deref for Digest {
     }
 }
 
+impl AsRef<str> for Digest {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -116,6 +122,11 @@ impl Manifest {
     pub fn of_platform(mut self, platform: Platform) -> Self {
         self.images.insert(platform, self.digest.clone());
         self
+    }
+
+    /// The image of each platform.
+    pub fn images(&self) -> impl Iterator<Item = (Platform, &Digest)> {
+        self.images.iter().map(|(platform, digest)| (*platform, digest))
     }
 
     /// The digest of one platform's image.

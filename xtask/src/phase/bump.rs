@@ -21,7 +21,8 @@ use crate::supply::{self, Depth, Incomplete, Supply};
 use crate::tools::files::{self, Edit};
 use crate::tools::git;
 use crate::upstream::{self, Upstream};
-use crate::{forge, tags};
+use crate::forge;
+use crate::promotion::release_tag;
 
 /// Stands for every component.
 const ALL: &str = "all";
@@ -277,9 +278,9 @@ impl Bumper<'_> {
             None => false,
         };
         let tag = match (self.component.name.as_str(), self.options.tag) {
-            ("opencode", true) => Some(tags::next(self.ctx, to)?),
+            ("opencode", true) => Some(release_tag::next(self.ctx, to)?),
             ("opencode", false) => Some(ReleaseTag::first(to)),
-            (_, true) => Some(tags::next(self.ctx, self.ctx.opencode_version()?)?),
+            (_, true) => Some(release_tag::next(self.ctx, self.ctx.opencode_version()?)?),
             (_, false) => None,
         };
         let date = Timestamp::now().strftime("%F").to_string();

@@ -14,7 +14,8 @@ use crate::missing;
 use crate::model::command::Cmd;
 use crate::model::platform::Platform;
 use crate::tools::{crane, docker, local, source};
-use crate::{addresses, debian_image, disk, nodes, rights, state};
+use crate::promotion::permissions;
+use crate::{addresses, debian_image, disk, nodes, state};
 
 /// How long a host is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -119,7 +120,7 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
         }),
         // Proved here, since a refusal after an hour of building helps nobody.
         Destination::Remote(repository) => {
-            let problems = rights::missing(ctx, repository);
+            let problems = permissions::missing(ctx, repository);
             if problems.is_empty() {
                 findings.push(Finding::ok(format!("the accounts may publish to {repository}")));
             }

@@ -5,10 +5,10 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::ctx::Ctx;
-use crate::tags;
+use crate::promotion::release_tag;
 
 pub fn run(ctx: &Ctx) -> Result<()> {
-    let tag = tags::next(ctx, ctx.opencode_version()?)?;
+    let tag = release_tag::next(ctx, ctx.opencode_version()?)?;
     ctx.ci.set("release_tag", tag)?;
     if ctx.json {
         println!("{}", json!({ "release_tag": tag }));

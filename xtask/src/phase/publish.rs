@@ -1,22 +1,22 @@
 //! Gives the tested images their public tags. Nothing is built; tags move onto digests that have passed.
 //!
 //! Every refusal comes before the first write. Version tags of all variants come first and are never re-pointed;
-//! floating tags follow together. See [`crate::ledger`] for what happens when that is cut off.
+//! floating tags follow together. See [`crate::promotion`] for what happens after an interruption.
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::ctx::Ctx;
-use crate::ledger::Books;
 use crate::missing;
 use crate::model::layers::{self, Layer};
-use crate::model::oci::Manifest;
+use crate::model::oci::{Digest, Manifest};
 use crate::model::platform::Platform;
-use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
+use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind};
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
-use crate::release_record as record;
-use crate::rights;
+use crate::promotion::ledger::{Journal, Ledger};
+use crate::promotion::release_tag::{self, Floating};
+use crate::promotion::{permissions, record};
 use crate::state::{self, Base, Stage};
 use crate::tools::{crane, git};
 
@@ -43,30 +43,27 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let stages = state::stages(ctx, &args.only, &base, &index)?;
     refuse_untested(ctx, &stages)?;
 
-    // Which release this is, and what its tags point at now.
-    let mut books = Books::open(ctx, &base.repository, &state::staging(ctx, &base.repository))?;
-    let (release, mut standing) = release_tag(ctx, &base.repository, &stages)?;
+    // Which release this is, and what is left to move.
+    let ledger = Ledger::new(ctx, &base.repository);
+    let release = choose_release(ctx, &base.repository, &stages)?;
     ctx.say(format!("release {release} in {}", base.repository));
     ctx.ci.set("release_tag", release)?;
-    if args.promote_latest {
-        let tags: Vec<String> = stages.iter().map(|stage| stage.variant.latest_tag()).collect();
-        standing.extend(books.standing(tags.iter().map(String::as_str))?);
-    }
-    let promotion = promotion(&books, &stages, release, args, &standing)?;
-    let pending = promotion.pending(&standing).count();
+    let request = Request { ctx, ledger: &ledger, stages: &stages, release, args };
+    let journal = ledger.journal()?;
+    let promotion = request.plan(&journal)?;
+    let pending = promotion.pending(&ledger.standing_of(&promotion)?).count();
     if pending == 0 {
-        return finished(ctx, &mut books, release);
+        return request.finish(&journal, &promotion);
     }
 
     // Every problem at once, before the first write.
+    ledger.refuse_held(&journal)?;
+    let floating = if args.promote_latest { Some(release_tag::floating(ctx, &base.repository)?) } else { None };
     let mut problems = wrong_layers(ctx, &base, &index, &stages)?;
     problems.extend(wrong_commit(ctx, release)?);
-    if args.promote_latest && !args.allow_downgrade && books.ledger.is_downgrade(release) {
-        let latest = books.ledger.latest.context("a downgrade from nothing")?;
-        problems
-            .push(format!("latest stands at {latest}, which is newer: give --allow-downgrade to go back"));
-    }
-    problems.extend(rights::missing(ctx, &base.repository));
+    problems.extend(floating.iter().flat_map(|floating| request.wrong_floating(floating)));
+    problems.extend(permissions::missing(ctx, &base.repository));
+    problems.extend(request.over_budget(&promotion));
     if ctx.runner.probe(&crane::version()).is_none() {
         problems.push("crane is not installed: run `cargo xtask doctor --install`".to_owned());
     }
@@ -74,11 +71,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         return Err(missing(format!("nothing published; {}", problems.join("; "))));
     }
 
-    // The record says what the release is before any public tag says so.
-    books.refuse_held(false)?;
-    record::write(ctx, &base, &index, &stages, &promotion, books.ledger.latest)?;
-    books.begin(promotion, false)?;
-    books.promote()?;
+    // The record tells what the release is before any public tag does.
+    let lease = ledger.begin(&|journal| request.plan(journal))?;
+    let latest_before = floating.as_ref().and_then(Floating::newest);
+    let recorded = record::write(ctx, &base, &index, &stages, &lease.promotion, release, latest_before);
+    lease.or_withdraw(recorded)?;
+    lease.promote()?;
     if ctx.json {
         let repository = base.repository.to_string();
         println!("{}", json!({ "release": release, "repository": repository, "moved": pending }));
@@ -86,24 +84,123 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is left to move. A ledger that a run was cut off before closing is closed now.
-fn finished(ctx: &Ctx, books: &mut Books<'_>, release: ReleaseTag) -> Result<()> {
-    if let Some(cut_off) = books.ledger.interrupted() {
-        books.refuse_held(false)?;
-        let standing = books.standing_of(cut_off)?;
-        if cut_off.pending(&standing).next().is_some() {
-            let cut_off = cut_off.release;
-            return Err(missing(format!("the promotion of {cut_off} was cut off: run `cargo xtask repair`")));
+/// What is to be published, and under which name.
+struct Request<'a> {
+    ctx: &'a Ctx,
+    ledger: &'a Ledger<'a>,
+    stages: &'a [Stage<'a>],
+    release: ReleaseTag,
+    args: &'a Args,
+}
+
+impl Request<'_> {
+    /// The moves of this release as the tags are now: version tags of all variants, then, if asked for, the floating tags
+    /// of all.
+    fn plan(&self, journal: &Journal) -> Result<Promotion> {
+        let mut tags: Vec<(String, bool, Digest)> = Vec::new();
+        for stage in self.stages {
+            tags.push((stage.variant.version_tag(self.release), false, stage.staged()?.digest.clone()));
         }
-        books.ledger.latest = books.ledger.latest.max(Some(release));
-        books.finish(Outcome::Done)?;
+        for stage in self.stages.iter().filter(|_| self.args.promote_latest) {
+            tags.push((stage.variant.latest_tag(), true, stage.staged()?.digest.clone()));
+        }
+        let standing = self.ledger.standing(tags.iter().map(|(tag, ..)| tag))?;
+        let mut moves = Vec::new();
+        for (tag, floating, to) in tags {
+            let now = standing.get(&tag).and_then(Option::as_ref);
+            if !floating {
+                self.refuse_taken(&tag, now.or(journal.promised(&tag)), &to)?;
+            }
+            let from = if floating { journal.before(&tag, now) } else { None };
+            moves.push(Move { tag, floating, from, to });
+        }
+        let (kind, holder) = (PromotionKind::Publish, self.ctx.holder.clone());
+        let promotion = Promotion { release: Some(self.release), kind, moves, holder };
+        if self.args.promote_latest
+            && !self.args.allow_downgrade
+            && promotion.pending(&standing).any(|it| it.floating)
+        {
+            self.refuse_downgrade()?;
+        }
+        Ok(promotion)
     }
-    if ctx.json {
-        println!("{}", json!({ "release": release, "repository": books.repository.to_string(), "moved": 0 }));
-    } else {
-        ctx.say("all tags stand already: nothing to publish");
+
+    fn refuse_taken(&self, tag: &str, taken: Option<&Digest>, own: &Digest) -> Result<()> {
+        match taken {
+            Some(other) if other != own => bail!(
+                "{} is another image ({other}) and version tags never move: release under the next letter",
+                self.ledger.public.tag(tag)
+            ),
+            _ => Ok(()),
+        }
     }
-    Ok(())
+
+    /// Fails if `latest` would go back to an older release. The published tags decide, whoever moved them.
+    fn refuse_downgrade(&self) -> Result<()> {
+        let newest = release_tag::floating(self.ctx, &self.ledger.public)?.newest();
+        match newest.filter(|newest| *newest > self.release) {
+            Some(newest) => Err(missing(format!(
+                "nothing published; latest is at {newest}, which is newer than {}: give --allow-downgrade to go back",
+                self.release
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Floating tags that would stay on an older release without anybody having asked for it.
+    fn wrong_floating(&self, floating: &Floating) -> Vec<String> {
+        for tag in &floating.added {
+            self.ctx.say(format!("{tag} is new"));
+        }
+        let retired = |tag: &String| self.ctx.config.retired.iter().any(|suffix| *tag == format!("latest{suffix}"));
+        let left = floating.left_over.iter().filter(|tag| !retired(tag));
+        left.map(|tag| {
+            let suffix = tag.trim_start_matches("latest");
+            format!(
+                "{tag} is published and no variant has it: bring its variant back, or add \"{suffix}\" to `retired` in \
+                 images/devbox.toml to leave the tag where it is"
+            )
+        })
+        .collect()
+    }
+
+    /// A registry that limits reads must not stop the promotion half-way.
+    fn over_budget(&self, promotion: &Promotion) -> Option<String> {
+        let budget = self.ctx.registry.budget()?;
+        // crane reads the index and the image of each platform; an undo reads what a tag pointed at.
+        let copies = self.stages.len() * (1 + self.ctx.platforms.len());
+        let needed = (copies + promotion.floating().count()) as u64;
+        (budget.remaining < needed).then(|| {
+            let window = budget.window.map(|seconds| format!(" per {} h", seconds / 3600)).unwrap_or_default();
+            format!(
+                "{} allows this account {} of {}{window} more manifest reads and the promotion needs {needed}: wait, or log in with another account",
+                self.ledger.public.host(),
+                budget.remaining,
+                budget.limit
+            )
+        })
+    }
+
+    /// Nothing is left to move. An attempt at this very release that was interrupted before it was closed is closed now.
+    fn finish(&self, journal: &Journal, promotion: &Promotion) -> Result<()> {
+        let (ctx, ledger) = (self.ctx, self.ledger);
+        for (attempt, interrupted) in journal.interrupted().filter(|(_, it)| it.can_be_mixed()) {
+            if interrupted.release != Some(self.release) || !promotion.covers(interrupted) {
+                let name = interrupted.name();
+                return Err(missing(format!("the promotion of {name} was interrupted: run `cargo xtask repair`")));
+            }
+            if !ctx.runner.dry_run {
+                ledger.mark(&attempt.id, Outcome::Done)?;
+            }
+        }
+        if ctx.json {
+            let repository = ledger.public.to_string();
+            println!("{}", json!({ "release": self.release, "repository": repository, "moved": 0 }));
+        } else {
+            ctx.say("all tags are up to date: nothing to publish");
+        }
+        Ok(())
+    }
 }
 
 /// Every variant has to be staged and to have passed on every platform; all gaps are told at once.
@@ -131,9 +228,8 @@ fn refuse_untested(ctx: &Ctx, stages: &[Stage]) -> Result<()> {
     }
 }
 
-/// The release to publish as, and where its version tags stand: the one that was asked for if its tags are free or
-/// equal, else the first such.
-fn release_tag(ctx: &Ctx, repository: &Repository, stages: &[Stage]) -> Result<(ReleaseTag, Standing)> {
+/// The release to publish as: the one that was asked for, else the first whose version tags are free or equal.
+fn choose_release(ctx: &Ctx, repository: &Repository, stages: &[Stage<'_>]) -> Result<ReleaseTag> {
     let pinned = ctx.opencode_version()?;
     if let Some(asked) = ctx.release_tag {
         if asked.version != pinned {
@@ -142,64 +238,38 @@ fn release_tag(ctx: &Ctx, repository: &Repository, stages: &[Stage]) -> Result<(
                 asked.version
             );
         }
-        return match version_tags(ctx, repository, stages, asked)? {
-            Ok(standing) => Ok((asked, standing)),
-            Err(taken) => bail!(
-                "{taken} stands for another image and version tags never move: release under the next letter"
+        return match taken(ctx, repository, stages, asked)? {
+            None => Ok(asked),
+            Some(tag) => bail!(
+                "{tag} is another image and version tags never move: release under the next letter"
             ),
         };
     }
     let mut candidate = Some(ReleaseTag::first(pinned));
     while let Some(release) = candidate {
-        if let Ok(standing) = version_tags(ctx, repository, stages, release)? {
-            return Ok((release, standing));
+        if taken(ctx, repository, stages, release)?.is_none() {
+            return Ok(release);
         }
         candidate = release.next();
     }
-    bail!("all releases of {pinned} from bare to z are taken: bump opencode")
+    bail!("all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`")
 }
 
-/// Where the version tags of a release stand, or the first of them that points at another image.
-fn version_tags(
+/// The first version tag of a release that points at another image than this tree's.
+fn taken(
     ctx: &Ctx,
     repository: &Repository,
-    stages: &[Stage],
-    release: ReleaseTag,
-) -> Result<Result<Standing, String>> {
-    let mut standing = Standing::new();
-    for stage in stages {
-        let tag = stage.variant.version_tag(release);
-        let there = ctx.registry.digest(&ctx.runner, repository, &tag)?;
-        let own = stage.present.as_ref().map(|own| &own.digest);
-        if there.is_some() && there.as_ref() != own {
-            return Ok(Err(repository.tag(&tag)));
-        }
-        standing.insert(tag, there.map(String::from));
-    }
-    Ok(Ok(standing))
-}
-
-/// The moves of this release: version tags of all variants, then, if asked for, the floating tags of all.
-fn promotion(
-    books: &Books<'_>,
     stages: &[Stage<'_>],
     release: ReleaseTag,
-    args: &Args,
-    standing: &Standing,
-) -> Result<Promotion> {
-    let mut moves = Vec::new();
-    for floating in [false, true] {
-        if floating && !args.promote_latest {
-            break;
-        }
-        for stage in stages {
-            let tag = if floating { stage.variant.latest_tag() } else { stage.variant.version_tag(release) };
-            let now = standing.get(&tag).and_then(Option::as_ref);
-            let from = if floating { books.ledger.before(&tag, now) } else { None };
-            moves.push(Move { tag, floating, from, to: stage.staged()?.digest.to_string() });
+) -> Result<Option<String>> {
+    let tags: Vec<String> = stages.iter().map(|stage| stage.variant.version_tag(release)).collect();
+    let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
+    for ((stage, tag), digest) in stages.iter().zip(tags).zip(digests) {
+        if digest.is_some_and(|digest| Some(&digest) != stage.present.as_ref().map(|own| &own.digest)) {
+            return Ok(Some(repository.tag(&tag)));
         }
     }
-    Ok(Promotion { release, kind: PromotionKind::Publish, moves, outcome: Outcome::Open })
+    Ok(None)
 }
 
 /// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no layer of

@@ -10,7 +10,8 @@ use crate::model::command::Cmd;
 use crate::model::platform::Platform;
 use crate::nodes;
 use crate::packages;
-use crate::state::{self, SUITE, Stage, Verdict};
+use crate::model::verdict::Verdict;
+use crate::state::{self, SUITE, Stage};
 use crate::tools::docker;
 
 #[derive(Debug, clap::Args)]
@@ -79,8 +80,9 @@ fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Resul
         emulated,
         seconds: start.elapsed().as_secs(),
         at: state::now(),
+        sequence: 0,
     };
-    let recorded = state::record_verdict(ctx, &stage.staging, &verdict);
+    let recorded = state::record_verdict(ctx, &stage.staging, verdict);
     result.and(recorded)
 }
 

@@ -6,11 +6,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ctx::Ctx;
-use crate::ledger::Books;
 use crate::model::platform::Platform;
 use crate::model::promotion::Standing;
 use crate::model::reference::Repository;
-use crate::release_record::{self as record, Record, VariantRecord};
+use crate::promotion::ledger::Ledger;
+use crate::promotion::record::{self, Record, VariantRecord};
+use crate::promotion::release_tag;
 use crate::state;
 use crate::tools::hub::Hub;
 
@@ -35,8 +36,10 @@ struct Row {
 pub fn run(ctx: &Ctx) -> Result<()> {
     let repository = state::repository(ctx)?;
     let staging = state::staging(ctx, &repository);
-    let books = Books::open(ctx, &repository, &staging)?;
-    let last = books.ledger.promotion.as_ref().map(|promotion| promotion.release);
+    let ledger = Ledger::new(ctx, &repository);
+    let journal = ledger.journal()?;
+    let floating = release_tag::floating(ctx, &repository)?;
+    let last = journal.last().and_then(|promotion| promotion.release).or(floating.newest());
     let Some(release) = ctx.release_tag.or(last) else {
         bail!("nothing was released in {repository} yet: run `cargo xtask release`");
     };
@@ -44,20 +47,36 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         bail!("{repository} has no record of {release}: it was never released there");
     };
     let tags = record.variants.iter().flat_map(|it| [it.version_tag.as_str(), it.latest_tag.as_str()]);
-    let standing = books.standing(tags)?;
+    let standing = ledger.standing(tags)?;
     let described = described(ctx, &repository)?;
     let mut rows = Vec::new();
     for variant in &record.variants {
         rows.extend(rows_of(ctx, &staging, variant, &standing, described)?);
     }
-    let cut_off = books.ledger.interrupted().map(|promotion| promotion.release);
+    let interrupted = journal.interrupted().next().map(|(_, promotion)| promotion.name());
+    let at_work = journal.held().next().and_then(|attempt| journal.document(&attempt.id));
+    let at_work = at_work.map(|promotion| promotion.name());
     if ctx.json {
-        println!("{}", json!({ "release": release, "rows": rows, "interrupted": cut_off, "record": record }));
+        let floating = json!({ "releases": floating.releases, "left_over": floating.left_over, "added": floating.added });
+        println!(
+            "{}",
+            json!({ "release": release, "rows": rows, "interrupted": interrupted, "at_work": at_work,
+                "floating": floating, "record": record })
+        );
         return Ok(());
     }
     print(&record, &rows);
-    if let Some(release) = cut_off {
-        println!("the promotion of {release} was cut off or is under way: `cargo xtask repair` completes it");
+    for tag in &floating.left_over {
+        println!("{tag} is published and no variant of this tree has it");
+    }
+    for tag in &floating.added {
+        println!("{tag} is not published yet");
+    }
+    if let Some(name) = interrupted {
+        println!("the promotion of {name} was interrupted: `cargo xtask repair` completes it");
+    }
+    if let Some(name) = at_work {
+        println!("{name} is being promoted now");
     }
     Ok(())
 }
@@ -69,18 +88,18 @@ fn rows_of(
     standing: &Standing,
     described: Option<bool>,
 ) -> Result<Vec<Row>> {
-    let staged = ctx.registry.manifest(&ctx.runner, staging, &variant.digest)?.is_some();
-    let stands = |tag: &str| standing.get(tag) == Some(&Some(variant.digest.clone()));
+    let staged = ctx.registry.has(&ctx.runner, staging, &variant.digest)?;
+    let at = |tag: &str| standing.get(tag).and_then(Option::as_ref).is_some_and(|now| **now == *variant.digest);
     let row = |it: &record::PlatformRecord| {
         let verdicts = state::verdicts(ctx, staging, &it.digest)?;
         Ok(Row {
             variant: variant.name.clone(),
             platform: it.platform,
-            built: ctx.registry.manifest(&ctx.runner, staging, &it.digest)?.is_some(),
+            built: ctx.registry.has(&ctx.runner, staging, &it.digest)?,
             smoked: verdicts.iter().any(|verdict| verdict.passed && verdict.suite == it.suite),
             staged,
-            tagged: stands(&variant.version_tag),
-            latest: stands(&variant.latest_tag),
+            tagged: at(&variant.version_tag),
+            latest: at(&variant.latest_tag),
             described,
         })
     };
@@ -97,7 +116,7 @@ fn described(ctx: &Ctx, repository: &Repository) -> Result<Option<bool>> {
 }
 
 fn print(record: &Record, rows: &[Row]) {
-    println!("{} upon {}", record.release, record.base.tag);
+    println!("{} on top of {}", record.release, record.base.tag);
     let heads = ["built", "smoked", "staged", "tagged", "latest", "described"];
     println!(
         "{:<13} {:<12} {}",

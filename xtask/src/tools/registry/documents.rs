@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use crate::model::oci::{Content, Digest, Manifest};
 use crate::model::reference::Repository;
 use crate::tools::http::header;
-use crate::tools::parallel::side_by_side;
 use crate::tools::runner::Runner;
 
 use super::{Registry, next_page};
@@ -74,12 +73,26 @@ impl Registry {
         runner: &Runner,
         repository: &Repository,
         reference: &str,
-    ) -> Result<Option<(Digest, Value)>> {
-        let Some(manifest) = self.manifest(runner, repository, reference)? else { return Ok(None) };
-        let document = document_of(&manifest);
-        let document = document
-            .with_context(|| format!("{} holds no document of this pipeline", repository.tag(reference)))?;
-        Ok(Some((manifest.digest, document)))
+    ) -> Result<Option<Value>> {
+        let found = self.documents(runner, repository, &[reference.to_owned()])?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// The documents under tags or digests, in their order.
+    pub fn documents(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        references: &[String],
+    ) -> Result<Vec<Option<Value>>> {
+        let manifests = self.manifests(runner, repository, references)?;
+        let read = |(reference, manifest): (&String, Option<Manifest>)| {
+            let Some(manifest) = manifest else { return Ok(None) };
+            let document = document_of(&manifest);
+            let name = || format!("{} holds no document of this pipeline", repository.tag(reference));
+            document.map(Some).with_context(name)
+        };
+        references.iter().zip(manifests).map(read).collect()
     }
 
     /// Documents of a kind that refer to an image, in the order of the listing.
@@ -96,8 +109,7 @@ impl Registry {
             .filter(|entry| entry["artifactType"] == kind)
             .filter_map(|entry| entry["digest"].as_str().map(str::to_owned))
             .collect();
-        let read = |digest: &String| self.manifest(runner, repository, digest);
-        let artifacts = side_by_side(&ours, read)?;
+        let artifacts = self.manifests(runner, repository, &ours)?;
         let refers = |artifact: &Manifest| {
             let manifest = artifact.as_image()?;
             let subject = manifest.subject().as_ref()?;

@@ -168,6 +168,16 @@ impl Registry {
         Ok(Some(manifest))
     }
 
+    /// Manifests side by side, in the order of the references.
+    pub fn manifests<T: AsRef<str> + Sync>(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        references: &[T],
+    ) -> Result<Vec<Option<Manifest>>> {
+        side_by_side(references, |reference| self.manifest(runner, repository, reference.as_ref()))
+    }
+
     /// An image by tag, as an index: a single-platform image, which an engine pushes without one, counts as an index of
     /// the platform that its configuration names.
     pub fn image(&self, runner: &Runner, repository: &Repository, tag: &str) -> Result<Option<Manifest>> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::ctx::Ctx;
-use crate::model::oci::Manifest;
+use crate::model::oci::{Digest, Manifest};
 use crate::model::platform::Platform;
 use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
@@ -29,7 +29,7 @@ pub struct Record {
     pub variants: Vec<VariantRecord>,
     pub versions: BTreeMap<String, String>,
     /// Digest that each floating tag had before; nothing for a new tag.
-    pub before: BTreeMap<String, Option<String>>,
+    pub before: BTreeMap<String, Option<Digest>>,
     /// Release that the floating tags stood at before.
     pub latest_before: Option<ReleaseTag>,
 }
@@ -76,18 +76,25 @@ fn tag(release: ReleaseTag) -> String {
     format!("release-{release}")
 }
 
-/// Stores the record of a release.
+/// Stores the record of a release, unless the same images are recorded under its name already.
 pub fn write(
     ctx: &Ctx,
     base: &Base,
     index: &Manifest,
     stages: &[Stage<'_>],
     promotion: &Promotion,
+    release: ReleaseTag,
     latest_before: Option<ReleaseTag>,
 ) -> Result<()> {
-    let floating = promotion.moves.iter().filter(|it| it.floating);
+    let known = read(ctx, &base.repository, release)?;
+    let images = |record: &Record| record.variants.iter().map(|it| it.digest.clone()).collect::<Vec<_>>();
+    let own: Vec<String> =
+        stages.iter().map(|stage| Ok(stage.staged()?.digest.to_string())).collect::<Result<_>>()?;
+    if known.is_some_and(|record| record.base.digest == *index.digest && images(&record) == own) {
+        return Ok(());
+    }
     let record = Record {
-        release: promotion.release,
+        release,
         at: state::now(),
         revision: git::revision(&ctx.runner),
         base: BaseRecord {
@@ -95,13 +102,13 @@ pub fn write(
             digest: index.digest.to_string(),
             build_seconds: build_seconds(ctx, &state::staging(ctx, &base.repository), index)?,
         },
-        variants: stages.iter().map(|stage| variant(ctx, stage, promotion.release)).collect::<Result<_>>()?,
+        variants: stages.iter().map(|stage| variant(ctx, stage, release)).collect::<Result<_>>()?,
         versions: ctx.versions()?.into_iter().collect(),
-        before: floating.map(|it| (it.tag.clone(), it.from.clone())).collect(),
+        before: promotion.floating().map(|it| (it.tag.clone(), it.from.clone())).collect(),
         latest_before,
     };
     let document = serde_json::to_value(&record)?;
-    let (staging, tag) = (state::staging(ctx, &base.repository), tag(promotion.release));
+    let (staging, tag) = (state::staging(ctx, &base.repository), tag(release));
     let place = Place::Tag(&tag);
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
@@ -143,7 +150,7 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
 /// The record of a release; `None` if it was never begun.
 pub fn read(ctx: &Ctx, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
     let staging = state::staging(ctx, repository);
-    let Some((_, document)) = ctx.registry.document(&ctx.runner, &staging, &tag(release))? else {
+    let Some(document) = ctx.registry.document(&ctx.runner, &staging, &tag(release))? else {
         return Ok(None);
     };
     let record = serde_json::from_value(document);

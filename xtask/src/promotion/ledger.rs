@@ -1,0 +1,282 @@
+//! The journal of attempts to move public tags ([`crate::model::promotion`]), and the way to the lease.
+//!
+//! Refuses to begin while another run holds the lease, and while an interrupted promotion could leave floating tags mixed
+//! that the new one does not move.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::ctx::Ctx;
+use crate::missing;
+use crate::model::oci::{Digest, Manifest};
+use crate::model::promotion::{Attempt, AttemptId, Outcome, Promotion, Standing};
+use crate::model::reference::Repository;
+use crate::promotion::lease::Lease;
+use crate::state;
+use crate::tools::registry::{self, Place};
+use crate::tools::{crane, process};
+
+const KIND: &str = "application/vnd.opencode-devbox.promotion.v1+json";
+
+/// How long ago an attempt may have ended for its moves to be read, in seconds: longer than a registry's reads lag.
+const RECENT_SECONDS: u64 = 600;
+
+/// How often a promotion is planned again because tags moved while its lease was taken.
+const PLANS: usize = 3;
+
+/// How long two runs that began at once may wait for each other.
+const RIVALS_WITHIN: Duration = Duration::from_secs(90);
+
+/// The public repository, its staging repository, and the attempts that are told of there.
+pub struct Ledger<'a> {
+    pub ctx: &'a Ctx,
+    pub public: Repository,
+    pub staging: Repository,
+}
+
+/// The attempts at one moment.
+pub struct Journal {
+    pub attempts: Vec<Attempt>,
+    /// Documents of attempts that are unsettled or recent, and of the last one.
+    documents: BTreeMap<AttemptId, Promotion>,
+    /// Seconds since 1970 by the registry's clock.
+    now: u64,
+}
+
+impl Journal {
+    pub fn document(&self, id: &AttemptId) -> Option<&Promotion> {
+        self.documents.get(id)
+    }
+
+    /// The last attempt, whatever became of it.
+    pub fn last(&self) -> Option<&Promotion> {
+        self.attempts.iter().rev().find_map(|attempt| self.documents.get(&attempt.id))
+    }
+
+    /// Attempts whose runs may still write.
+    pub fn held(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|attempt| attempt.is_held(self.now) && !self.is_dead(attempt))
+    }
+
+    /// Attempts that were interrupted, the newest first, with what they were to do.
+    pub fn interrupted(&self) -> impl Iterator<Item = (&Attempt, &Promotion)> {
+        let over = |attempt: &&Attempt| {
+            attempt.is_unsettled() && (!attempt.is_held(self.now) || self.is_dead(attempt))
+        };
+        let attempts = self.attempts.iter().rev().filter(over);
+        attempts.filter_map(|attempt| Some((attempt, self.documents.get(&attempt.id)?)))
+    }
+
+    /// What a floating tag pointed at before any interrupted promotion. Without this, a second release would take the
+    /// first one's half for the state before.
+    pub fn before(&self, tag: &str, now: Option<&Digest>) -> Option<Digest> {
+        self.interrupted().fold(now.cloned(), |digest, (_, promotion)| promotion.before(tag, digest.as_ref()))
+    }
+
+    /// The image that a version tag was promised to by an attempt whose writes may not be visible yet.
+    pub fn promised(&self, tag: &str) -> Option<&Digest> {
+        let open = |attempt: &&Attempt| {
+            matches!(attempt.outcome, None | Some(Outcome::Stopped | Outcome::Superseded))
+        };
+        let promotions = self.attempts.iter().filter(open).filter_map(|it| self.documents.get(&it.id));
+        promotions.flat_map(Promotion::versions).find(|it| it.tag == tag).map(|it| &it.to)
+    }
+
+    /// True if the attempt's process ran on this machine and is gone.
+    fn is_dead(&self, attempt: &Attempt) -> bool {
+        let me = process::holder();
+        self.documents.get(&attempt.id).is_some_and(|promotion| {
+            let holder = &promotion.holder;
+            holder.host == me.host && holder.realm == me.realm && !process::is_alive(holder)
+        })
+    }
+}
+
+impl<'a> Ledger<'a> {
+    pub fn new(ctx: &'a Ctx, public: &Repository) -> Self {
+        Self { ctx, public: public.clone(), staging: state::staging(ctx, public) }
+    }
+
+    /// Reads the attempts, and the documents of those that matter.
+    pub fn journal(&self) -> Result<Journal> {
+        let (registry, runner) = (&self.ctx.registry, &self.ctx.runner);
+        let attempts = Attempt::all(&registry.tags(runner, &self.staging)?);
+        let now = registry.now();
+        let last = attempts.last().map(|attempt| attempt.id.clone());
+        let matters = |attempt: &&Attempt| {
+            attempt.is_unsettled() || attempt.alive + RECENT_SECONDS > now || last.as_ref() == Some(&attempt.id)
+        };
+        let ids: Vec<AttemptId> = attempts.iter().filter(matters).map(|it| it.id.clone()).collect();
+        let tags: Vec<String> = ids.iter().map(AttemptId::tag).collect();
+        let mut documents = BTreeMap::new();
+        for (id, document) in ids.into_iter().zip(registry.documents(runner, &self.staging, &tags)?) {
+            // An attempt may be told of by a later tag before its own is visible.
+            let Some(document) = document else { continue };
+            let promotion = serde_json::from_value(document)
+                .with_context(|| format!("{} is not a promotion", self.staging.tag(&id.tag())))?;
+            documents.insert(id, promotion);
+        }
+        Ok(Journal { documents, attempts, now })
+    }
+
+    /// What these tags point at now.
+    pub fn standing<T: AsRef<str>>(&self, tags: impl IntoIterator<Item = T>) -> Result<Standing> {
+        let tags: Vec<String> = tags.into_iter().map(|tag| tag.as_ref().to_owned()).collect();
+        let digests = self.ctx.registry.digests(&self.ctx.runner, &self.public, &tags)?;
+        Ok(tags.into_iter().zip(digests).collect())
+    }
+
+    pub fn standing_of(&self, promotion: &Promotion) -> Result<Standing> {
+        self.standing(promotion.moves.iter().map(|it| it.tag.as_str()))
+    }
+
+    /// Fails while another run may be moving tags. Nothing is written.
+    pub fn refuse_held(&self, journal: &Journal) -> Result<()> {
+        match journal.held().next() {
+            None => Ok(()),
+            Some(attempt) => Err(self.held_by(journal, attempt)),
+        }
+    }
+
+    fn held_by(&self, journal: &Journal, attempt: &Attempt) -> anyhow::Error {
+        let holder = journal.document(&attempt.id).map(|promotion| promotion.holder.to_string());
+        missing(format!(
+            "{} is promoting in {}: wait for it, at most {} s, or run `cargo xtask repair --break-lease` if it is gone",
+            holder.unwrap_or_else(|| "another run".to_owned()),
+            self.public,
+            attempt.expires().saturating_sub(journal.now)
+        ))
+    }
+
+    /// Fails if an interrupted promotion may have moved some floating tags that this one leaves alone.
+    fn refuse_mixture(&self, journal: &Journal, promotion: &Promotion) -> Result<()> {
+        let left = journal.interrupted().find(|(_, it)| it.can_be_mixed() && !promotion.covers(it));
+        match left {
+            None => Ok(()),
+            Some((_, interrupted)) => Err(missing(format!(
+                "the promotion of {} was interrupted and its floating tags may be mixed: run `cargo xtask repair`",
+                interrupted.name()
+            ))),
+        }
+    }
+
+    /// Marks every held attempt as superseded: its run stops before its next write.
+    pub fn break_leases(&self) -> Result<()> {
+        let journal = self.journal()?;
+        for attempt in journal.held() {
+            self.ctx.say(format!("breaking the lease of {}", attempt.id.tag()));
+            self.mark(&attempt.id, Outcome::Superseded)?;
+        }
+        Ok(())
+    }
+
+    /// Writes how an attempt ended, and waits until it can be read.
+    pub fn mark(&self, id: &AttemptId, outcome: Outcome) -> Result<()> {
+        let (registry, runner) = (&self.ctx.registry, &self.ctx.runner);
+        let begun = registry.manifest(runner, &self.staging, &id.tag())?;
+        let begun = begun.with_context(|| format!("{} is gone", self.staging.tag(&id.tag())))?;
+        let tag = id.outcome_tag(outcome);
+        registry.point_tag(runner, &self.staging, &tag, &begun, &|| Ok(()))?;
+        registry.await_tag(runner, &self.staging, &tag, &begun.digest)
+    }
+
+    /// Takes the lease for the promotion that `plan` makes of the journal and of the tags as they are. The plan is made
+    /// again once the lease is held, since reads before it may have been stale.
+    pub fn begin(&self, plan: &dyn Fn(&Journal) -> Result<Promotion>) -> Result<Lease<'_>> {
+        for _ in 0..PLANS {
+            let journal = self.journal()?;
+            self.refuse_held(&journal)?;
+            let promotion = plan(&journal)?;
+            self.refuse_mixture(&journal, &promotion)?;
+            if self.ctx.runner.dry_run {
+                println!("# take the lease in {}: promotion of {}", self.staging, promotion.name());
+                return Ok(Lease::dry(self, promotion));
+            }
+            self.copy(&promotion)?;
+            let lease = self.claim(promotion)?;
+            let current = lease.or_withdraw(self.confirm(&lease))?;
+            let again = lease.or_withdraw(plan(&current))?;
+            if again == lease.promotion {
+                lease.or_withdraw(self.supersede(&current, &lease.id))?;
+                return Ok(lease);
+            }
+            lease.end(Outcome::Unchanged)?;
+        }
+        bail!("tags in {} kept moving while the lease was taken: run the same command again", self.public)
+    }
+
+    /// Copies the images that the public repository does not have yet, by digest: no tag moves.
+    fn copy(&self, promotion: &Promotion) -> Result<()> {
+        let mut images: Vec<&Digest> = promotion.moves.iter().map(|it| &it.to).collect();
+        images.sort();
+        images.dedup();
+        for image in images {
+            if !self.ctx.registry.has(&self.ctx.runner, &self.public, image)? {
+                let copy = crane::copy(&self.staging.digest(image), &self.public.digest(image));
+                self.ctx.runner.run_again(&copy)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the attempt under a name of its own.
+    fn claim(&self, promotion: Promotion) -> Result<Lease<'_>> {
+        let random = RandomState::new().hash_one(promotion.holder.started.as_str());
+        let id = AttemptId { begun: self.ctx.registry.now(), nonce: format!("{random:016x}") };
+        let clock = (Instant::now(), process::now());
+        let (runner, tag, document) = (&self.ctx.runner, id.tag(), json!(promotion));
+        let none = BTreeMap::new();
+        let place = Place::Tag(&tag);
+        let digest = self.ctx.registry.put_document(runner, &self.staging, &place, KIND, &none, &document)?;
+        let manifest = self.ctx.registry.manifest(runner, &self.staging, &digest)?;
+        let manifest: Manifest = manifest.context("the attempt that was stored is gone")?;
+        Ok(Lease::new(self, id, promotion, manifest, clock))
+    }
+
+    /// Waits until the attempt is visible and no other run is alive. Of two that began at once the later one withdraws.
+    fn confirm(&self, lease: &Lease<'_>) -> Result<Journal> {
+        let start = Instant::now();
+        let mut seen = None;
+        let visible = registry::poll(&self.ctx.runner, || {
+            let journal = self.journal()?;
+            let is_visible = journal.attempts.iter().any(|attempt| attempt.id == lease.id);
+            seen = Some(journal);
+            Ok(is_visible)
+        })?;
+        let Some(mut journal) = seen.filter(|_| visible) else {
+            bail!("{} does not show what was written to it: run the same command again", self.staging);
+        };
+        loop {
+            let Some(rival) = journal.held().find(|attempt| attempt.id != lease.id).cloned() else {
+                return Ok(journal.without(&lease.id));
+            };
+            if rival.id < lease.id || start.elapsed() > RIVALS_WITHIN {
+                return Err(self.held_by(&journal, &rival));
+            }
+            thread::sleep(Duration::from_millis(500));
+            journal = self.journal()?;
+        }
+    }
+
+    /// Tells the runs of interrupted attempts, should one of them go on, that the lease is no longer theirs.
+    fn supersede(&self, journal: &Journal, own: &AttemptId) -> Result<()> {
+        for (attempt, promotion) in journal.interrupted().filter(|(attempt, _)| attempt.id != *own) {
+            self.ctx.say(format!("continuing after the interrupted promotion of {}", promotion.name()));
+            self.mark(&attempt.id, Outcome::Superseded)?;
+        }
+        Ok(())
+    }
+}
+
+impl Journal {
+    fn without(mut self, own: &AttemptId) -> Self {
+        self.attempts.retain(|attempt| attempt.id != *own);
+        self.documents.remove(own);
+        self
+    }
+}

@@ -1,0 +1,114 @@
+//! Which release comes next, and which release a floating tag is at. Both are answered by public tags alone.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+use crate::ctx::Ctx;
+use crate::model::config::Variant;
+use crate::model::oci::Digest;
+use crate::model::promotion::Standing;
+use crate::model::reference::Repository;
+use crate::model::version::{ReleaseTag, Version};
+use crate::state;
+use crate::tools::git;
+
+/// How many releases are compared with a floating tag, the newest first. A tag that is older than all of them counts as
+/// at no release.
+const COMPARED: usize = 64;
+
+/// How many of them are asked for at once.
+const BATCH: usize = 8;
+
+/// The first free release tag of an opencode version: neither git nor the registry may know it. A registry that cannot
+/// tell is an error, as is a full alphabet.
+pub fn next(ctx: &Ctx, version: Version) -> Result<ReleaseTag> {
+    let repository = state::repository(ctx)?;
+    let mut candidate = Some(ReleaseTag::first(version));
+    while let Some(release) = candidate {
+        let tags: Vec<String> = ctx.config.variant.iter().map(|variant| variant.version_tag(release)).collect();
+        let taken = git::has_tag(&ctx.runner, &release.to_string())?
+            || ctx.registry.digests(&ctx.runner, &repository, &tags)?.iter().any(Option::is_some);
+        if !taken {
+            return Ok(release);
+        }
+        candidate = release.next();
+    }
+    bail!(
+        "all releases of {version} from v{version} to v{version}z are taken: run `cargo xtask bump-opencode latest`"
+    )
+}
+
+/// The floating tags of a repository: those of the variants, and those that no variant has any more.
+pub struct Floating {
+    /// The release that the floating tag of each variant is at, by tag; nothing where it is at none that is known.
+    pub releases: BTreeMap<String, Option<ReleaseTag>>,
+    /// Published floating tags that no variant of this tree has.
+    pub left_over: Vec<String>,
+    /// Floating tags of this tree that are not published yet.
+    pub added: Vec<String>,
+}
+
+impl Floating {
+    /// The newest release that a floating tag is at.
+    pub fn newest(&self) -> Option<ReleaseTag> {
+        self.releases.values().flatten().max().copied()
+    }
+
+    /// True if the floating tags are at more than one release.
+    pub fn is_mixed(&self) -> bool {
+        let mut releases = self.releases.values();
+        let first = releases.next();
+        releases.any(|release| Some(release) != first)
+    }
+}
+
+/// Reads where the floating tags of the variants are.
+pub fn floating(ctx: &Ctx, repository: &Repository) -> Result<Floating> {
+    let tags = ctx.registry.tags(&ctx.runner, repository)?;
+    let own: Vec<String> = ctx.config.variant.iter().map(Variant::latest_tag).collect();
+    let is_floating = |tag: &&String| *tag == "latest" || tag.starts_with("latest-");
+    let left_over = tags.iter().filter(is_floating).filter(|tag| !own.contains(tag)).cloned().collect();
+    let digests = ctx.registry.digests(&ctx.runner, repository, &own)?;
+    let standing: Standing = own.into_iter().zip(digests).collect();
+    let added = standing.iter().filter(|(_, digest)| digest.is_none()).map(|(tag, _)| tag.clone()).collect();
+    Ok(Floating { releases: releases(ctx, repository, &tags, &standing)?, left_over, added })
+}
+
+/// The release of each floating tag that exists: the newest whose version tag points at the same image.
+fn releases(
+    ctx: &Ctx,
+    repository: &Repository,
+    tags: &[String],
+    standing: &Standing,
+) -> Result<BTreeMap<String, Option<ReleaseTag>>> {
+    let mut releases: Vec<ReleaseTag> = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
+    releases.sort();
+    releases.reverse();
+    releases.truncate(COMPARED);
+    let mut found = BTreeMap::new();
+    for variant in &ctx.config.variant {
+        let tag = variant.latest_tag();
+        let Some(Some(digest)) = standing.get(&tag) else { continue };
+        found.insert(tag, release_of(ctx, repository, variant, digest, &releases)?);
+    }
+    Ok(found)
+}
+
+fn release_of(
+    ctx: &Ctx,
+    repository: &Repository,
+    variant: &Variant,
+    digest: &Digest,
+    releases: &[ReleaseTag],
+) -> Result<Option<ReleaseTag>> {
+    for batch in releases.chunks(BATCH) {
+        let tags: Vec<String> = batch.iter().map(|release| variant.version_tag(*release)).collect();
+        let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
+        let at = digests.iter().position(|known| known.as_ref() == Some(digest));
+        if let Some(index) = at {
+            return Ok(Some(batch[index]));
+        }
+    }
+    Ok(None)
+}
