@@ -10,15 +10,16 @@ use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::cli::{Cli, Command};
+use crate::image::tree::Tree;
 use crate::missing;
 use crate::model::config::Config;
 use crate::model::dockerfile;
 use crate::model::platform::Platform;
 use crate::model::promotion::Holder;
 use crate::model::reference::Repository;
-use crate::model::version::{ReleaseTag, Version};
 use crate::model::verdict::Verdict;
-use crate::state::Base;
+use crate::model::version::{ReleaseTag, Version};
+use crate::state::{self, Base};
 use crate::tools::ci_output::CiOutput;
 use crate::tools::docker::Node;
 use crate::tools::http::{self, Agent};
@@ -56,6 +57,8 @@ pub struct Ctx {
     pub staging: Option<Repository>,
     /// This run, as a lease names it.
     pub holder: Holder,
+    /// The inputs of the images, read once.
+    pub tree: OnceCell<Tree>,
     /// The optional parts of the base whose hosts answer; asked once, and only if it matters.
     pub optional_answers: OnceCell<Vec<String>>,
     /// The base, once it was found in the registry: a content key never changes its meaning.
@@ -137,10 +140,13 @@ impl Ctx {
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
         runner.folds = settings.actions;
+        runner.git_settings =
+            first(&["GIT_CONFIG_COUNT"]).and_then(|text| text.parse().ok()).unwrap_or_default();
         runner.dry_run = cli.dry_run || cli.command.only_looks();
         Ok(Self {
             staging: cli.staging_repository.clone(),
             holder: process::holder(),
+            tree: OnceCell::new(),
             optional_answers: OnceCell::new(),
             base: RefCell::default(),
             npm_registry: OnceCell::new(),
@@ -167,6 +173,20 @@ impl Ctx {
             platforms,
             destination,
         })
+    }
+
+    /// The inputs of the images. They are read once: whatever changes on disk later reaches neither a key nor a build.
+    pub fn tree(&self) -> Result<&Tree> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree);
+        }
+        let (base, variants) = (&self.config.base, &self.config.variants);
+        let mut inputs = [base.inputs.as_slice(), variants.inputs.as_slice()].concat();
+        inputs.extend([&base.dockerfile, &variants.dockerfile].map(String::clone));
+        inputs.extend([state::SUITE, state::SUITE_PARTS].map(str::to_owned));
+        let tree = Tree::load(&self.runner, &inputs)?;
+        tree.notes.iter().for_each(|note| self.say(note));
+        Ok(self.tree.get_or_init(|| tree))
     }
 
     /// The folder that git ignores and that holds the state of local runs.

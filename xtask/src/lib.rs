@@ -20,6 +20,7 @@ pub mod ctx;
 pub mod debian_image;
 pub mod disk;
 pub mod forge;
+pub mod image;
 pub mod locks;
 pub mod model;
 pub mod nodes;

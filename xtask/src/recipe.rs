@@ -15,8 +15,7 @@ pub fn base(ctx: &Ctx, base: &Base) -> Result<Target> {
     let mut args = base.inputs.args.clone();
     args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
     args.extend(ctx.settings.package_sources());
-    // The key goes into the folder's name, so that two trees never share a context.
-    let context = state::context(ctx, &ctx.config.base, &base.tag)?;
+    let context = state::context(ctx, &ctx.config.base, "base")?;
     Ok(Target {
         name: "base-image".to_owned(),
         dockerfile: ctx.config.base.dockerfile.clone(),

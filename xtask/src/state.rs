@@ -25,7 +25,7 @@ use crate::model::reference::Repository;
 use crate::model::verdict::{self, Verdict};
 use crate::nodes::Built;
 use crate::tools::registry::Place;
-use crate::tools::{docker, git, local, process, source, tree};
+use crate::tools::{docker, git, local, process, source};
 
 /// The artifact type of a smoke verdict.
 pub const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v1+json";
@@ -51,7 +51,7 @@ const FILE_TIME: &str = "1577836800";
 
 /// The script that decides whether an image is good, and the folder of its parts.
 pub const SUITE: &str = "scripts/smoke-test.sh";
-const SUITE_PARTS: &str = "scripts/smoke";
+pub const SUITE_PARTS: &str = "scripts/smoke";
 
 /// The base that this tree implies.
 #[derive(Clone, Debug)]
@@ -138,9 +138,10 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
     }
     let repository = repository(ctx)?;
     let (debian, digests) = debian_image::resolve(ctx, &repository)?;
-    let entries = tree::snapshot(&ctx.root, &ctx.config.base.inputs)?;
+    let tree = ctx.tree()?;
+    let entries = tree.entries(&ctx.config.base.inputs);
     let optional = &ctx.config.base_optional;
-    let versions = ctx.versions_in(&ctx.config.base.dockerfile)?;
+    let versions = dockerfile::versions(tree.text(&ctx.config.base.dockerfile)?);
     let make = |installed: &dyn Fn(&Optional) -> bool| -> Result<Base> {
         let args = optional.iter().map(|part| (part.arg(), installed(part).to_string()));
         let args = args.chain(ctx.config.layers.record()).collect();
@@ -225,13 +226,15 @@ pub fn stages<'a>(ctx: &'a Ctx, names: &[String], base: &Base, index: &Manifest)
 
 /// What a variant is made from, upon these digests.
 pub fn variant_inputs(ctx: &Ctx, variant: &Variant, upon: BTreeMap<String, String>) -> Result<Inputs> {
-    let entries = tree::snapshot(&ctx.root, &ctx.config.variants.inputs)?;
-    let switches = dockerfile::switches(&ctx.read(&ctx.config.variants.dockerfile)?);
+    let tree = ctx.tree()?;
+    let entries = tree.entries(&ctx.config.variants.inputs);
+    let recipe = tree.text(&ctx.config.variants.dockerfile)?;
+    let switches = dockerfile::switches(recipe);
     let args = switches.into_iter().map(|(component, arg)| (arg, variant.has(&component).to_string()));
     let args = args.chain(ctx.config.layers.record());
     let mut inputs = Inputs::new(&entries, args.collect(), upon);
-    let versions = ctx.versions_in(&ctx.config.variants.dockerfile)?;
-    inputs.versions = versions.into_iter().filter(|(name, _)| variant.has(name)).collect();
+    inputs.versions =
+        dockerfile::versions(recipe).into_iter().filter(|(name, _)| variant.has(name)).collect();
     Ok(inputs)
 }
 
@@ -265,9 +268,11 @@ fn named(name: &str, map: BTreeMap<String, String>) -> BTreeMap<String, String> 
 
 /// Lays out the build context of an image and returns its folder.
 pub fn context(ctx: &Ctx, image: &Image, name: &str) -> Result<Utf8PathBuf> {
-    let folder = ctx.state_dir().join("context").join(name);
-    tree::lay_out(&tree::snapshot(&ctx.root, &image.inputs)?, &folder)?;
-    Ok(folder)
+    let (tree, contexts) = (ctx.tree()?, ctx.state_dir().join("context"));
+    match ctx.runner.dry_run {
+        true => Ok(tree.planned_context(&image.inputs, &contexts, name)),
+        false => tree.context(&image.inputs, &contexts, name),
+    }
 }
 
 /// The OCI labels of an image (image-spec, "Pre-Defined Annotation Keys").
@@ -279,8 +284,8 @@ pub fn labels(ctx: &Ctx, title: &str, components: &[String]) -> Result<BTreeMap<
     label("source", ctx.config.source.clone());
     label("licenses", "MIT".to_owned());
     label("version", ctx.opencode_version()?.to_string());
-    if let Some(revision) = git::revision(&ctx.runner) {
-        labels.insert(REVISION.to_owned(), revision);
+    if let Some(commit) = &ctx.tree()?.commit {
+        labels.insert(REVISION.to_owned(), commit.revision.clone());
     }
     for (name, version) in ctx.versions()? {
         if components.contains(&name) {
@@ -293,8 +298,8 @@ pub fn labels(ctx: &Ctx, title: &str, components: &[String]) -> Result<BTreeMap<
 /// What an image carries about its own making, beside its labels.
 pub fn annotations(ctx: &Ctx, inputs: &Inputs) -> Result<BTreeMap<String, String>> {
     let mut annotations = BTreeMap::from([(INPUTS.to_owned(), serde_json::to_string(inputs)?)]);
-    if let Some(revision) = git::revision(&ctx.runner) {
-        annotations.insert(REVISION.to_owned(), revision);
+    if let Some(commit) = &ctx.tree()?.commit {
+        annotations.insert(REVISION.to_owned(), commit.revision.clone());
     }
     Ok(annotations)
 }
@@ -311,15 +316,15 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&definition)?);
         return Ok(());
     }
-    ctx.runner.run_again(&bake_command(ctx, &definition))?;
+    ctx.runner.run_again(&bake_command(ctx, &definition)?)?;
     keep_cache(ctx, targets);
     Ok(())
 }
 
-/// Outside a repository there is no commit to take a time from, and the time of day would make each build another one.
-fn bake_command(ctx: &Ctx, definition: &serde_json::Value) -> Cmd {
-    let time = git::commit_time(&ctx.runner).unwrap_or_else(|| FILE_TIME.to_owned());
-    docker::with_builder(docker::bake(definition, Some(&time)), ctx.settings.builder.as_deref())
+/// Without a commit there is no time to take from it, and the time of day would make each build a different one.
+fn bake_command(ctx: &Ctx, definition: &serde_json::Value) -> Result<Cmd> {
+    let time = ctx.tree()?.commit.as_ref().map_or(FILE_TIME, |commit| commit.time.as_str());
+    Ok(docker::with_builder(docker::bake(definition, Some(time)), ctx.settings.builder.as_deref()))
 }
 
 /// The tag that BuildKit's cache of a target is kept under, where `images/devbox.toml` wants one kept.
@@ -346,7 +351,7 @@ fn keep_cache(ctx: &Ctx, targets: &[Target]) {
         &ctx.config.layers,
         ctx.settings.ca_bundle.as_deref(),
     );
-    if let Err(error) = ctx.runner.run(&bake_command(ctx, &definition)) {
+    if let Err(error) = bake_command(ctx, &definition).and_then(|command| ctx.runner.run(&command)) {
         ctx.say(format!(
             "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"
         ));
@@ -355,7 +360,7 @@ fn keep_cache(ctx: &Ctx, targets: &[Target]) {
 
 /// The content key of the smoke suite as it stands, with what it is asked to expect of a variant.
 pub fn suite(ctx: &Ctx, variant: &Variant) -> Result<String> {
-    let entries = tree::snapshot(&ctx.root, &[SUITE.to_owned(), SUITE_PARTS.to_owned()])?;
+    let entries = ctx.tree()?.entries(&[SUITE.to_owned(), SUITE_PARTS.to_owned()]);
     let args = BTreeMap::from([("arguments".to_owned(), expectations(ctx, variant)?.join(" "))]);
     Ok(Inputs::new(&entries, args, BTreeMap::new()).key().to_string())
 }

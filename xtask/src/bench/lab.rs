@@ -13,6 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
 use crate::ctx::Ctx;
+use crate::image::tree::Tree;
 use crate::missing;
 use crate::model::bench::{Cost, Images, Way};
 use crate::model::command::Cmd;
@@ -86,7 +87,8 @@ impl<'a> Lab<'a> {
     }
 
     fn lay_out_trees(&mut self, from: &str) -> Result<()> {
-        let entries = tree::snapshot(&self.ctx.root, &INPUTS.map(String::from))?;
+        let inputs = INPUTS.map(String::from);
+        let entries = Tree::load(&self.ctx.runner, &inputs)?.entries(&inputs);
         tree::lay_out(&entries, &self.new_tree())?;
         tree::lay_out(&entries, &self.old_tree())?;
         let path = self.old_tree().join(&self.ctx.config.variants.dockerfile);

@@ -157,8 +157,7 @@ impl Attempt {
         let mut attempts: BTreeMap<AttemptId, Self> = BTreeMap::new();
         for (id, rest) in tags.iter().filter_map(|tag| parse(tag)) {
             let begun = id.begun;
-            let attempt =
-                attempts.entry(id.clone()).or_insert(Self { id, alive: begun, outcome: None });
+            let attempt = attempts.entry(id.clone()).or_insert(Self { id, alive: begun, outcome: None });
             if let Some(at) = rest.and_then(|rest| rest.strip_prefix(ALIVE)?.parse().ok()) {
                 attempt.alive = attempt.alive.max(at);
             }

@@ -11,18 +11,18 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::ctx::Ctx;
+use crate::forge;
 use crate::locks::{self, Versions};
 use crate::model::changelog::{Bump, Changelog, Entry};
 use crate::model::component::Component;
 use crate::model::dockerfile;
 use crate::model::version::{ReleaseTag, Version};
 use crate::page;
+use crate::promotion::release_tag;
 use crate::supply::{self, Depth, Incomplete, Supply};
 use crate::tools::files::{self, Edit};
 use crate::tools::git;
 use crate::upstream::{self, Upstream};
-use crate::forge;
-use crate::promotion::release_tag;
 
 /// Stands for every component.
 const ALL: &str = "all";

@@ -13,8 +13,8 @@ use crate::ctx::{Ctx, Destination};
 use crate::missing;
 use crate::model::command::Cmd;
 use crate::model::platform::Platform;
-use crate::tools::{crane, docker, local, source};
 use crate::promotion::permissions;
+use crate::tools::{crane, docker, local, source};
 use crate::{addresses, debian_image, disk, nodes, state};
 
 /// How long a host is waited for.

@@ -30,7 +30,8 @@ pub fn run(ctx: &Ctx) -> Result<()> {
 
 /// The published tags decide, not a journal: a base of variants that users do not get is not the latest.
 fn refuse_unpublished(ledger: &Ledger<'_>, stages: &[Stage<'_>], base: &str) -> Result<()> {
-    let staged = stages.iter().filter_map(|stage| Some((stage.variant.latest_tag(), stage.present.as_ref()?)));
+    let staged =
+        stages.iter().filter_map(|stage| Some((stage.variant.latest_tag(), stage.present.as_ref()?)));
     let staged: Vec<_> = staged.collect();
     let standing = ledger.standing(staged.iter().map(|(tag, _)| tag))?;
     let at = |tag: &str, digest: &Digest| standing.get(tag).and_then(Option::as_ref) == Some(digest);

@@ -58,7 +58,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     // Every problem at once, before the first write.
     ledger.refuse_held(&journal)?;
-    let floating = if args.promote_latest { Some(release_tag::floating(ctx, &base.repository)?) } else { None };
+    let floating =
+        if args.promote_latest { Some(release_tag::floating(ctx, &base.repository)?) } else { None };
     let mut problems = wrong_layers(ctx, &base, &index, &stages)?;
     problems.extend(wrong_commit(ctx, release)?);
     problems.extend(floating.iter().flat_map(|floating| request.wrong_floating(floating)));
@@ -152,7 +153,8 @@ impl Request<'_> {
         for tag in &floating.added {
             self.ctx.say(format!("{tag} is new"));
         }
-        let retired = |tag: &String| self.ctx.config.retired.iter().any(|suffix| *tag == format!("latest{suffix}"));
+        let retired =
+            |tag: &String| self.ctx.config.retired.iter().any(|suffix| *tag == format!("latest{suffix}"));
         let left = floating.left_over.iter().filter(|tag| !retired(tag));
         left.map(|tag| {
             let suffix = tag.trim_start_matches("latest");
@@ -187,7 +189,9 @@ impl Request<'_> {
         for (attempt, interrupted) in journal.interrupted().filter(|(_, it)| it.can_be_mixed()) {
             if interrupted.release != Some(self.release) || !promotion.covers(interrupted) {
                 let name = interrupted.name();
-                return Err(missing(format!("the promotion of {name} was interrupted: run `cargo xtask repair`")));
+                return Err(missing(format!(
+                    "the promotion of {name} was interrupted: run `cargo xtask repair`"
+                )));
             }
             if !ctx.runner.dry_run {
                 ledger.mark(&attempt.id, Outcome::Done)?;
@@ -240,9 +244,9 @@ fn choose_release(ctx: &Ctx, repository: &Repository, stages: &[Stage<'_>]) -> R
         }
         return match taken(ctx, repository, stages, asked)? {
             None => Ok(asked),
-            Some(tag) => bail!(
-                "{tag} is another image and version tags never move: release under the next letter"
-            ),
+            Some(tag) => {
+                bail!("{tag} is another image and version tags never move: release under the next letter")
+            }
         };
     }
     let mut candidate = Some(ReleaseTag::first(pinned));
@@ -252,7 +256,9 @@ fn choose_release(ctx: &Ctx, repository: &Repository, stages: &[Stage<'_>]) -> R
         }
         candidate = release.next();
     }
-    bail!("all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`")
+    bail!(
+        "all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`"
+    )
 }
 
 /// The first version tag of a release that points at another image than this tree's.

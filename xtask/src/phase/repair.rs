@@ -39,7 +39,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     permitted(ctx, &repository)?;
     if args.undo {
         ledger.begin(&|journal| resume(ctx, journal))?.undo()?;
-        return report(ctx, Some(interrupted), &format!("the floating tags point where they did before {name}"));
+        return report(
+            ctx,
+            Some(interrupted),
+            &format!("the floating tags point where they did before {name}"),
+        );
     }
     let problems = unfit(ctx, &ledger, interrupted)?;
     if !problems.is_empty() {

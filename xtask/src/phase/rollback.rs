@@ -56,7 +56,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
     if ctx.json {
         let repository = repository.to_string();
-        println!("{}", json!({ "release": release, "repository": repository, "moved": moved, "kept": others }));
+        println!(
+            "{}",
+            json!({ "release": release, "repository": repository, "moved": moved, "kept": others })
+        );
     }
     Ok(())
 }

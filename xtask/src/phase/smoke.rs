@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use crate::ctx::Ctx;
 use crate::model::command::Cmd;
 use crate::model::platform::Platform;
+use crate::model::verdict::Verdict;
 use crate::nodes;
 use crate::packages;
-use crate::model::verdict::Verdict;
 use crate::state::{self, SUITE, Stage};
 use crate::tools::docker;
 

@@ -89,7 +89,8 @@ fn rows_of(
     described: Option<bool>,
 ) -> Result<Vec<Row>> {
     let staged = ctx.registry.has(&ctx.runner, staging, &variant.digest)?;
-    let at = |tag: &str| standing.get(tag).and_then(Option::as_ref).is_some_and(|now| **now == *variant.digest);
+    let at =
+        |tag: &str| standing.get(tag).and_then(Option::as_ref).is_some_and(|now| **now == *variant.digest);
     let row = |it: &record::PlatformRecord| {
         let verdicts = state::verdicts(ctx, staging, &it.digest)?;
         Ok(Row {

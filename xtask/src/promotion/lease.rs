@@ -98,7 +98,9 @@ impl<'a> Lease<'a> {
         }
         self.end(Outcome::Done).map_err(|error| match error.is::<LeaseLost>() {
             true => error,
-            false => error.context("all tags have moved, but the promotion could not be closed: run `cargo xtask repair`"),
+            false => error.context(
+                "all tags have moved, but the promotion could not be closed: run `cargo xtask repair`",
+            ),
         })
     }
 
@@ -106,7 +108,9 @@ impl<'a> Lease<'a> {
     pub fn undo(&self) -> Result<()> {
         let floating: Vec<&Move> = self.promotion.floating().collect();
         self.take_back(&floating)?;
-        if !self.ledger.ctx.runner.dry_run && self.promotion.is_mixed(&self.ledger.standing_of(&self.promotion)?) {
+        if !self.ledger.ctx.runner.dry_run
+            && self.promotion.is_mixed(&self.ledger.standing_of(&self.promotion)?)
+        {
             self.end(Outcome::Stopped)?;
             return Err(anyhow!(
                 "a tag that did not exist before {} cannot be removed: run `cargo xtask repair` to complete the release",
@@ -262,7 +266,9 @@ impl<'a> Lease<'a> {
         let name = self.promotion.name();
         let undone = self.take_back(written);
         if undone.as_ref().is_err_and(|error| error.is::<LeaseLost>()) {
-            return error.context("the lease was lost before the floating tags could be returned: run `cargo xtask repair`");
+            return error.context(
+                "the lease was lost before the floating tags could be returned: run `cargo xtask repair`",
+            );
         }
         let standing = self.ledger.standing_of(&self.promotion);
         let untouched = |standing: &Standing| {

@@ -109,7 +109,9 @@ impl<'a> Ledger<'a> {
         let now = registry.now();
         let last = attempts.last().map(|attempt| attempt.id.clone());
         let matters = |attempt: &&Attempt| {
-            attempt.is_unsettled() || attempt.alive + RECENT_SECONDS > now || last.as_ref() == Some(&attempt.id)
+            attempt.is_unsettled()
+                || attempt.alive + RECENT_SECONDS > now
+                || last.as_ref() == Some(&attempt.id)
         };
         let ids: Vec<AttemptId> = attempts.iter().filter(matters).map(|it| it.id.clone()).collect();
         let tags: Vec<String> = ids.iter().map(AttemptId::tag).collect();

@@ -1,8 +1,8 @@
 //! Moving public tags, all or none of them: who may ([`permissions`], [`lease`]), from what to what ([`record`],
 //! [`release_tag`]), and what any machine can complete or undo after an interruption ([`ledger`]).
 
-pub mod ledger;
 pub mod lease;
+pub mod ledger;
 pub mod permissions;
 pub mod record;
 pub mod release_tag;

@@ -13,7 +13,6 @@ use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
 use crate::nodes::Built;
 use crate::state::{self, Base, Stage};
-use crate::tools::git;
 use crate::tools::registry::Place;
 
 const KIND: &str = "application/vnd.opencode-devbox.release.v1+json";
@@ -96,7 +95,7 @@ pub fn write(
     let record = Record {
         release,
         at: state::now(),
-        revision: git::revision(&ctx.runner),
+        revision: ctx.tree()?.commit.as_ref().map(|commit| commit.revision.clone()),
         base: BaseRecord {
             tag: base.tag.clone(),
             digest: index.digest.to_string(),

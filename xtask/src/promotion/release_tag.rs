@@ -26,7 +26,8 @@ pub fn next(ctx: &Ctx, version: Version) -> Result<ReleaseTag> {
     let repository = state::repository(ctx)?;
     let mut candidate = Some(ReleaseTag::first(version));
     while let Some(release) = candidate {
-        let tags: Vec<String> = ctx.config.variant.iter().map(|variant| variant.version_tag(release)).collect();
+        let tags: Vec<String> =
+            ctx.config.variant.iter().map(|variant| variant.version_tag(release)).collect();
         let taken = git::has_tag(&ctx.runner, &release.to_string())?
             || ctx.registry.digests(&ctx.runner, &repository, &tags)?.iter().any(Option::is_some);
         if !taken {

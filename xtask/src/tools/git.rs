@@ -1,23 +1,105 @@
-//! What git knows about the tree. Labels come from here and the proof that a public release is what was tagged; none
-//! of it is in a key.
+//! What git knows about the tree: which files are inputs, the commit for labels, and the proof that a public release is
+//! what was tagged.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 
 use crate::model::command::Cmd;
 
 use super::runner::Runner;
 
-/// The commit, with `-dirty` where the tree differs from it; `None` outside a repository.
-pub fn revision(runner: &Runner) -> Option<String> {
-    let text =
-        runner.probe(&Cmd::new("git", ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]))?;
-    Some(text.trim().to_owned())
+/// A file that git tracks: a line of its index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    pub path: String,
+    /// `100644`, `100755`, `120000` for a symbolic link, `160000` for a submodule.
+    pub mode: String,
+    /// The object that the index holds for it.
+    pub object: String,
+    /// The path is in a merge conflict.
+    pub unmerged: bool,
+    /// Git was told not to look for changes of it (`assume-unchanged`, `skip-worktree`).
+    pub unwatched: bool,
 }
 
-/// Seconds since 1970 of the commit.
-pub fn commit_time(runner: &Runner) -> Option<String> {
-    let text = runner.probe(&Cmd::new("git", ["log", "-1", "--format=%ct"]))?;
-    Some(text.trim().to_owned())
+/// The commit and its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// With `-dirty` at its end where a tracked file differs from it.
+    pub revision: String,
+    /// Seconds since 1970.
+    pub time: String,
+}
+
+/// True if the tree is a checkout, and not an unpacked archive.
+pub fn is_checkout(runner: &Runner) -> bool {
+    fs::symlink_metadata(runner.root.join(".git")).is_ok()
+}
+
+/// The checked-out commit; `None` where nothing was committed yet. A repository that cannot be read is an error.
+pub fn commit_of_tree(runner: &Runner) -> Result<Option<Commit>> {
+    let head = Cmd::new("git", ["cat-file", "--batch-check=%(objectname)"]).stdin("HEAD\n");
+    let head = runner.read(&head)?;
+    let head = head.trim();
+    if head.ends_with(" missing") {
+        return Ok(None);
+    }
+    // In a checkout of another owner the index cannot be written, and need not be.
+    let options = ["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"];
+    let dirty = !runner.read(&Cmd::new("git", options))?.is_empty();
+    let time = runner.read(&Cmd::new("git", ["log", "--no-show-signature", "-1", "--format=%ct"]))?;
+    let revision = if dirty { format!("{head}-dirty") } else { head.to_owned() };
+    Ok(Some(Commit { revision, time: time.trim().to_owned() }))
+}
+
+/// Everything that git tracks. Neither ignore rules nor the user's settings have a part in it.
+pub fn tracked(runner: &Runner) -> Result<Vec<Tracked>> {
+    let bytes = runner.read_bytes(&Cmd::new("git", ["ls-files", "-z", "--cached", "--stage", "-v"]))?;
+    let text = String::from_utf8(bytes).context("git tracks a file whose name is not UTF-8")?;
+    text.split_terminator('\0').map(tracked_line).collect()
+}
+
+/// `<tag> <mode> <object> <stage>\t<path>` (git-ls-files, "OUTPUT"). The tag is in lower case for `assume-unchanged`.
+fn tracked_line(line: &str) -> Result<Tracked> {
+    let parsed = line.split_once('\t').and_then(|(head, path)| {
+        let mut words = head.split(' ');
+        let (tag, mode, object, stage) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        Some(Tracked {
+            path: path.to_owned(),
+            mode: mode.to_owned(),
+            object: object.to_owned(),
+            unmerged: stage != "0",
+            unwatched: tag == "S" || tag.chars().all(|letter| letter.is_ascii_lowercase()),
+        })
+    });
+    parsed.with_context(|| format!("unexpected output of git ls-files: {line}"))
+}
+
+/// Files below these paths that git does not track and was not told to ignore.
+pub fn untracked(runner: &Runner, paths: &[String]) -> Result<Vec<String>> {
+    let options = ["--literal-pathspecs", "ls-files", "-z", "--others", "--exclude-standard", "--"];
+    let text = runner.read(&Cmd::new("git", options).args(paths.iter().cloned()))?;
+    Ok(text.split_terminator('\0').map(str::to_owned).collect())
+}
+
+/// The object names that files of the tree would have, as their bytes are or as git would commit them.
+pub fn objects(runner: &Runner, paths: &[&str], converted: bool) -> Result<Vec<String>> {
+    let filters = if converted { &[][..] } else { &["--no-filters"][..] };
+    let cmd = Cmd::new("git", ["hash-object", "--stdin-paths"]).args(filters.iter().copied());
+    let text = runner.read(&cmd.stdin(paths.join("\n") + "\n"))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The bytes of an object.
+pub fn blob(runner: &Runner, object: &str) -> Result<Vec<u8>> {
+    runner.read_bytes(&Cmd::new("git", ["cat-file", "blob", object]))
+}
+
+/// A setting of the repository or the user that is on unless it is set to false.
+pub fn is_on(runner: &Runner, name: &str) -> bool {
+    let value = runner.probe(&Cmd::new("git", ["config", "--type=bool", "--get", name]));
+    value.is_none_or(|value| value.trim() != "false")
 }
 
 /// True if the repository has that tag.
@@ -27,7 +109,7 @@ pub fn has_tag(runner: &Runner, tag: &str) -> Result<bool> {
 
 /// What differs from the last commit, untracked files included; empty for a clean tree.
 pub fn changes(runner: &Runner) -> Result<String> {
-    runner.read(&Cmd::new("git", ["status", "--porcelain"]))
+    runner.read(&Cmd::new("git", ["status", "--porcelain", "--untracked-files=normal"]))
 }
 
 /// The name of the branch; empty on a detached head.
@@ -75,4 +157,24 @@ pub fn switch(runner: &Runner, branch: &str) -> Result<()> {
 /// Pushes a branch of this program's own, in place of what an earlier run may have left.
 pub fn push(runner: &Runner, branch: &str) -> Result<()> {
     runner.run(&Cmd::new("git", ["push", "--quiet", "--force", "origin", branch]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_index_is_read_with_its_flags() {
+        let line = |tag: &str, stage: &str| {
+            tracked_line(&format!("{tag} 100755 abc {stage}\ta\tb")).expect("a line")
+        };
+        let plain = line("H", "0");
+        assert_eq!(
+            (plain.path.as_str(), plain.mode.as_str(), plain.object.as_str()),
+            ("a\tb", "100755", "abc")
+        );
+        assert!(!plain.unmerged && !plain.unwatched);
+        assert!(line("M", "2").unmerged && line("h", "0").unwatched && line("S", "0").unwatched);
+        assert!(tracked_line("H 100644").is_err());
+    }
 }

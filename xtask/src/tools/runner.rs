@@ -37,6 +37,21 @@ const OF_THIS_PACKAGE: [&str; 8] = [
     "CARGO_PKG_VERSION_PRE",
 ];
 
+/// Variables by which git tells a hook which repository it runs for. Git is asked about this tree, whatever started this
+/// program.
+const OF_A_GIT_HOOK: [&str; 10] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
 pub struct Runner {
     /// Working directory of everything that runs.
     pub root: Utf8PathBuf,
@@ -47,6 +62,8 @@ pub struct Runner {
     pub folds: bool,
     /// A command that is silent for this long is ended.
     pub stall: Duration,
+    /// How many settings of git the environment holds (`GIT_CONFIG_COUNT`).
+    pub git_settings: u32,
     /// When the running phase gives up trying again.
     deadline: Mutex<Option<Instant>>,
 }
@@ -80,6 +97,7 @@ impl Runner {
             verbose: false,
             folds: false,
             stall,
+            git_settings: 0,
             deadline: Mutex::new(None),
         }
     }
@@ -114,11 +132,16 @@ impl Runner {
 
     /// Standard output of a program that changes nothing.
     pub fn read(&self, cmd: &Cmd) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.read_bytes(cmd)?).into_owned())
+    }
+
+    /// Standard output, byte for byte, of a program that changes nothing.
+    pub fn read_bytes(&self, cmd: &Cmd) -> Result<Vec<u8>> {
         let output = self.output(cmd)?;
         if !output.status.success() {
             bail!("`{cmd}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok(output.stdout)
     }
 
     /// Runs a program that changes something, its output passed on to standard error as it comes.
@@ -244,10 +267,26 @@ impl Runner {
         Ok(self.spawn(cmd)?.wait_with_output()?)
     }
 
+    /// Variables, beside those of the environment, with which git works in a root of another owner, as a CI job in a
+    /// container finds it, and takes no repository above the root for that of the root.
+    fn only_this_root(&self) -> [(String, String); 4] {
+        let count = self.git_settings;
+        let root = self.root.canonicalize_utf8().unwrap_or_else(|_| self.root.clone());
+        [
+            ("GIT_CONFIG_COUNT".to_owned(), (count + 1).to_string()),
+            (format!("GIT_CONFIG_KEY_{count}"), "safe.directory".to_owned()),
+            (format!("GIT_CONFIG_VALUE_{count}"), root.to_string()),
+            ("GIT_CEILING_DIRECTORIES".to_owned(), root.parent().unwrap_or(&root).to_string()),
+        ]
+    }
+
     fn spawn(&self, cmd: &Cmd) -> Result<Child> {
         let mut command = Command::new(&cmd.program);
-        for name in OF_THIS_PACKAGE {
+        for name in OF_THIS_PACKAGE.iter().chain(&OF_A_GIT_HOOK) {
             command.env_remove(name);
+        }
+        if cmd.program == "git" {
+            command.envs(self.only_this_root());
         }
         command.args(&cmd.args).envs(cmd.env.iter().cloned()).current_dir(&self.root);
         command.stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() });

@@ -1,15 +1,14 @@
-//! Reads the inputs of an image and lays out its build context.
-//!
-//! The context holds exactly what the key covers, with git's modes and times of its own, so that neither a stray file
-//! nor a umask can reach an image unnoticed.
+//! Reads files of a tree without git, and lays out build contexts, with git's modes and times of their own.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use camino::Utf8Path;
-use ignore::WalkBuilder;
+use ignore::{Walk, WalkBuilder};
 use sha2::{Digest, Sha256};
 
 use crate::model::key::{Entry, Kind};
@@ -18,32 +17,63 @@ use crate::model::key::{Entry, Kind};
 const FIRST: u64 = 315_532_800;
 const SPAN: u64 = 1_262_304_000;
 
-/// All files below `inputs` that git does not ignore. Inputs that do not exist are passed over.
+/// All files below `inputs` of a tree that git does not manage, less those that the tree's own `.gitignore` files name and
+/// those of clones within it. Inputs that do not exist are skipped. Ignore files above the root do not count.
 pub fn snapshot(root: &Utf8Path, inputs: &[String]) -> Result<Vec<Entry>> {
+    let (top, wanted) = (root.to_owned(), inputs.to_vec());
+    let walk = WalkBuilder::new(root)
+        .standard_filters(false)
+        .git_ignore(true)
+        .require_git(false)
+        .filter_entry(move |found| {
+            let path = found.path();
+            let Ok(below) = path.strip_prefix(&top) else { return false };
+            let on_the_way = |input: &String| below.starts_with(input) || Path::new(input).starts_with(below);
+            let is_clone = below.file_name().is_some() && path.join(".git").exists();
+            below.file_name() != Some(OsStr::new(".git")) && !is_clone && wanted.iter().any(on_the_way)
+        })
+        .build();
+    entries(root, walk)
+}
+
+/// What a walk finds, by path.
+fn entries(root: &Utf8Path, walk: Walk) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for input in inputs {
-        let start = root.join(input);
-        if fs::symlink_metadata(&start).is_err() {
-            continue;
-        }
-        // Hidden files count; ignore files of other tools and of the user's home do not.
-        let walk = WalkBuilder::new(&start)
-            .standard_filters(false)
-            .git_ignore(true)
-            .parents(true)
-            .require_git(false)
-            .build();
-        for found in walk {
-            let found = found.with_context(|| format!("cannot walk {input}"))?;
-            let path = Utf8Path::from_path(found.path()).context("a file name is not UTF-8")?;
-            if let Some(kind) = kind(path)? {
-                entries.push(Entry { path: path.strip_prefix(root)?.to_string(), kind });
-            }
+    for found in walk {
+        let found = found.with_context(|| format!("cannot read {root}"))?;
+        let path = Utf8Path::from_path(found.path()).context("a file name is not UTF-8")?;
+        if let Some(kind) = kind(path)? {
+            entries.push(Entry { path: path.strip_prefix(root)?.to_string(), kind });
         }
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    entries.dedup_by(|a, b| a.path == b.path);
     Ok(entries)
+}
+
+/// True if a folder holds exactly these entries, which are in the order of their paths.
+pub fn is_laid_out(wanted: &[Entry], folder: &Utf8Path) -> bool {
+    folder.is_dir()
+        && entries(folder, WalkBuilder::new(folder).standard_filters(false).build())
+            .is_ok_and(|there| there == wanted)
+}
+
+/// Writes the entries into a folder that appears when it is complete, in place of one that holds something else.
+/// Another run may do the same at the same time.
+pub fn lay_out_beside(entries: &[Entry], folder: &Utf8Path) -> Result<()> {
+    let parent = folder.parent().with_context(|| format!("{folder} has no parent"))?;
+    fs::create_dir_all(parent).with_context(|| format!("cannot create {parent}"))?;
+    let scratch = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
+    let scratch = scratch.with_context(|| format!("cannot write into {parent}"))?;
+    let (new, old) = (scratch.path().join("new"), scratch.path().join("old"));
+    lay_out(entries, Utf8Path::from_path(&new).context("a path that is not UTF-8")?)?;
+    if folder.exists() {
+        // It may have vanished meanwhile, which is as good.
+        let _ = fs::rename(folder, old);
+    }
+    match fs::rename(&new, folder) {
+        Err(_) if is_laid_out(entries, folder) => Ok(()),
+        result => result.with_context(|| format!("cannot create {folder}")),
+    }
 }
 
 fn kind(path: &Utf8Path) -> Result<Option<Kind>> {
@@ -58,7 +88,7 @@ fn kind(path: &Utf8Path) -> Result<Option<Kind>> {
     Ok(Some(Kind::File { executable: meta.permissions().mode() & 0o100 != 0, bytes }))
 }
 
-/// Writes the entries below a new folder.
+/// Writes the entries into a folder, in place of what it holds.
 pub fn lay_out(entries: &[Entry], folder: &Utf8Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot clear {folder}"))?;

@@ -8,6 +8,7 @@ mod documents;
 mod engines;
 mod fakes;
 mod hub;
+mod inputs;
 mod live;
 mod machine;
 mod pipeline;

@@ -1,0 +1,3 @@
+//! The images of this tree: what they are made of.
+
+pub mod tree;
