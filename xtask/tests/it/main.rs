@@ -11,7 +11,6 @@ mod hub;
 mod live;
 mod machine;
 mod pipeline;
-mod proxy;
 mod published;
 mod recovery;
 mod sealed;
