@@ -138,6 +138,19 @@ impl Response {
         Self::json(status, &json!({ "errors": [{ "code": code, "message": message }] }))
     }
 
+    /// An error that a test asks for.
+    pub fn failure(status: u16) -> Self {
+        let code = match status {
+            401 => "UNAUTHORIZED",
+            403 => "DENIED",
+            404 => "NOT_FOUND",
+            405 | 501 => "UNSUPPORTED",
+            429 => "TOOMANYREQUESTS",
+            _ => "UNKNOWN",
+        };
+        Self::error(status, code, "the registry fails as the test asks")
+    }
+
     pub fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         self.set(name, value);
         self

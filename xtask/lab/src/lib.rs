@@ -1,7 +1,7 @@
 //! Real registries on loopback behind a proxy that behaves as public registries do.
 //!
 //! A [`Lab`] is a CNCF distribution registry ([`Registry`]), what a public registry does on top of it (accounts, lagging
-//! reads), and an address at which a client reaches it ([`Client`]). Every behaviour is a switch, off at first; several
+//! reads, a pull limit, referrers, immutable tags), and an address at which a client reaches it ([`Client`]). Every behaviour is a switch, off at first; several
 //! can be on at once, and each can be changed while clients run:
 //!
 //! ```no_run
@@ -27,10 +27,13 @@ mod accounts;
 mod docker_config;
 mod faults;
 mod http;
+mod immutable;
 mod lag;
+mod limits;
 mod pattern;
 mod proxy;
 mod record;
+mod referrers;
 mod registry;
 mod route;
 mod service;
@@ -41,9 +44,12 @@ use std::sync::Arc;
 pub use accounts::{Account, Refusal, TokenServer};
 pub use docker_config::{DockerConfig, Login};
 pub use faults::{Fault, RetryAfter, Rule};
+pub use immutable::{Immutable, ImmutableTags};
 pub use lag::Lag;
+pub use limits::PullLimit;
 pub use proxy::{Address, Client, Delay};
 pub use record::{Counts, Entry};
+pub use referrers::Referrers;
 pub use registry::{Registry, Tags, digest};
 
 use service::Service;
@@ -153,6 +159,42 @@ impl Lab {
     /// Makes all writes visible now.
     pub fn settle(&self) {
         self.service.lagging.settle();
+    }
+
+    /// Limits pulls as Docker Hub does: GETs of manifests, per account.
+    #[must_use]
+    pub fn pull_limit(self, limit: impl Into<PullLimit>) -> Self {
+        self.set_pull_limit(limit.into());
+        self
+    }
+
+    /// See [`Self::pull_limit`]; forgets what was counted so far. `None` turns it off.
+    pub fn set_pull_limit(&self, limit: impl Into<Option<PullLimit>>) {
+        self.service.pulls.set(limit.into());
+    }
+
+    /// Has the referrers API in some form; the registry itself has none.
+    #[must_use]
+    pub fn referrers(self, form: Referrers) -> Self {
+        self.set_referrers(form);
+        self
+    }
+
+    /// See [`Self::referrers`].
+    pub fn set_referrers(&self, form: Referrers) {
+        *self.service.referrers.lock().unwrap() = form;
+    }
+
+    /// Refuses to move tags.
+    #[must_use]
+    pub fn immutable(self, tags: impl Into<ImmutableTags>) -> Self {
+        self.set_immutable(tags.into());
+        self
+    }
+
+    /// See [`Self::immutable`]; `None` turns it off.
+    pub fn set_immutable(&self, tags: impl Into<Option<ImmutableTags>>) {
+        *self.service.immutable.lock().unwrap() = tags.into();
     }
 
     /// Holds back each request of the first client; see [`Client::set_delay`].

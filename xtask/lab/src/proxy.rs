@@ -305,13 +305,9 @@ enum Before {
 
 fn before(fault: Fault) -> Before {
     match fault {
-        Fault::Status(status) => Before::Answer(failure(status)),
+        Fault::Status(status) => Before::Answer(Response::failure(status)),
         Fault::RetryLater(status, after) => {
-            let after = match after {
-                RetryAfter::Seconds(seconds) => seconds.to_string(),
-                RetryAfter::Date(seconds) => http_date(i64::try_from(seconds).unwrap_or_default()),
-            };
-            Before::Answer(failure(status).with("retry-after", after))
+            Before::Answer(Response::failure(status).with("retry-after", retry_after(after)))
         }
         Fault::Reset | Fault::Silence => Before::Nothing,
         Fault::Late(time) => Before::Forward(time),
@@ -319,15 +315,12 @@ fn before(fault: Fault) -> Before {
     }
 }
 
-fn failure(status: u16) -> Response {
-    let code = match status {
-        401 => "UNAUTHORIZED",
-        403 => "DENIED",
-        404 => "NOT_FOUND",
-        429 => "TOOMANYREQUESTS",
-        _ => "UNKNOWN",
-    };
-    Response::error(status, code, "the registry fails as the test asks")
+/// The value of a `Retry-After` header.
+pub(crate) fn retry_after(after: RetryAfter) -> String {
+    match after {
+        RetryAfter::Seconds(seconds) => seconds.to_string(),
+        RetryAfter::Date(seconds) => http_date(i64::try_from(seconds).unwrap_or_default()),
+    }
 }
 
 /// So many seconds from now, as an HTTP date.

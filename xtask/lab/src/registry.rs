@@ -138,7 +138,7 @@ impl Registry {
     pub fn copy(&self, from: &str, to: &str) {
         let (from, to) = (self.repository(from), self.repository(to));
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
     }
 
     /// Deletes all repositories below a name.
@@ -193,18 +193,18 @@ impl Registry {
         fs::read(self.blob_file(digest)).ok()
     }
 
-    /// The digests of all manifests of a repository.
+    /// The digests of all manifests of a repository, in the order in which they were last pushed.
     pub fn manifests(&self, repository: &str) -> Vec<String> {
         let folder = self.repository(repository).join("_manifests/revisions/sha256");
-        let mut digests: Vec<_> = fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .map(|entry| entry.unwrap())
-            .filter(|entry| entry.path().join("link").exists())
-            .map(|entry| format!("sha256:{}", entry.file_name().into_string().unwrap()))
-            .collect();
+        let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap());
+        let timed = entries.filter_map(|entry| {
+            // A deleted manifest keeps its folder, without the link.
+            let time = fs::metadata(entry.path().join("link")).ok()?.modified().unwrap();
+            Some((time, format!("sha256:{}", entry.file_name().into_string().unwrap())))
+        });
+        let mut digests: Vec<_> = timed.collect();
         digests.sort();
-        digests
+        digests.into_iter().map(|(_, digest)| digest).collect()
     }
 }
 

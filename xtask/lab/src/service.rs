@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 
 use crate::accounts::{TokenServer, Tokens, basic};
 use crate::http::{Request, Response};
+use crate::immutable::ImmutableTags;
 use crate::lag::{Lagging, View};
-use crate::registry::Registry;
+use crate::limits::Pulls;
+use crate::referrers::{Referrers, subject};
+use crate::registry::{Registry, digest};
 use crate::route::Route;
 
 pub(crate) struct Service {
@@ -22,6 +25,9 @@ pub(crate) struct Service {
     pub token_server: Mutex<Option<TokenServer>>,
     pub tokens: Tokens,
     pub lagging: Lagging,
+    pub pulls: Pulls,
+    pub referrers: Mutex<Referrers>,
+    pub immutable: Mutex<Option<ImmutableTags>>,
 }
 
 impl Service {
@@ -31,6 +37,9 @@ impl Service {
             token_server: Mutex::default(),
             tokens: Tokens::default(),
             lagging: Lagging::default(),
+            pulls: Pulls::default(),
+            referrers: Mutex::default(),
+            immutable: Mutex::default(),
         }
     }
 
@@ -41,15 +50,28 @@ impl Service {
         route: &Route,
         client: Option<&TcpStream>,
     ) -> io::Result<Response> {
-        let _account = match self.authorize(&mut request, route) {
+        let account = match self.authorize(&mut request, route) {
             Ok(account) => account,
             Err(answer) => return Ok(*answer),
         };
-        match route {
+        let account = account.as_deref();
+        if route.is_manifest()
+            && let Some(refusal) = self.pulls.count(account, &request)
+        {
+            return Ok(refusal);
+        }
+        let mut answer = match route {
             Route::Manifest { .. } if route.tag().is_some() => self.tag(&request, route),
             Route::Tags { repository } => self.tags(&request, repository),
+            Route::Referrers { repository, digest } => self.referrers(&request, repository, digest),
             _ => self.forward(&request, client),
+        }?;
+        if route.is_manifest() && request.is_read() {
+            self.pulls.state(account, &mut answer);
+        } else if route.is_manifest() && answer.status.is_success() {
+            self.confirm_subject(&request, &mut answer);
         }
+        Ok(answer)
     }
 
     /// The account of a request (`None` for an anonymous one), or the answer to give instead of the registry's.
@@ -87,11 +109,36 @@ impl Service {
         }
         let _alone = lock.write().unwrap();
         let before = self.registry.tag(repository, tag);
+        let immutable = self.immutable.lock().unwrap().clone();
+        let refusal = immutable.filter(|_| request.method == Method::PUT).and_then(|immutable| {
+            immutable.refuse(repository, tag, before.as_deref(), &digest(&request.body))
+        });
+        if let Some(refusal) = refusal {
+            return Ok(refusal);
+        }
         let response = self.forward(request, None)?;
         if response.status.is_success() {
             self.lagging.note(&name, before, self.registry.tag(repository, tag));
         }
         Ok(response)
+    }
+
+    fn referrers(&self, request: &Request, repository: &str, digest: &str) -> io::Result<Response> {
+        let form = *self.referrers.lock().unwrap();
+        match form.answer(&self.registry, request, repository, digest) {
+            Some(answer) => Ok(answer),
+            None => self.forward(request, None),
+        }
+    }
+
+    /// States that the subject of a pushed manifest was understood.
+    fn confirm_subject(&self, request: &Request, answer: &mut Response) {
+        let form = *self.referrers.lock().unwrap();
+        if form.confirms()
+            && let Some(subject) = subject(&request.body)
+        {
+            answer.set("oci-subject", subject);
+        }
     }
 
     /// A list of tags, without those whose first write is not visible yet.

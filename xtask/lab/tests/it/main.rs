@@ -4,6 +4,8 @@
 mod accounts;
 mod faults;
 mod lag;
+mod limits;
+mod referrers;
 
 use std::fs;
 use std::process::Command;
@@ -65,6 +67,14 @@ fn push(lab: &Lab, config: &DockerConfig, image: &str, text: &str) -> String {
     assert!(made.unwrap().success());
     let line = format!("append --new_layer {} --new_tag REGISTRY/{image}", layer.display());
     crane(lab, config, &line).unwrap().rsplit('@').next().unwrap().to_owned()
+}
+
+/// A header of an answer that curl gets.
+fn header(lab: &Lab, option: &str, path: &str, name: &str) -> Option<String> {
+    let accept = "Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+    let url = format!("http://{}{path}", lab.host());
+    let text = Run::of(Command::new("curl").args(["-sS", option, "-H", accept, &url])).unwrap();
+    text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.to_owned()))
 }
 
 /// The log of a lab, without what differs between two runs.
