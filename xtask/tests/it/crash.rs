@@ -4,22 +4,17 @@
 //! The registry and crane are the real ones. Images are tiny, and pushed by a stand-in for docker, so that hundreds of
 //! releases take minutes.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
+use registry_lab::{Fault, Lab, Registry, Rule, Tags};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::fakes::{DEBIAN, World};
-use crate::proxy::{Fault, Proxy};
 
 const CHAIN: [&str; 8] = [
     "build-base",
@@ -34,107 +29,28 @@ const CHAIN: [&str; 8] = [
 
 const FLOATING: [&str; 5] = ["latest", "latest-omos", "latest-with-pi", "latest-omos-with-pi", "base-latest"];
 
-/// The CNCF distribution registry with its data in a scratch folder.
-pub struct Registry {
-    process: Child,
-    pub port: u16,
-    dir: TempDir,
+/// Stores the Debian index; its two images need not exist for the pipeline to read it.
+fn put_debian(registry: &Registry) {
+    registry.put("debian", "trixie-slim", DEBIAN.as_bytes());
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn ledger(registry: &Registry, path: &str) -> Value {
+    let digest = registry.tag(&format!("{path}-staging"), "ledger").unwrap();
+    let manifest: Value = serde_json::from_slice(&registry.blob(&digest).unwrap()).unwrap();
+    serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
 }
 
-impl Registry {
-    pub fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let data = dir.path().join("data");
-        let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {data:?}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n"
-        );
-        let file = dir.path().join("config.yml");
-        fs::write(&file, config).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().expect("docker-registry is installed: run through `cargo xtask test`");
-        let registry = Self { process, port, dir };
-        for _ in 0..100 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return registry;
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        panic!("docker-registry does not answer");
-    }
-
-    fn repositories(&self) -> PathBuf {
-        self.dir.path().join("data/docker/registry/v2/repositories")
-    }
-
-    /// A copy of all repositories below a name, as the registry keeps them: links to blobs that all share.
-    fn copy(&self, from: &str, to: &str) {
-        let root = self.repositories();
-        assert!(
-            Command::new("cp").arg("-r").arg(root.join(from)).arg(root.join(to)).status().unwrap().success()
-        );
-    }
-
-    /// Stores the Debian index; its two images need not exist for the pipeline to read it.
-    fn put_debian(&self) {
-        let (digest, root) =
-            (crate::fakes::digest(DEBIAN.as_bytes()), self.dir.path().join("data/docker/registry/v2"));
-        let hex = digest.trim_start_matches("sha256:");
-        let write = |path: PathBuf, text: &str| {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write(root.join(format!("blobs/sha256/{}/{hex}/data", &hex[..2])), DEBIAN);
-        let manifests = root.join("repositories/debian/_manifests");
-        write(manifests.join(format!("revisions/sha256/{hex}/link")), &digest);
-        write(manifests.join("tags/trixie-slim/current/link"), &digest);
-        write(manifests.join(format!("tags/trixie-slim/index/sha256/{hex}/link")), &digest);
-    }
-
-    /// Public tags of a repository with their digests, read from the registry's own files.
-    fn tags(&self, path: &str) -> BTreeMap<String, String> {
-        let folder = self.repositories().join(path).join("_manifests/tags");
-        let mut tags = BTreeMap::new();
-        for entry in fs::read_dir(folder).into_iter().flatten() {
-            let entry = entry.unwrap();
-            // A tag's folder is made before its link is written.
-            if let Ok(digest) = fs::read_to_string(entry.path().join("current/link")) {
-                tags.insert(entry.file_name().into_string().unwrap(), digest);
-            }
-        }
-        tags
-    }
-
-    fn ledger(&self, path: &str) -> Value {
-        let digest = self.tags(&format!("{path}-staging"))["ledger"].clone();
-        let hex = digest.trim_start_matches("sha256:");
-        let blob =
-            self.dir.path().join(format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]));
-        let manifest: Value = serde_json::from_slice(&fs::read(blob).unwrap()).unwrap();
-        serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
-    }
-}
-
-/// A tree of the second release, its proxy, and the case that it works on.
+/// A tree of the second release, its lab, and the case that it works on.
 struct Bench {
     world: World,
-    proxy: Proxy,
+    lab: Lab,
 }
 
 impl Bench {
-    fn new(registry: &Registry) -> Self {
-        let proxy = Proxy::start(registry.port);
-        let world = World::before(&proxy.host, "seed/devbox");
-        Self { world, proxy }
+    fn new(registry: &Arc<Registry>) -> Self {
+        let lab = Lab::before(registry);
+        let world = World::before(lab.host(), "seed/devbox");
+        Self { world, lab }
     }
 
     /// The release after the seeded one: a new base and new variants.
@@ -158,19 +74,15 @@ impl Bench {
         let mut command = self.world.command(line);
         command.env("DEVBOX_HTTP_TIMEOUT", "2").env("DEVBOX_STALL_SECONDS", "4").process_group(0);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        self.proxy.state.group.store(child.id() as usize, Ordering::SeqCst);
+        self.lab.set_process_group(child.id());
         let output = child.wait_with_output().unwrap();
         (!output.status.success()).then(|| format!("{line}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 
 /// True if the floating tags all stand at the old or all at the new release. `base-latest` follows the others.
-fn is_whole(
-    tags: &BTreeMap<String, String>,
-    old: &BTreeMap<String, String>,
-    new: &BTreeMap<String, String>,
-) -> bool {
-    let at = |all: &BTreeMap<String, String>| FLOATING[..4].iter().all(|tag| tags.get(*tag) == all.get(*tag));
+fn is_whole(tags: &Tags, old: &Tags, new: &Tags) -> bool {
+    let at = |all: &Tags| FLOATING[..4].iter().all(|tag| tags.get(*tag) == all.get(*tag));
     at(old) || at(new)
 }
 
@@ -181,16 +93,12 @@ struct Case {
 
 /// Plays one case and returns what went wrong.
 fn play(registry: &Registry, bench: &mut Bench, case: &Case, old: &Tags, new: &Tags) -> Result<(), String> {
-    let group = format!(
-        "case-{}-{}",
-        case.number,
-        format!("{:?}", case.fault).replace(['(', ')'], "").to_lowercase()
-    );
+    let group = format!("case-{}-{}", case.number, case.fault);
     registry.copy("seed", &group);
     bench.world.path = format!("{group}/devbox");
-    bench.proxy.arm(Some((case.number, case.fault)));
+    bench.lab.arm([Rule::at_write(case.number, case.fault)]);
     let first = bench.release();
-    bench.proxy.arm(None);
+    bench.lab.arm([]);
     let path = bench.world.path.clone();
     let check = |when: &str, whole: bool| {
         let tags = registry.tags(&path);
@@ -222,24 +130,23 @@ fn play(registry: &Registry, bench: &mut Bench, case: &Case, old: &Tags, new: &T
     if registry.tags(&path) != *new {
         return Err(format!("the rerun ends elsewhere: {:?}", registry.tags(&path)));
     }
-    let ledger = registry.ledger(&path);
+    let ledger = ledger(registry, &path);
     if !ledger["lease"].is_null() || ledger["promotion"]["outcome"] != "done" {
         return Err(format!("a lease or promotion is left open: {ledger}"));
     }
-    fs::remove_dir_all(registry.repositories().join(&group)).map_err(|error| error.to_string())
+    registry.remove(&group);
+    Ok(())
 }
-
-type Tags = BTreeMap<String, String>;
 
 #[test]
 #[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_release_cut_off_at_any_write_leaves_a_whole_set_and_can_be_finished() {
     let registry = Registry::start();
-    registry.put_debian();
+    put_debian(&registry);
     let seed = Bench::new(&registry);
     assert_eq!(seed.release(), None);
-    let (first, first_writes) = seed.proxy.counts();
-    println!("a first release: {first} requests, {first_writes} writes");
+    let first = seed.lab.counts();
+    println!("a first release: {} requests, {} writes", first.requests, first.writes);
     let old = registry.tags("seed/devbox");
 
     // Where an undisturbed second release ends, and how many writes it takes.
@@ -248,30 +155,30 @@ fn a_release_cut_off_at_any_write_leaves_a_whole_set_and_can_be_finished() {
     reference.bump();
     reference.world.path = "reference/devbox".to_owned();
     assert_eq!(reference.release(), None);
-    let (requests, writes) = reference.proxy.counts();
+    let second = reference.lab.counts();
+    let writes = second.writes;
     let new = registry.tags("reference/devbox");
     assert!(FLOATING.iter().all(|tag| old[*tag] != new[*tag]), "a bump moves every floating tag");
-    reference.proxy.arm(None);
+    reference.lab.arm([]);
     assert_eq!(reference.release(), None);
-    let (again, rewrites) = reference.proxy.counts();
-    assert_eq!(rewrites, 0, "a finished release writes nothing");
+    let again = reference.lab.counts();
+    assert_eq!(again.writes, 0, "a finished release writes nothing");
     // A copy, since the tags of the reference are what all cases have to end in.
     registry.copy("reference", "bump");
     reference.world.path = "bump/devbox".to_owned();
     reference.version("1.18.19", "1.18.20");
-    reference.proxy.arm(None);
+    reference.lab.arm([]);
     assert_eq!(reference.release(), None);
-    let (bump, bump_writes) = reference.proxy.counts();
-    println!("a release with a new base: {requests} requests, {writes} writes");
-    println!("a release upon the same base: {bump} requests, {bump_writes} writes");
-    println!("the same release once more: {again} requests, {rewrites} writes");
+    let bump = reference.lab.counts();
+    println!("a release with a new base: {} requests, {writes} writes", second.requests);
+    println!("a release on the same base: {} requests, {} writes", bump.requests, bump.writes);
+    println!("the same release once more: {} requests, {} writes", again.requests, again.writes);
 
     let faults = [Fault::KillAfter, Fault::Status(429), Fault::Status(500), Fault::Reset, Fault::Silence];
     let cases: Vec<Case> = (1..=writes)
         .flat_map(|number| faults.map(|fault| Case { number, fault }))
         .filter(|case| {
-            std::env::var("CRASH_ONLY")
-                .map_or(true, |only| only == format!("{}{:?}", case.number, case.fault))
+            std::env::var("CRASH_ONLY").map_or(true, |only| only == format!("{}-{}", case.number, case.fault))
         })
         .collect();
     let (next, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
@@ -289,7 +196,7 @@ fn a_release_cut_off_at_any_write_leaves_a_whole_set_and_can_be_finished() {
                         failures
                             .lock()
                             .unwrap()
-                            .push(format!("write {} {:?}: {error}", case.number, case.fault));
+                            .push(format!("write {} {}: {error}", case.number, case.fault));
                     }
                 }
             });
@@ -305,7 +212,7 @@ fn a_release_cut_off_at_any_write_leaves_a_whole_set_and_can_be_finished() {
 #[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn of_two_releases_at_once_one_is_refused() {
     let registry = Registry::start();
-    registry.put_debian();
+    put_debian(&registry);
     let first = Bench::new(&registry);
     CHAIN[..6].iter().for_each(|line| assert_eq!(first.run(line), None));
     for round in 0..5 {
@@ -327,6 +234,6 @@ fn of_two_releases_at_once_one_is_refused() {
         }
         let tags = registry.tags(&format!("{group}/devbox"));
         assert_eq!(tags.keys().filter(|tag| tag.starts_with("latest")).count(), 4, "{tags:?}");
-        assert!(registry.ledger(&format!("{group}/devbox"))["lease"].is_null());
+        assert!(ledger(&registry, &format!("{group}/devbox"))["lease"].is_null());
     }
 }

@@ -10,14 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use camino::Utf8Path;
+use registry_lab::{Address, Fault, Lab, Registry, Rule};
 use xtask::model::environment::splice;
 use xtask::model::platform::Platform;
 use xtask::tools::engine::Scratch;
 use xtask::tools::runner::Runner;
 
-use crate::crash::Registry;
 use crate::fakes::World;
-use crate::proxy::Proxy;
 
 /// A base of Debian and two files, one of which a test can make different each time.
 const BASE: &str = r#"
@@ -98,13 +97,13 @@ fn scratch<'a>(runner: &'a Runner, folder: &Utf8Path, name: &str) -> Scratch<'a>
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_cache_that_is_refused_fails_nothing_and_one_that_is_kept_helps_an_empty_engine() {
-    let proxy = Proxy::start(port());
-    let world = small(&proxy.host, &format!("cache-{}", std::process::id()));
+    let lab = Lab::before(&Registry::at_port(port()));
+    let world = small(lab.host(), &format!("cache-{}", std::process::id()));
     world.configure("cache = \"never\"", "cache = \"always\"");
-    *proxy.state.refused.lock().unwrap() = Some("/manifests/cache-".to_owned());
+    lab.arm([Rule::on("PUT */manifests/cache-*", Fault::Status(400))]);
     let text = run(&world, "build-base", &[]);
     assert!(text.contains("the build cache is not kept") && text.contains("400"), "{text}");
-    *proxy.state.refused.lock().unwrap() = None;
+    lab.arm([]);
     let change = |text: &str| fs::write(world.root.join("rootfs/etc/gitconfig"), text).unwrap();
     change("# 1\n");
     let text = run(&world, "build-base", &[]);
@@ -199,12 +198,11 @@ fn pass(from: &mut impl Read, to: &mut impl Write) {
 }
 
 /// A registry whose Debian is of both platforms, though all its programs are of this machine's: nothing is emulated.
-fn both_platforms() -> Registry {
+fn both_platforms() -> Lab {
     let source = small(&format!("localhost:{}", port()), "debian");
     run(&source, "base-decide", &[]);
-    let registry = Registry::start();
-    let (from, to) =
-        (format!("localhost:{}/debian:trixie-slim", port()), format!("localhost:{}/debian", registry.port));
+    let lab = Lab::at(Address::Name);
+    let (from, to) = (format!("localhost:{}/debian:trixie-slim", port()), format!("{}/debian", lab.host()));
     let (host, other) = (Platform::host().to_string(), format!("linux/{}", foreign()));
     for line in [
         format!("copy --platform {host} {from} {to}:own"),
@@ -214,7 +212,7 @@ fn both_platforms() -> Registry {
         let output = Command::new("crane").args(line.split(' ')).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    registry
+    lab
 }
 
 /// Two engines as the nodes of one builder. The second is said to be of the other platform, which it is not: that is
@@ -244,8 +242,8 @@ fn two_engines_are_nodes_of_one_builder() {
         args.push(&address);
         buildx(&args);
     }
-    let registry = both_platforms();
-    let world = small(&format!("localhost:{}", registry.port), "nodes");
+    let lab = both_platforms();
+    let world = small(lab.host(), "nodes");
     let env = [("BUILDX_BUILDER", "farm"), ("BUILDX_CONFIG", config.as_str())];
     world.configure("emulation = \"always\"", "emulation = \"never\"");
     let output = world.xtask_with("build-base", &env);
@@ -327,19 +325,18 @@ fn a_foreign_base_is_what_an_emulated_installation_gives() {
     fs::write(&file, recipe).unwrap();
     let foreign = foreign();
     // Debian of the foreign platform, in a registry of its own: other tests have one platform and its digest in their keys.
-    let registry = Registry::start();
+    let lab = Lab::at(Address::Name);
     let mut command = Command::new(tree.join("scripts/bootstrap-debian.sh"));
     command.args(["--suite", "trixie", "--date", "20260101"]);
     command.args(["--platform", "linux/amd64", "--platform", "linux/arm64"]);
-    let made =
-        command.args(["--repository", &format!("localhost:{}/debian", registry.port)]).output().unwrap();
+    let made = command.args(["--repository", &format!("{}/debian", lab.host())]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let install = |name: &str, more: &[String]| {
         let folder = scratch.path().join(name);
         let mut command = Command::new("docker");
         command.args(["buildx", "build", "--progress=plain", "--target=debian", "--no-cache-filter=debian"]);
         command.args([format!("--file={}", file.display()), format!("--platform=linux/{foreign}")]);
-        let debian = format!("localhost:{}/debian:trixie-slim", registry.port);
+        let debian = format!("{}/debian:trixie-slim", lab.host());
         command.arg(format!("--build-arg=DEBIAN_IMAGE={debian}")).args(more);
         command.arg("--secret=id=ca,src=/etc/ssl/certs/ca-certificates.crt");
         command.arg(format!("--build-arg=PIP_INDEX_URL={}", std::env::var("DEVBOX_LIVE_PYPI").unwrap()));

@@ -177,8 +177,10 @@ pub fn script(path: &Path, text: &str) {
 
 /// The image that everything is built upon.
 pub const DEBIAN: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[
-    {"digest":"sha256:d1","platform":{"os":"linux","architecture":"amd64"}},
-    {"digest":"sha256:d2","platform":{"os":"linux","architecture":"arm64"}}]}"#;
+    {"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"platform":{"os":"linux","architecture":"amd64"},
+     "digest":"sha256:d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"},
+    {"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"platform":{"os":"linux","architecture":"arm64"},
+     "digest":"sha256:d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2"}]}"#;
 
 impl World {
     /// A tree before a registry in this process, with a fake crane.

@@ -12,7 +12,6 @@ mod inputs;
 mod live;
 mod machine;
 mod pipeline;
-mod proxy;
 mod published;
 mod recovery;
 mod sealed;

@@ -1,0 +1,71 @@
+//! Tags that cannot be moved, and how registries say so.
+
+use crate::http::Response;
+use crate::pattern::Patterns;
+
+/// Whose answer a client gets that moves an immutable tag. A tag may be written again with the digest that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Immutable {
+    /// 403, as reported publicly; its code and text are not known.
+    DockerHub,
+    /// 412 `PRECONDITION`
+    Harbor,
+    /// 400 `TAG_INVALID`
+    Ecr,
+    /// 409 `TAG_ALREADY_EXISTS`
+    Quay,
+}
+
+impl Immutable {
+    /// Only the tags that match.
+    pub fn tags(self, pattern: &str) -> ImmutableTags {
+        let mut tags = Patterns::default();
+        tags.add(pattern);
+        ImmutableTags { style: self, tags }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ImmutableTags {
+    style: Immutable,
+    tags: Patterns,
+}
+
+/// All tags.
+impl From<Immutable> for ImmutableTags {
+    fn from(style: Immutable) -> Self {
+        style.tags("*")
+    }
+}
+
+impl ImmutableTags {
+    /// The refusal of a write that moves a tag from one digest to another.
+    pub(crate) fn refuse(
+        &self,
+        repository: &str,
+        tag: &str,
+        from: Option<&str>,
+        to: &str,
+    ) -> Option<Response> {
+        let moves = from.is_some_and(|from| from != to);
+        if !moves || !self.tags.match_any(tag) {
+            return None;
+        }
+        Some(match self.style {
+            Immutable::DockerHub => Response::error(403, "DENIED", "the tag is immutable"),
+            Immutable::Harbor => {
+                let text =
+                    format!("Failed to process request due to '{repository}:{tag}' configured as immutable.");
+                Response::error(412, "PRECONDITION", &text)
+            }
+            Immutable::Ecr => {
+                let text = format!(
+                    "The image tag '{tag}' already exists in the '{repository}' repository and cannot be \
+                     overwritten because the repository is immutable."
+                );
+                Response::error(400, "TAG_INVALID", &text)
+            }
+            Immutable::Quay => Response::error(409, "TAG_ALREADY_EXISTS", "tag was already pushed"),
+        })
+    }
+}

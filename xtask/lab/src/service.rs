@@ -1,0 +1,181 @@
+//! What a public registry does beyond storing: accounts, lagging reads, a pull limit, referrers, immutable tags.
+//!
+//! One service can have several clients, each with its own address and faults; see [`crate::proxy`].
+
+use std::collections::HashSet;
+use std::io;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+use http::Method;
+use http::header::AUTHORIZATION;
+use serde_json::{Value, json};
+
+use crate::accounts::{TokenServer, Tokens, basic};
+use crate::http::{Request, Response};
+use crate::immutable::ImmutableTags;
+use crate::lag::{Lagging, View};
+use crate::limits::Pulls;
+use crate::referrers::{Referrers, subject};
+use crate::registry::{Registry, digest};
+use crate::route::Route;
+
+pub(crate) struct Service {
+    pub registry: Arc<Registry>,
+    pub token_server: Mutex<Option<TokenServer>>,
+    pub tokens: Tokens,
+    pub lagging: Lagging,
+    pub pulls: Pulls,
+    pub referrers: Mutex<Referrers>,
+    pub immutable: Mutex<Option<ImmutableTags>>,
+}
+
+impl Service {
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            token_server: Mutex::default(),
+            tokens: Tokens::default(),
+            lagging: Lagging::default(),
+            pulls: Pulls::default(),
+            referrers: Mutex::default(),
+            immutable: Mutex::default(),
+        }
+    }
+
+    /// Answers one request. `client` is where the rest of a large body comes from.
+    pub fn answer(
+        &self,
+        mut request: Request,
+        route: &Route,
+        client: Option<&TcpStream>,
+    ) -> io::Result<Response> {
+        let account = match self.authorize(&mut request, route) {
+            Ok(account) => account,
+            Err(answer) => return Ok(*answer),
+        };
+        let account = account.as_deref();
+        if route.is_manifest()
+            && let Some(refusal) = self.pulls.count(account, &request)
+        {
+            return Ok(refusal);
+        }
+        let mut answer = match route {
+            Route::Manifest { .. } if route.tag().is_some() => self.tag(&request, route),
+            Route::Tags { repository } => self.tags(&request, repository),
+            Route::Referrers { repository, digest } => self.referrers(&request, repository, digest),
+            _ => self.forward(&request, client),
+        }?;
+        if route.is_manifest() && request.is_read() {
+            self.pulls.state(account, &mut answer);
+        } else if route.is_manifest() && answer.status.is_success() {
+            self.confirm_subject(&request, &mut answer);
+        }
+        Ok(answer)
+    }
+
+    /// The account of a request (`None` for an anonymous one), or the answer to give instead of the registry's.
+    fn authorize(&self, request: &mut Request, route: &Route) -> Result<Option<String>, Box<Response>> {
+        let server = self.token_server.lock().unwrap().clone();
+        let Some(server) = server else {
+            return Ok(basic(request.header(AUTHORIZATION)).map(|(name, _)| name));
+        };
+        if *route == Route::Token {
+            return Err(Box::new(self.tokens.answer(&server, request)));
+        }
+        let account = self.tokens.check(&server, request, route)?;
+        request.headers.remove(AUTHORIZATION);
+        Ok(account)
+    }
+
+    /// Passes a request on to the registry.
+    fn forward(&self, request: &Request, client: Option<&TcpStream>) -> io::Result<Response> {
+        let mut server = self.registry.connect()?;
+        request.send(&mut server, client)?;
+        Response::read(server, request.method == Method::HEAD)
+    }
+
+    /// Reads or writes a tag.
+    fn tag(&self, request: &Request, route: &Route) -> io::Result<Response> {
+        let Some((repository, tag)) = route.tag() else { return self.forward(request, None) };
+        let (name, lock) = (format!("{repository}:{tag}"), self.registry.lock(repository, tag));
+        if request.is_read() {
+            let _shared = lock.read().unwrap();
+            return match self.lagging.view(&name) {
+                View::Current => self.forward(request, None),
+                View::Old(None) => Ok(unknown_tag(tag)),
+                View::Old(Some(digest)) => self.forward(&by_digest(request, repository, &digest), None),
+            };
+        }
+        let _alone = lock.write().unwrap();
+        let before = self.registry.tag(repository, tag);
+        let immutable = self.immutable.lock().unwrap().clone();
+        let refusal = immutable.filter(|_| request.method == Method::PUT).and_then(|immutable| {
+            immutable.refuse(repository, tag, before.as_deref(), &digest(&request.body))
+        });
+        if let Some(refusal) = refusal {
+            return Ok(refusal);
+        }
+        let response = self.forward(request, None)?;
+        if response.status.is_success() {
+            self.lagging.note(&name, before, self.registry.tag(repository, tag));
+        }
+        Ok(response)
+    }
+
+    fn referrers(&self, request: &Request, repository: &str, digest: &str) -> io::Result<Response> {
+        let form = *self.referrers.lock().unwrap();
+        match form.answer(&self.registry, request, repository, digest) {
+            Some(answer) => Ok(answer),
+            None => self.forward(request, None),
+        }
+    }
+
+    /// States that the subject of a pushed manifest was understood.
+    fn confirm_subject(&self, request: &Request, answer: &mut Response) {
+        let form = *self.referrers.lock().unwrap();
+        if form.confirms()
+            && let Some(subject) = subject(&request.body)
+        {
+            answer.set("oci-subject", subject);
+        }
+    }
+
+    /// A list of tags, without those whose first write is not visible yet.
+    fn tags(&self, request: &Request, repository: &str) -> io::Result<Response> {
+        let mut response = self.forward(request, None)?;
+        let Ok(mut list) = serde_json::from_slice::<Value>(&response.body) else { return Ok(response) };
+        let hidden: HashSet<String> = list["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|tag| Some(tag.as_str()?.to_owned()))
+            .filter(|tag| self.lagging.view(&format!("{repository}:{tag}")) == View::Old(None))
+            .collect();
+        if !hidden.is_empty() {
+            let tags = list["tags"].as_array().cloned().unwrap_or_default();
+            let shown = tags.into_iter().filter(|tag| !tag.as_str().is_some_and(|tag| hidden.contains(tag)));
+            list["tags"] = json!(shown.collect::<Vec<_>>());
+            response.set_body(list.to_string().into_bytes());
+        }
+        Ok(response)
+    }
+}
+
+/// The same request for a digest.
+fn by_digest(request: &Request, repository: &str, digest: &str) -> Request {
+    Request {
+        method: request.method.clone(),
+        target: format!("/v2/{repository}/manifests/{digest}"),
+        headers: request.headers.clone(),
+        body: Vec::new(),
+        is_whole: true,
+    }
+}
+
+/// The registry's own answer for a tag that does not exist.
+fn unknown_tag(tag: &str) -> Response {
+    let error =
+        json!({ "code": "MANIFEST_UNKNOWN", "message": "manifest unknown", "detail": { "Tag": tag } });
+    Response::json(404, &json!({ "errors": [error] }))
+}
