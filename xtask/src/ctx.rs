@@ -90,6 +90,8 @@ pub struct Settings {
     pub hub_token: Option<String>,
     /// Base address of Docker Hub's API.
     pub hub_url: String,
+    /// Base address of Docker Hub's registry, where it is not the public one.
+    pub hub_registry_url: Option<String>,
     /// The npm registry, as npm itself is told of it.
     pub npm_registry: Option<String>,
     /// The Python package index (its "simple" API), as pip itself is told of it.
@@ -163,7 +165,9 @@ impl Ctx {
             json: cli.json && !matches!(cli.command, Command::Release(_)),
             read_only: cli.command.only_looks(),
             runner,
-            registry: Registry::new(&agent, Some(root.join(".devbox/manifests"))),
+            registry: Registry::new(&agent, Some(root.join(".devbox/manifests")))
+                .lenient(matches!(cli.command, Command::Plan))
+                .hub_at(settings.hub_registry_url.clone()),
             agent,
             settings,
             ci: CiOutput::new(file("GITHUB_OUTPUT"), file("GITHUB_STEP_SUMMARY")),
@@ -299,6 +303,7 @@ impl Settings {
             npm_registry: address(&["npm_config_registry", "NPM_CONFIG_REGISTRY"]),
             pypi_index: address(&["PIP_INDEX_URL"]),
             hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
+            hub_registry_url: address(&["DOCKERHUB_REGISTRY_URL"]),
             debian_security: address(&["DEBIAN_SECURITY_URL"]),
             // A runner of Gitea names its server and repository as GitHub's does.
             gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
@@ -24,7 +24,7 @@ use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::verdict::{self, Verdict};
 use crate::nodes::Built;
-use crate::tools::registry::Place;
+use crate::tools::registry::{self, Place};
 use crate::tools::{docker, git, local, process, source};
 
 /// The artifact type of a smoke verdict.
@@ -149,7 +149,7 @@ pub fn base(ctx: &Ctx) -> Result<Base> {
         inputs.versions = versions.iter().cloned().collect();
         let key = inputs.key();
         let tag = format!("base-{key}");
-        let present = complete(ctx, &repository, &tag)?;
+        let present = made_from(ctx, &repository, &tag, &inputs)?;
         let (debian, repository) = (debian.clone(), repository.clone());
         Ok(Base { key, tag, inputs, debian, repository, present })
     };
@@ -215,7 +215,7 @@ pub fn stages<'a>(ctx: &'a Ctx, names: &[String], base: &Base, index: &Manifest)
         args.insert("BASE_IMAGE".to_owned(), base.repository.digest(&index.digest));
         args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
         let tag = format!("{}-{key}", variant.name);
-        let present = complete(ctx, &staging, &tag)?;
+        let present = made_from(ctx, &staging, &tag, &inputs)?;
         if let Some(manifest) = &present {
             ctx.registry.remember(&staging, &tag, &manifest.digest);
         }
@@ -244,6 +244,22 @@ pub fn chosen<'a>(ctx: &'a Ctx, names: &[String]) -> Result<Vec<&'a Variant>> {
         ctx.config.variant(name)?;
     }
     Ok(ctx.config.variant.iter().filter(|v| names.is_empty() || names.contains(&v.name)).collect())
+}
+
+/// The complete index under a content key. The key is short, and whoever may push could put anything under it: the record
+/// of inputs that travels with the image has to be the one that was asked for.
+fn made_from(ctx: &Ctx, repository: &Repository, tag: &str, inputs: &Inputs) -> Result<Option<Manifest>> {
+    let Some(image) = complete(ctx, repository, tag)? else { return Ok(None) };
+    let same = inputs_of(&image).is_some_and(|record| {
+        (&record.files, &record.args, &record.upon) == (&inputs.files, &inputs.args, &inputs.upon)
+    });
+    if !same {
+        bail!(
+            "{} is an image that was made from other inputs than its name promises: delete that tag and run the same command again",
+            repository.tag(tag)
+        );
+    }
+    Ok(Some(image))
 }
 
 /// The index under a tag if it holds every asked platform; a part of it counts as nothing.
@@ -317,7 +333,24 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
         return Ok(());
     }
     ctx.runner.run_again(&bake_command(ctx, &definition)?)?;
+    await_pushed(ctx, targets)?;
     keep_cache(ctx, targets);
+    Ok(())
+}
+
+/// Waits until what was pushed can be read: the next phase asks for it, perhaps from another machine.
+fn await_pushed(ctx: &Ctx, targets: &[Target]) -> Result<()> {
+    if ctx.runner.dry_run {
+        return Ok(());
+    }
+    for target in targets {
+        let Output::Tag(name) = &target.output else { continue };
+        let (repository, tag) = name.rsplit_once(':').context("a target without a tag")?;
+        let repository: Repository = repository.parse().map_err(|why: String| anyhow::anyhow!(why))?;
+        if !registry::poll(&ctx.runner, || Ok(ctx.registry.digest(&ctx.runner, &repository, tag)?.is_some()))? {
+            bail!("{name} was pushed and cannot be read: run the same command again");
+        }
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::ctx::{Ctx, Destination};
 use crate::missing;
 use crate::model::command::Cmd;
 use crate::model::platform::Platform;
+use crate::model::reference::Repository;
 use crate::promotion::permissions;
 use crate::tools::{crane, docker, local, source};
 use crate::{addresses, debian_image, disk, nodes, state};
@@ -120,14 +121,35 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
         }),
         // Proved here, since a refusal after an hour of building helps nobody.
         Destination::Remote(repository) => {
-            let problems = permissions::missing(ctx, repository);
-            if problems.is_empty() {
+            let found = permissions::findings(ctx, repository);
+            if found.problems.is_empty() {
                 findings.push(Finding::ok(format!("the accounts may publish to {repository}")));
             }
-            findings.extend(problems.into_iter().map(|problem| Finding::bad("publishing", problem)));
+            findings.extend(found.problems.into_iter().map(|problem| Finding::bad("publishing", problem)));
+            let warning = |text| Finding { what: "publishing".into(), mend: Some(text), fatal: false };
+            findings.extend(found.warnings.into_iter().map(warning));
+            findings.extend(limit(ctx, repository));
         }
     }
     findings
+}
+
+/// Manifests that a bump of one component reads, docker's own pulls not counted (docs/architecture.md).
+const READS: u64 = 60;
+
+/// How much of its limit the registry still allows, where it has one.
+fn limit(ctx: &Ctx, repository: &Repository) -> Option<Finding> {
+    let _ = ctx.registry.digest(&ctx.runner, repository, "latest");
+    let budget = ctx.registry.budget()?;
+    let what = format!("{} of {} manifest reads are left at {}", budget.remaining, budget.limit, repository.host());
+    Some(match budget.remaining < READS {
+        true => Finding {
+            what,
+            mend: Some(format!("a release needs about {READS}: wait, or log in with another account")),
+            fatal: false,
+        },
+        false => Finding::ok(what),
+    })
 }
 
 /// Whether each place that a build takes something from answers; what has a substitute is only told.

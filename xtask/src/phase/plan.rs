@@ -11,6 +11,7 @@ use crate::model::key::{Change, Inputs};
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::promotion::release_tag::{self, Floating};
 use crate::state::{self, BASE_LATEST, Stage};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -123,7 +124,8 @@ pub fn run(ctx: &Ctx) -> Result<()> {
             forecast.variants = forecast.variants.zip(last).map(|(a, b): (u64, u64)| a.max(b));
         }
     }
-    print(ctx, &rows, forecast);
+    let floating = release_tag::floating(ctx, repository)?;
+    print(ctx, &rows, forecast, &floating);
     Ok(())
 }
 
@@ -202,9 +204,11 @@ fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
     Some(sum? + part?)
 }
 
-fn print(ctx: &Ctx, rows: &[Row], forecast: Forecast) {
+fn print(ctx: &Ctx, rows: &[Row], forecast: Forecast, floating: &Floating) {
+    let (budget, hidden) = (ctx.registry.budget(), ctx.registry.hidden());
     if ctx.json {
-        let all = json!({ "rows": rows, "estimated_seconds": forecast.sum(), "estimate": forecast });
+        let all = json!({ "rows": rows, "estimated_seconds": forecast.sum(), "estimate": forecast,
+            "added": floating.added, "left_over": floating.left_over, "manifest_reads": budget, "hidden": hidden });
         println!("{all}");
         return;
     }
@@ -221,6 +225,18 @@ fn print(ctx: &Ctx, rows: &[Row], forecast: Forecast) {
         let (platform, actions) = (row.platform.to_string(), actions.join(" "));
         let line = format!("{:<18} {platform:<12} {actions:<20} {mb:>8} {smoke:>8}  ", row.image);
         ctx.tell(format!("{line}{}", in_short(&row.causes)).trim_end());
+    }
+    for (repository, why) in hidden {
+        ctx.tell(format!("{repository} cannot be read here, so its images count as missing: {why}"));
+    }
+    for tag in floating.added.iter().filter(|_| !floating.releases.is_empty()) {
+        ctx.tell(format!("{tag} is new"));
+    }
+    for tag in &floating.left_over {
+        ctx.tell(format!("{tag} is published and no variant has it"));
+    }
+    if let Some(budget) = budget {
+        ctx.tell(format!("{} of {} manifest reads are left at the registry", budget.remaining, budget.limit));
     }
     let works = |row: &Row| row.actions.iter().any(|action| matches!(action, Action::Build | Action::Smoke));
     match forecast.sum() {

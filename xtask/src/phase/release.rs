@@ -14,6 +14,7 @@ use crate::phase::{
     build, build_base, changelog, doctor, preflight, promote_base_latest, publish, smoke, update_description,
 };
 use crate::tools::http;
+use crate::tools::hub::NotAllowed;
 use crate::{debian_image, state, summary};
 
 /// What a person does before and after.
@@ -103,7 +104,11 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
     promote_base_latest::run(ctx)?;
 
     step(8, "description", "", 10);
-    update_description::run(ctx)?;
+    // The images are out: a description that this account may not edit is reported and fails nothing.
+    match update_description::run(ctx) {
+        Err(error) if error.is::<NotAllowed>() => ctx.say(format!("warning: {error:#}")),
+        result => result?,
+    }
     table(ctx, &args.only, &clock, json)
 }
 

@@ -5,8 +5,21 @@ use anyhow::{Result, bail};
 
 use crate::ctx::Ctx;
 use crate::model::config::HUB_DESCRIPTION_BYTES;
+use crate::model::reference::Repository;
+use crate::model::version::ReleaseTag;
+use crate::promotion::release_tag;
 use crate::state;
 use crate::tools::hub::Hub;
+
+/// The release that users get, if it is newer than this tree's: the rerun of an older release must not describe it.
+fn newer_release(ctx: &Ctx, repository: &Repository) -> Result<Option<ReleaseTag>> {
+    let newest = release_tag::floating(ctx, repository)?.newest();
+    let pinned = ctx.opencode_version()?;
+    Ok(newest.filter(|newest| match ctx.release_tag {
+        Some(own) => *newest > own,
+        None => newest.version > pinned,
+    }))
+}
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     if ctx.holds_latest_back() {
@@ -25,6 +38,10 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     let account = ctx.hub_account()?;
     if ctx.runner.dry_run {
         println!("# PATCH {}/v2/repositories/{}/ with DOCKER_HUB.md", account.url, repository.path());
+        return Ok(());
+    }
+    if let Some(newer) = newer_release(ctx, &repository)? {
+        ctx.say(format!("latest is at {newer}, newer than this tree: the description stays"));
         return Ok(());
     }
     let hub = Hub::login(&account)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -11,6 +12,44 @@ use crate::missing;
 use crate::model::reference::Repository;
 
 use super::http;
+
+/// The account may log in, and may not edit the description: an organization's access token can push all the same.
+#[derive(Debug)]
+pub struct NotAllowed(String);
+
+impl std::fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotAllowed {}
+
+/// Which tags of a repository never move, as Docker Hub's settings tell it.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ImmutableTags {
+    #[serde(default)]
+    enabled: bool,
+    /// Regular expressions of tags; all tags where there are none.
+    #[serde(default)]
+    rules: Vec<String>,
+}
+
+impl ImmutableTags {
+    /// The rule that keeps a tag where it is. A rule that cannot be read counts.
+    pub fn keeps(&self, tag: &str) -> Option<&str> {
+        if !self.enabled {
+            return None;
+        }
+        if self.rules.is_empty() {
+            return Some("all tags");
+        }
+        let applies = |rule: &&String| {
+            regex::Regex::new(&format!("^(?:{rule})$")).map_or(true, |regex| regex.is_match(tag))
+        };
+        self.rules.iter().find(applies).map(String::as_str)
+    }
+}
 
 /// Who edits descriptions, and where.
 pub struct Account {
@@ -30,11 +69,15 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Logs in.
+    /// Logs in (Docker Hub API, "Create access token"). A server without that endpoint has the one that it replaces.
     pub fn login(account: &Account) -> Result<Self> {
         let (agent, url) = (account.agent.clone(), account.url.clone());
-        let body = json!({ "username": account.username, "password": account.secret });
-        let mut response = send(&url, || agent.post(format!("{url}/v2/users/login")).send_json(&body))?;
+        let body = json!({ "identifier": account.username, "secret": account.secret });
+        let mut response = send(&url, || agent.post(format!("{url}/v2/auth/token")).send_json(&body))?;
+        if response.status() == 404 {
+            let body = json!({ "username": account.username, "password": account.secret });
+            response = send(&url, || agent.post(format!("{url}/v2/users/login")).send_json(&body))?;
+        }
         match response.status().as_u16() {
             200 => {}
             401 | 403 => {
@@ -46,7 +89,8 @@ impl Hub {
             status => bail!("Docker Hub login: HTTP {status}"),
         }
         let body: Value = response.body_mut().read_json()?;
-        let token = body["token"].as_str().context("Docker Hub login answers without a token")?.to_owned();
+        let token = body["access_token"].as_str().or(body["token"].as_str());
+        let token = token.context("Docker Hub login answers without a token")?.to_owned();
         Ok(Self { agent, url, token })
     }
 
@@ -67,13 +111,20 @@ impl Hub {
         Ok(())
     }
 
+    /// Which tags never move.
+    pub fn immutable_tags(&self, repository: &Repository) -> Result<ImmutableTags> {
+        let settings = self.repository(repository)?["immutable_tags_settings"].take();
+        Ok(serde_json::from_value(settings).unwrap_or_default())
+    }
+
     /// Replaces the full description, the short one, or both; what is not given stays.
     pub fn describe(&self, repository: &Repository, full: Option<&str>, short: Option<&str>) -> Result<()> {
         let fields = [("full_description", full), ("description", short)];
         let body: Map<String, Value> =
             fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))).collect();
         let request = || {
-            self.agent.patch(self.address(repository)).header("Authorization", self.bearer()).send_json(&body)
+            let url = format!("{}/v2/repositories/{}/", self.url, repository.path());
+            self.agent.patch(url).header("Authorization", self.bearer()).send_json(&body)
         };
         check(&send(&self.url, request)?, repository)
     }
@@ -86,8 +137,10 @@ impl Hub {
         Ok(response.body_mut().read_json()?)
     }
 
+    /// Docker Hub API, "Get repository in a namespace".
     fn address(&self, repository: &Repository) -> String {
-        format!("{}/v2/repositories/{}/", self.url, repository.path())
+        let (namespace, name) = repository.path().split_once('/').unwrap_or(("library", repository.path()));
+        format!("{}/v2/namespaces/{namespace}/repositories/{name}", self.url)
     }
 
     fn bearer(&self) -> String {
@@ -109,7 +162,7 @@ fn check(response: &Response<Body>, repository: &Repository) -> Result<()> {
 }
 
 fn forbidden(repository: &Repository) -> anyhow::Error {
-    missing(format!(
-        "the Docker Hub account may not edit {repository}: give DOCKERHUB_TOKEN the scope read, write and delete"
-    ))
+    anyhow::Error::new(NotAllowed(format!(
+        "the Docker Hub account may not edit the description of {repository}: set DOCKERHUB_TOKEN to a personal access token with the scope read, write and delete"
+    )))
 }

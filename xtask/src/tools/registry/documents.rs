@@ -137,7 +137,7 @@ impl Registry {
         if self.without_referrers(repository) {
             return Ok(Vec::new());
         }
-        let mut url = format!("{}/v2/{}/referrers/{image}", repository.api(), repository.path());
+        let mut url = format!("{}/v2/{}/referrers/{image}", self.api(repository), repository.path());
         let mut entries = Vec::new();
         loop {
             let response = self.get(runner, repository, &url)?;
@@ -151,7 +151,7 @@ impl Registry {
                 return Ok(entries);
             };
             entries.extend(page.iter().cloned());
-            match next_page(&response, repository, &url) {
+            match next_page(&response, &url) {
                 Some(next) => url = next,
                 None => return Ok(entries),
             }

@@ -9,7 +9,7 @@ mod budget;
 mod documents;
 mod write;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -76,6 +76,10 @@ pub struct Registry {
     credentials: auth::Credentials,
     meter: budget::Meter,
     known: Mutex<Known>,
+    /// Repositories that this account may not read count as empty.
+    lenient: bool,
+    /// Another address for Docker Hub's registry.
+    hub_api: Option<String>,
 }
 
 #[derive(Default)]
@@ -85,6 +89,8 @@ struct Known {
     tags: HashMap<String, Digest>,
     /// Repositories that turned out to have no referrers API.
     without_referrers: HashSet<String>,
+    /// Repositories that were refused and counted as empty, with the reason.
+    hidden: BTreeMap<String, String>,
     /// The registry's clock less this machine's, in milliseconds.
     skew: i64,
 }
@@ -97,7 +103,25 @@ impl Registry {
             credentials: auth::Credentials::default(),
             meter: budget::Meter::default(),
             known: Mutex::default(),
+            lenient: false,
+            hub_api: None,
         }
+    }
+
+    /// A client that finds Docker Hub's registry at another address, such as a mirror.
+    pub fn hub_at(self, url: Option<String>) -> Self {
+        Self { hub_api: url, ..self }
+    }
+
+    /// A registry whose repositories count as empty where this account may not read them, which is what a repository
+    /// looks like that does not exist yet. For looks only; [`Self::hidden`] tells which they were.
+    pub fn lenient(self, lenient: bool) -> Self {
+        Self { lenient, ..self }
+    }
+
+    /// Repositories that were refused and counted as empty, with the reason.
+    pub fn hidden(&self) -> BTreeMap<String, String> {
+        self.known().hidden.clone()
     }
 
     /// What the registry said last about its limit of manifest reads; `None` where it named none.
@@ -230,20 +254,26 @@ impl Registry {
 
     /// All tags of a repository; none where the repository does not exist yet.
     pub fn tags(&self, runner: &Runner, repository: &Repository) -> Result<Vec<String>> {
-        let mut url = format!("{}/v2/{}/tags/list?n={PAGE}", repository.api(), repository.path());
+        let mut url = format!("{}/v2/{}/tags/list?n={PAGE}", self.api(repository), repository.path());
         let mut tags = Vec::new();
         loop {
-            let response = self.get(runner, repository, &url)?;
+            let response = match self.get(runner, repository, &url) {
+                Ok(response) => response,
+                Err(error) => return self.or_hidden(repository, error),
+            };
             match response.status().as_u16() {
                 200 => {}
                 404 if is_clear_404(&response) => return Ok(tags),
-                _ => return Err(self.refusal(runner, repository, "cannot list the tags", &response, "pull")),
+                _ => {
+                    let error = self.refusal(runner, repository, "cannot list the tags", &response, "pull");
+                    return self.or_hidden(repository, error);
+                }
             }
             let page: Value = serde_json::from_slice(response.body())
                 .with_context(|| format!("{repository} lists its tags in no JSON"))?;
             let names = page["tags"].as_array().into_iter().flatten();
             tags.extend(names.filter_map(|name| name.as_str().map(str::to_owned)));
-            match next_page(&response, repository, &url) {
+            match next_page(&response, &url) {
                 Some(next) => url = next,
                 None => return Ok(tags),
             }
@@ -256,7 +286,7 @@ impl Registry {
         if let Some(bytes) = self.kept(&digest) {
             return Ok(serde_json::from_slice(&bytes)?);
         }
-        let url = format!("{}/v2/{}/blobs/{digest}", repository.api(), repository.path());
+        let url = format!("{}/v2/{}/blobs/{digest}", self.api(repository), repository.path());
         let response = self.get(runner, repository, &url)?;
         if response.status() != 200 {
             let what = format!("cannot read blob {digest}");
@@ -271,10 +301,14 @@ impl Registry {
 
     /// Asks what a tag or digest is, without reading it.
     fn head(&self, runner: &Runner, repository: &Repository, reference: &str) -> Result<Option<Digest>> {
-        let url = manifest_url(repository, reference);
+        let url = self.manifest_url(repository, reference);
         let response = self.readable(runner, repository, |agent, auth| {
             authorized(agent.head(&url).header("Accept", ACCEPT), auth).call()
-        })?;
+        });
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return self.or_hidden(repository, error),
+        };
         let name = name(repository, reference);
         match response.status().as_u16() {
             200 => match header(&response, "docker-content-digest").and_then(|text| text.parse().ok()) {
@@ -291,9 +325,18 @@ impl Registry {
             }
             _ => {
                 let what = format!("cannot tell whether {name} exists");
-                Err(self.refusal(runner, repository, &what, &response, "pull"))
+                self.or_hidden(repository, self.refusal(runner, repository, &what, &response, "pull"))
             }
         }
+    }
+
+    /// What a refusal to read means: an error, or for a lenient look a repository that counts as empty.
+    fn or_hidden<T: Default>(&self, repository: &Repository, error: anyhow::Error) -> Result<T> {
+        if !self.lenient || !error.is::<Denied>() {
+            return Err(error);
+        }
+        self.known().hidden.entry(repository.to_string()).or_insert_with(|| format!("{error:#}"));
+        Ok(T::default())
     }
 
     /// The bytes of a manifest; `None` only on a clear 404.
@@ -304,7 +347,7 @@ impl Registry {
         reference: &str,
     ) -> Result<Option<Vec<u8>>> {
         let name = name(repository, reference);
-        let response = self.get(runner, repository, &manifest_url(repository, reference))?;
+        let response = self.get(runner, repository, &self.manifest_url(repository, reference))?;
         match response.status().as_u16() {
             200 => Ok(Some(response.into_body())),
             404 if is_clear_404(&response) => Ok(None),
@@ -378,6 +421,18 @@ impl Registry {
         let response = attempt(Some(&fresh))?;
         self.credentials.remember(repository, action, &fresh);
         Ok(response)
+    }
+
+    fn manifest_url(&self, repository: &Repository, reference: &str) -> String {
+        format!("{}/v2/{}/manifests/{reference}", self.api(repository), repository.path())
+    }
+
+    /// Base address of the API that holds a repository.
+    fn api(&self, repository: &Repository) -> String {
+        match &self.hub_api {
+            Some(url) if repository.is_docker_hub() => url.clone(),
+            _ => repository.api(),
+        }
     }
 
     /// Takes note of the registry's clock and of its limit.
@@ -486,10 +541,6 @@ pub fn poll(runner: &Runner, mut look: impl FnMut() -> Result<bool>) -> Result<b
     }
 }
 
-fn manifest_url(repository: &Repository, reference: &str) -> String {
-    format!("{}/v2/{}/manifests/{reference}", repository.api(), repository.path())
-}
-
 fn name(repository: &Repository, reference: &str) -> String {
     if reference.starts_with("sha256:") { repository.digest(reference) } else { repository.tag(reference) }
 }
@@ -517,12 +568,15 @@ fn is_clear_404(response: &Response<Vec<u8>>) -> bool {
 }
 
 /// The address of the next page of a listing (RFC 8288, `Link: <…>; rel="next"`).
-fn next_page<T>(response: &Response<T>, repository: &Repository, url: &str) -> Option<String> {
+fn next_page<T>(response: &Response<T>, url: &str) -> Option<String> {
     let link = header(response, "link")?;
     let next = link.split(',').find(|part| part.replace('"', "").contains("rel=next"))?;
     let target = next.split_once('<')?.1.split_once('>')?.0;
     Some(match target {
-        path if path.starts_with('/') => format!("{}{path}", repository.api()),
+        path if path.starts_with('/') => {
+            let host = url.match_indices('/').nth(2).map_or(url, |(end, _)| &url[..end]);
+            format!("{host}{path}")
+        }
         query if query.starts_with('?') => format!("{}{query}", url.split('?').next().unwrap_or_default()),
         url => url.to_owned(),
     })

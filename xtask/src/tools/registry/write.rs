@@ -11,7 +11,7 @@ use crate::model::reference::Repository;
 use crate::tools::http::header;
 use crate::tools::runner::Runner;
 
-use super::{Registry, authorized, manifest_url};
+use super::{Registry, authorized};
 
 /// What a writer asks for.
 const PUSH: &str = "pull,push";
@@ -28,7 +28,7 @@ impl Registry {
         fence: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
         let stopped = RefCell::new(None);
-        let url = manifest_url(repository, tag);
+        let url = self.manifest_url(repository, tag);
         let sent = self.send(runner, repository, PUSH, |agent, auth| {
             if let Err(error) = fence() {
                 *stopped.borrow_mut() = Some(error);
@@ -59,7 +59,7 @@ impl Registry {
         reference: &str,
         manifest: &Manifest,
     ) -> Result<Response<Vec<u8>>> {
-        let url = manifest_url(repository, reference);
+        let url = self.manifest_url(repository, reference);
         let response = self.send(runner, repository, PUSH, |agent, auth| {
             let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
             authorized(request, auth).send(&manifest.bytes[..])
@@ -72,7 +72,7 @@ impl Registry {
     /// Makes sure that the repository has the blob `{}`, which every artifact refers to.
     pub(super) fn put_empty_blob(&self, runner: &Runner, repository: &Repository) -> Result<()> {
         let name = Digest::of(b"{}");
-        let url = format!("{}/v2/{}/blobs/{name}", repository.api(), repository.path());
+        let url = format!("{}/v2/{}/blobs/{name}", self.api(repository), repository.path());
         let known =
             self.send(runner, repository, PUSH, |agent, auth| authorized(agent.head(&url), auth).call())?;
         if known.status() == 200 {
@@ -91,12 +91,12 @@ impl Registry {
 
     /// Begins an upload and returns its address.
     fn begin_upload(&self, runner: &Runner, repository: &Repository) -> Result<String> {
-        let url = format!("{}/v2/{}/blobs/uploads/", repository.api(), repository.path());
+        let url = format!("{}/v2/{}/blobs/uploads/", self.api(repository), repository.path());
         let response = self
             .send(runner, repository, PUSH, |agent, auth| authorized(agent.post(&url), auth).send_empty())?;
         self.expect(runner, repository, "cannot begin an upload", 202, &response)?;
         let location = header(&response, "location").context("the registry names no upload location")?;
-        Ok(if location.starts_with('/') { format!("{}{location}", repository.api()) } else { location })
+        Ok(if location.starts_with('/') { format!("{}{location}", self.api(repository)) } else { location })
     }
 
     fn expect(
