@@ -29,6 +29,8 @@ pub enum Cause {
     /// A blob that was mounted from another repository is not visible yet.
     UnknownBlob,
     UnexpectedEof,
+    /// An access token expired while crane wrote (go-containerregistry 0.20 then sends the request without its body).
+    TokenExpired,
     /// No output for as long as a command may be silent; worth one more try only.
     Stalled,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Cause {
             Self::Unreachable => f.write_str("not reached"),
             Self::UnknownBlob => f.write_str("unknown blob"),
             Self::UnexpectedEof => f.write_str("unexpected EOF"),
+            Self::TokenExpired => f.write_str("access token expired"),
             Self::Stalled => f.write_str("no output"),
         }
     }
@@ -62,7 +65,8 @@ impl Cause {
     /// The cause that the last lines of docker or crane name; `None` if they name none of them.
     pub fn of_output(text: &str) -> Option<Self> {
         let text = text.to_lowercase();
-        let causes: [(&[&str], Self); 9] = [
+        let causes: [(&[&str], Self); 10] = [
+            (&["with body length 0"], Self::TokenExpired),
             (&["toomanyrequests", "429 too many requests", "status code 429"], Self::RateLimited(None)),
             (&["502 bad gateway", "status code 502"], Self::Unavailable(502)),
             (&["503 service unavailable", "status code 503"], Self::Unavailable(503)),
@@ -202,6 +206,7 @@ mod tests {
         output("npm error code ETIMEDOUT", Some(Cause::Timeout));
         output("npm error code EAI_AGAIN", Some(Cause::Unreachable));
         assert_eq!(Cause::Unreachable.to_string(), "not reached");
+        output("Put \"http://r/v2/\": http: ContentLength=1033 with Body length 0", Some(Cause::TokenExpired));
         output("error: npm ERR! 404 no such package", None);
         output("UNAUTHORIZED: authentication required", None);
         output("unexpected status code 500 Internal Server Error", None);

@@ -139,7 +139,9 @@ const READS: u64 = 60;
 
 /// How much of its limit the registry still allows, where it has one.
 fn limit(ctx: &Ctx, repository: &Repository) -> Option<Finding> {
-    let _ = ctx.registry.digest(&ctx.runner, repository, "latest");
+    // A registry names its limit with a manifest that is there.
+    let tag = ctx.registry.tags(&ctx.runner, repository).ok()?.into_iter().next()?;
+    ctx.registry.digest(&ctx.runner, repository, &tag).ok()?;
     let budget = ctx.registry.budget()?;
     let what = format!("{} of {} manifest reads are left at {}", budget.remaining, budget.limit, repository.host());
     Some(match budget.remaining < READS {

@@ -234,6 +234,11 @@ impl World {
         script(&self.root.with_file_name("bin").join(name), text);
     }
 
+    /// A search path on which the programs of this world come first.
+    pub fn path_before(&self, path: &str) -> String {
+        format!("{}:{path}", self.root.with_file_name("bin").display())
+    }
+
     /// Changes the definition of the family.
     pub fn configure(&self, from: &str, to: &str) {
         let file = self.root.join("images/devbox.toml");

@@ -1,6 +1,7 @@
 //! Black-box tests of the pipeline: the real binary, fakes on PATH, scripted servers, and live releases.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod accounts;
 mod cli;
 mod container;
 mod crash;
