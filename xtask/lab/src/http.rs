@@ -144,7 +144,7 @@ impl Response {
             401 => "UNAUTHORIZED",
             403 => "DENIED",
             404 => "NOT_FOUND",
-            405 | 501 => "UNSUPPORTED",
+            400 | 405 | 406 | 501 => "UNSUPPORTED",
             429 => "TOOMANYREQUESTS",
             _ => "UNKNOWN",
         };

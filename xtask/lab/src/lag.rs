@@ -1,6 +1,7 @@
 //! Reads that lag behind writes of tags: for a while after a write, a tag has its old value, or does not exist yet.
 //!
-//! Reads by digest do not lag. In lists of tags, a new tag is missing until its window ends.
+//! Reads by digest do not lag. In lists of tags, a new tag is missing until its window ends, and so is a new referrer in
+//! the list of its image.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -34,7 +35,8 @@ impl Lag {
         Self { min, max, random: fastrand::Rng::with_seed(seed), tags: Vec::new(), flickers: false }
     }
 
-    /// Another lag for the tags that match `repository:tag`; the first pattern that matches counts.
+    /// Another lag for the tags that match `repository:tag`, or the referrers that match `repository@digest`. The first
+    /// pattern that matches counts.
     #[must_use]
     pub fn of(mut self, tags: &str, lag: Duration) -> Self {
         self.tags.push((Pattern::new(tags), lag));

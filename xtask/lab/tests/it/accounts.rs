@@ -174,8 +174,8 @@ fn a_token_server_can_fail() {
     lab.set_token_server(TokenServer::new([ci()]).failing_with(403));
     let text = crane(&lab, &config, "digest REGISTRY/team/image:latest").unwrap_err();
     expect![[r#"
-        HEAD request failed, falling back on GET: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: UNKNOWN: the token server fails as the test asks
-        Error: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: UNKNOWN: the token server fails as the test asks
+        HEAD request failed, falling back on GET: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: DENIED: the registry fails as the test asks
+        Error: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: DENIED: the registry fails as the test asks
     "#]].assert_eq(&plain(&lab, &text));
     lab.set_token_server(TokenServer::new([ci()]));
     lab.arm([Rule::on("GET /token*", Fault::Status(503)).times(1)]);

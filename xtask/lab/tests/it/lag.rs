@@ -63,3 +63,16 @@ fn a_window_ends_by_itself_and_both_clients_see_the_same() {
     assert_eq!(read(lab.host()), new);
     assert_eq!(other.counts().manifest_heads, 2);
 }
+
+#[test]
+#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
+fn crane_gets_both_values_of_a_flickering_tag() {
+    let lab = Lab::start();
+    let config = nobody(&lab);
+    let old = push(&lab, &config, "image:latest", "old");
+    lab.set_lag(Lag::from(LONG).flickering());
+    let new = push(&lab, &config, "image:latest", "new");
+    let read = || crane(&lab, &config, "digest REGISTRY/image:latest").unwrap();
+    // The push itself has read the tag before its write.
+    assert_eq!([read(), read(), read()], [old.clone(), new, old]);
+}
