@@ -49,7 +49,7 @@ impl Referrers {
         };
         match self {
             Self::Absent => None,
-            Self::Html => Some(Response::new(200, "text/html", "<html><body>Not a registry</body></html>\n")),
+            Self::Html => Some(Response::html(200)),
             Self::Status(status) => Some(Response::failure(status)),
             Self::Ignored => Some(index(&[])),
             Self::Present => Some(page(request, &list(), usize::MAX)),

@@ -101,7 +101,7 @@ impl Service {
         let (name, lock) = (format!("{repository}:{tag}"), self.registry.lock(repository, tag));
         if request.is_read() {
             let _shared = lock.read().unwrap();
-            return match self.lagging.view(&name) {
+            return match self.lagging.read(&name) {
                 View::Current => self.forward(request, None),
                 View::Old(None) => Ok(unknown_tag(tag)),
                 View::Old(Some(digest)) => self.forward(&by_digest(request, repository, &digest), None),

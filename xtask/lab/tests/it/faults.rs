@@ -282,6 +282,22 @@ fn what_crane_does_with_faults_of_reads() {
     "#]],
     );
     check_read(
+        Fault::Html(200),
+        &expect![[r#"
+        succeeds true
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 200
+    "#]],
+    );
+    check_read(
+        Fault::Garbled,
+        &expect![[r#"
+        succeeds true
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 200
+    "#]],
+    );
+    check_read(
         Fault::BreakOff,
         &expect![[r#"
         succeeds false

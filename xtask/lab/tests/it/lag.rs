@@ -76,3 +76,20 @@ fn crane_gets_both_values_of_a_flickering_tag() {
     // The push itself has read the tag before its write.
     assert_eq!([read(), read(), read()], [old.clone(), new, old]);
 }
+
+#[test]
+#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
+fn each_write_has_its_own_random_lag() {
+    let lab = Lab::start();
+    let config = nobody(&lab);
+    push(&lab, &config, "image:v0", "1");
+    lab.set_lag(Lag::random(7, Duration::ZERO, 2 * LONG).of("*:v0", Duration::ZERO));
+    for tag in ["v1", "v2", "v3"] {
+        crane(&lab, &config, &format!("tag REGISTRY/image:v0 {tag}")).unwrap();
+    }
+    lab.set_lag(Lag::reads(1));
+    crane(&lab, &config, "tag REGISTRY/image:v0 v4").unwrap();
+    let read = || crane(&lab, &config, "manifest REGISTRY/image:v4");
+    read().unwrap_err();
+    read().unwrap();
+}
