@@ -2,49 +2,58 @@
 //!
 //! `recordings/` holds what the real programs write and print for each form; a test compares.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The helper's protocol, as in docker-credential-helpers: a subcommand, the server's name or a JSON object on standard
-/// input, and this one text if nothing is known.
+/// Keeps the credentials of a server in a file, with the answers of `docker-credential-pass`.
 const HELPER: &str = r#"#!/bin/sh
-# Keeps the credentials of a server in a file.
 set -eu
 secrets=${0%/*}/../secrets
 echo "$1" >> "$secrets/../helper.log"
+member() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }
+file() { printf '%s/%s' "$secrets" "$(printf %s "$1" | tr / _)"; }
 case $1 in
   get)
     read -r server || true
-    file=$secrets/$(printf %s "$server" | tr / _)
-    [ -e "$file" ] || { echo "credentials not found in native keychain"; exit 1; }
-    cat "$file"
+    [ -e "$(file "$server")" ] || { echo "credentials not found in native keychain"; exit 1; }
+    cat "$(file "$server")"
     ;;
   store)
     credentials=$(cat)
-    server=$(printf %s "$credentials" | sed 's/.*"ServerURL":"\([^"]*\)".*/\1/')
-    printf '%s\n' "$credentials" > "$secrets/$(printf %s "$server" | tr / _)"
+    server=$(echo "$credentials" | member ServerURL)
+    printf '%s\n' "$credentials" > "$(file "$server")"
     ;;
   erase)
     read -r server || true
-    rm -f "$secrets/$(printf %s "$server" | tr / _)"
+    rm -f "$(file "$server")"
     ;;
-  list) echo '{}' ;;
+  list)
+    list=
+    for kept in "$secrets"/*; do
+      [ ! -e "$kept" ] || list="$list,\"$(member ServerURL < "$kept")\":\"$(member Username < "$kept")\""
+    done
+    echo "{${list#,}}"
+    ;;
 esac
 "#;
 
-/// A helper whose keychain is locked.
-const BROKEN_HELPER: &str = "#!/bin/sh\necho 'the keychain is locked' >&2\nexit 1\n";
+/// `docker-credential-pass` without the key of its store.
+const BROKEN_HELPER: &str = r#"#!/bin/sh
+printf 'exit status 2: gpg: decryption failed: No secret key\n\n'
+exit 1
+"#;
 
 /// Who is logged in, and where docker keeps it.
 #[derive(Clone, Debug)]
 pub enum Login {
-    /// Nobody.
     Nobody,
     /// Name and password, in `auth`.
     Password(String, String),
@@ -84,7 +93,8 @@ pub struct DockerConfig {
 }
 
 impl DockerConfig {
-    pub(crate) fn new(host: &str, login: &Login) -> Self {
+    /// A login at a registry; [`crate::Lab::docker_config`] makes one at a lab.
+    pub fn new(host: &str, login: &Login) -> Self {
         let config = Self { dir: TempDir::new().unwrap() };
         fs::create_dir(config.dir.path().join("bin")).unwrap();
         fs::create_dir(config.dir.path().join("secrets")).unwrap();
@@ -105,7 +115,7 @@ impl DockerConfig {
             Login::RegistryToken(token) => auth(json!({ "registrytoken": token })),
             Login::Helper(name, secret) => {
                 self.keep(host, name, secret);
-                json!({ "credHelpers": { host: "lab" } })
+                json!({ "auths": { host: {} }, "credHelpers": { host: "lab" } })
             }
             Login::Store(name, secret) => {
                 self.keep(host, name, secret);
@@ -127,8 +137,12 @@ impl DockerConfig {
     }
 
     fn keep(&self, host: &str, name: &str, secret: &str) {
-        let credentials = json!({ "ServerURL": host, "Username": name, "Secret": secret });
-        fs::write(self.dir.path().join("secrets").join(host), format!("{credentials}\n")).unwrap();
+        // In docker's order, and quoted as Go does.
+        let quoted =
+            |text: &str| Value::from(text).to_string().replace('<', "\\u003c").replace('>', "\\u003e");
+        let (server, name, secret) = (quoted(host), quoted(name), quoted(secret));
+        let text = format!("{{\"ServerURL\":{server},\"Username\":{name},\"Secret\":{secret}}}\n");
+        fs::write(self.dir.path().join("secrets").join(host), text).unwrap();
     }
 
     /// The folder itself.
@@ -151,7 +165,17 @@ impl DockerConfig {
         fs::read_to_string(self.dir.path().join("helper.log")).unwrap_or_default()
     }
 
-    /// The environment of a client that has this login.
+    /// Gives a command this login, with the helpers before all other programs of its `PATH`.
+    pub fn log_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let own = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path);
+        let path = own.map(OsStr::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        let mut paths = vec![self.path().join("bin")];
+        paths.extend(std::env::split_paths(&path));
+        let path = std::env::join_paths(paths).unwrap();
+        command.env("PATH", path).env("DOCKER_CONFIG", self.path())
+    }
+
+    /// The environment of a client that has this login, if nothing else changes its `PATH`.
     pub fn env(&self) -> [(&'static str, String); 2] {
         let (dir, path) = (self.dir.path().display(), std::env::var("PATH").unwrap());
         [("DOCKER_CONFIG", dir.to_string()), ("PATH", format!("{dir}/bin:{path}"))]

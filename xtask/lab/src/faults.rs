@@ -17,6 +17,8 @@ pub enum Fault {
     Status(u16),
     /// The same with `Retry-After`.
     RetryLater(u16, RetryAfter),
+    /// The same with a page in HTML, as from a gateway.
+    Html(u16),
     /// The registry does not get it, and the connection is reset.
     Reset,
     /// The registry has taken it, and the connection is reset: the client cannot know.
@@ -25,6 +27,8 @@ pub enum Fault {
     Silence,
     /// The answer's body ends before its `Content-Length`; an answer without a body ends within its head.
     BreakOff,
+    /// The last byte of the answer's body is another one.
+    Garbled,
     /// All access tokens end before the registry gets it.
     ExpireTokens,
     /// The registry gets it this much later.
@@ -50,10 +54,12 @@ impl fmt::Display for Fault {
             Self::Status(status) => write!(f, "{status}"),
             Self::RetryLater(status, RetryAfter::Seconds(time)) => write!(f, "{status}-retry-{time}s"),
             Self::RetryLater(status, RetryAfter::Date(time)) => write!(f, "{status}-retry-{time}s-date"),
+            Self::Html(status) => write!(f, "{status}-html"),
             Self::Reset => write!(f, "reset"),
             Self::Lost => write!(f, "lost"),
             Self::Silence => write!(f, "silence"),
             Self::BreakOff => write!(f, "break-off"),
+            Self::Garbled => write!(f, "garbled"),
             Self::ExpireTokens => write!(f, "expire-tokens"),
             Self::Late(time) => write!(f, "late-{}ms", time.as_millis()),
             Self::Twice(time) => write!(f, "twice-{}ms", time.as_millis()),

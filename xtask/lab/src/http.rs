@@ -129,6 +129,11 @@ impl Response {
         response
     }
 
+    /// What a gateway or a captive portal answers.
+    pub fn html(status: u16) -> Self {
+        Self::new(status, "text/html", "<html><body>Not a registry</body></html>\n")
+    }
+
     pub fn json(status: u16, body: &Value) -> Self {
         Self::new(status, "application/json", body.to_string())
     }
@@ -144,7 +149,7 @@ impl Response {
             401 => "UNAUTHORIZED",
             403 => "DENIED",
             404 => "NOT_FOUND",
-            405 | 501 => "UNSUPPORTED",
+            400 | 405 | 406 | 501 => "UNSUPPORTED",
             429 => "TOOMANYREQUESTS",
             _ => "UNKNOWN",
         };

@@ -1,6 +1,7 @@
 //! Reads that lag behind writes of tags: for a while after a write, a tag has its old value, or does not exist yet.
 //!
-//! Reads by digest do not lag. In lists of tags, a new tag is missing until its window ends.
+//! Reads by digest do not lag. In lists of tags, a new tag is missing until its window ends, and so is a new referrer in
+//! the list of its image.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,6 +16,7 @@ pub struct Lag {
     max: Duration,
     random: fastrand::Rng,
     tags: Vec<(Pattern, Duration)>,
+    reads: usize,
     flickers: bool,
 }
 
@@ -31,10 +33,16 @@ impl Lag {
 
     /// A new random lag for each write, the same ones for the same seed.
     pub fn random(seed: u64, min: Duration, max: Duration) -> Self {
-        Self { min, max, random: fastrand::Rng::with_seed(seed), tags: Vec::new(), flickers: false }
+        Self { min, max, random: fastrand::Rng::with_seed(seed), tags: Vec::new(), reads: 0, flickers: false }
     }
 
-    /// Another lag for the tags that match `repository:tag`; the first pattern that matches counts.
+    /// So many reads of a tag after its write do not see it, however long they take.
+    pub fn reads(reads: usize) -> Self {
+        Self { reads, ..Self::none() }
+    }
+
+    /// Another lag for the tags that match `repository:tag`, or the referrers that match `repository@digest`. The first
+    /// pattern that matches counts.
     #[must_use]
     pub fn of(mut self, tags: &str, lag: Duration) -> Self {
         self.tags.push((Pattern::new(tags), lag));
@@ -68,9 +76,17 @@ pub(crate) enum View {
 #[derive(Debug)]
 struct History {
     before: Option<String>,
-    /// Values, in the order of their writes, with the time from which on they are visible.
-    writes: Vec<(Option<String>, Instant)>,
+    /// In their order.
+    writes: Vec<Write>,
     reads: usize,
+}
+
+/// A value, and from when and from which read on it is visible.
+#[derive(Debug)]
+struct Write {
+    digest: Option<String>,
+    from: Instant,
+    from_read: usize,
 }
 
 #[derive(Debug)]
@@ -101,32 +117,44 @@ impl Lagging {
     }
 
     /// Notes a write of a tag that had the digest `before`. It is `None` where there was, or is, no such tag.
-    pub fn note(&self, name: &str, before: Option<String>, now: Option<String>) {
+    pub fn note(&self, name: &str, before: Option<String>, digest: Option<String>) {
         let mut state = self.0.lock().unwrap();
-        let lag = state.lag.next(name);
-        if lag.is_zero() && !state.tags.contains_key(name) {
+        let (lag, reads) = (state.lag.next(name), state.lag.reads);
+        if lag.is_zero() && reads == 0 && !state.tags.contains_key(name) {
             return;
         }
         let history =
             state.tags.entry(name.to_owned()).or_insert(History { before, writes: Vec::new(), reads: 0 });
-        history.writes.push((now, Instant::now() + lag));
+        let from_read = history.reads + reads;
+        history.writes.push(Write { digest, from: Instant::now() + lag, from_read });
     }
 
+    /// Counts a read, and returns what it gets.
+    pub fn read(&self, name: &str) -> View {
+        self.look(name, 1)
+    }
+
+    /// What a read would get.
     pub fn view(&self, name: &str) -> View {
+        self.look(name, 0)
+    }
+
+    fn look(&self, name: &str, reads: usize) -> View {
         let mut state = self.0.lock().unwrap();
         let flickers = state.lag.flickers;
         let Some(history) = state.tags.get_mut(name) else { return View::Current };
         let now = Instant::now();
-        let visible = history.writes.iter().rposition(|(_, from)| *from <= now);
+        let is_visible = |write: &Write| write.from <= now && write.from_read <= history.reads;
+        let visible = history.writes.iter().rposition(is_visible);
+        history.reads += reads;
         if visible == Some(history.writes.len() - 1) {
             state.tags.remove(name);
             return View::Current;
         }
-        history.reads += 1;
         if flickers && history.reads.is_multiple_of(2) {
             return View::Current;
         }
-        let value = visible.map_or(&history.before, |index| &history.writes[index].0);
+        let value = visible.map_or(&history.before, |index| &history.writes[index].digest);
         View::Old(value.clone())
     }
 }
@@ -146,14 +174,14 @@ mod tests {
         let lagging = Lagging::default();
         lagging.set(Lag::from(LONG).of("*:quick", Duration::from_nanos(1)));
         lagging.note("r:t", None, Some("a".into()));
-        assert_eq!(lagging.view("r:t"), View::Old(None));
+        assert_eq!(lagging.read("r:t"), View::Old(None));
         lagging.note("r:quick", Some("a".into()), Some("b".into()));
-        assert_eq!(lagging.view("r:quick"), View::Current);
-        assert_eq!(lagging.view("r:other"), View::Current);
+        assert_eq!(lagging.read("r:quick"), View::Current);
+        assert_eq!(lagging.read("r:other"), View::Current);
         // A later write with no lag overtakes an earlier one.
         lagging.set(Lag::none());
         lagging.note("r:t", Some("a".into()), Some("b".into()));
-        assert_eq!(lagging.view("r:t"), View::Current);
+        assert_eq!(lagging.read("r:t"), View::Current);
     }
 
     #[test]
@@ -163,9 +191,19 @@ mod tests {
         lagging.note("r:t", None, Some("a".into()));
         lagging.set(LONG.into());
         lagging.note("r:t", Some("a".into()), Some("b".into()));
-        assert_eq!(lagging.view("r:t"), old("a"));
+        assert_eq!(lagging.read("r:t"), old("a"));
         lagging.settle();
-        assert_eq!(lagging.view("r:t"), View::Current);
+        assert_eq!(lagging.read("r:t"), View::Current);
+    }
+
+    #[test]
+    fn a_window_can_be_so_many_reads() {
+        let lagging = Lagging::default();
+        lagging.set(Lag::reads(2));
+        lagging.note("r:t", Some("a".into()), Some("b".into()));
+        assert_eq!(lagging.view("r:t"), old("a"));
+        let views: Vec<View> = (0..3).map(|_| lagging.read("r:t")).collect();
+        assert_eq!(views, [old("a"), old("a"), View::Current]);
     }
 
     #[test]
@@ -173,7 +211,7 @@ mod tests {
         let lagging = Lagging::default();
         lagging.set(Lag::from(LONG).flickering());
         lagging.note("r:t", Some("a".into()), Some("b".into()));
-        let views: Vec<View> = (0..4).map(|_| lagging.view("r:t")).collect();
+        let views: Vec<View> = (0..4).map(|_| lagging.read("r:t")).collect();
         assert_eq!(views, [old("a"), View::Current, old("a"), View::Current]);
     }
 }

@@ -5,9 +5,9 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
@@ -24,6 +24,9 @@ use crate::service::Service;
 
 /// How long a silent server keeps a connection.
 const SILENCE: Duration = Duration::from_secs(120);
+
+/// How long the end of a connection may take.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Loopback addresses, in the forms that users write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub struct Client {
     port: u16,
     address: Address,
     state: Arc<State>,
+    listener: Option<JoinHandle<()>>,
 }
 
 struct State {
@@ -58,6 +62,8 @@ struct State {
     /// After a kill nothing more gets through, as from a machine that lost its power.
     is_dead: AtomicBool,
     is_closed: AtomicBool,
+    /// Connections that are served.
+    connections: AtomicUsize,
 }
 
 /// How long each request waits before the registry gets it.
@@ -88,8 +94,16 @@ impl Delay {
 impl Drop for Client {
     fn drop(&mut self) {
         self.state.is_closed.store(true, Ordering::SeqCst);
-        // Wakes the listener, which then ends.
-        let _ = connect(self.address, self.port);
+        // Wakes the listener, which then ends. The registry is deleted by the last one that knows it.
+        if connect(self.address, self.port).is_ok()
+            && let Some(listener) = self.listener.take()
+        {
+            let _ = listener.join();
+        }
+        let start = Instant::now();
+        while self.state.connections.load(Ordering::SeqCst) > 0 && start.elapsed() < CLOSING {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -119,10 +133,11 @@ impl Client {
             group: AtomicU32::default(),
             is_dead: AtomicBool::default(),
             is_closed: AtomicBool::default(),
+            connections: AtomicUsize::default(),
         });
         let shared = state.clone();
-        thread::spawn(move || shared.listen(&listener));
-        Self { host, port, address, state }
+        let listener = Some(thread::spawn(move || shared.listen(&listener)));
+        Self { host, port, address, state, listener }
     }
 
     /// Host and port, as in the name of a repository.
@@ -180,8 +195,12 @@ impl State {
                 return;
             }
             let state = self.clone();
-            // Errors are clients that went away, which is what they are made to do here.
-            thread::spawn(move || state.serve(client).ok());
+            self.connections.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                // Errors are clients that went away, which is what they are made to do here.
+                let _ = state.serve(client);
+                state.connections.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     }
 
@@ -212,14 +231,14 @@ impl State {
             self.record.end(place, answer.status.as_u16());
         }
         match (fault, answer) {
-            (Some(Fault::Silence), _) => wait_for_end(&mut client),
+            (Some(Fault::Silence), _) => self.read_until_end(&mut client, SILENCE),
             (Some(Fault::Reset | Fault::Lost), _) | (_, None) => reset(&client),
             (Some(Fault::KillAfter), _) => self.kill(),
             (fault, Some(answer)) => {
                 if let Some(Fault::PauseAfter(time)) = fault {
                     self.pause(time)?;
                 }
-                self.send(answer, &mut client, is_head, fault == Some(Fault::BreakOff))
+                self.send(answer, &mut client, is_head, fault)
             }
         }
     }
@@ -256,13 +275,16 @@ impl State {
         mut answer: Response,
         client: &mut TcpStream,
         is_head: bool,
-        breaks: bool,
+        fault: Option<Fault>,
     ) -> io::Result<()> {
+        if let (Some(Fault::Garbled), Some(byte)) = (fault, answer.body.last_mut()) {
+            *byte ^= 1;
+        }
         let skew = *self.skew.lock().unwrap();
         if skew != 0 || !answer.headers.contains_key(DATE) {
             answer.set("date", http_date(skew));
         }
-        if breaks {
+        if fault == Some(Fault::BreakOff) {
             let head = answer.head();
             let bytes = [head.as_slice(), &answer.body].concat();
             let end = if answer.body.is_empty() || is_head {
@@ -274,7 +296,24 @@ impl State {
         } else {
             answer.send(client, is_head)?;
         }
-        close(client)
+        client.shutdown(Shutdown::Write)?;
+        // If the kernel had unread bytes when the connection closes, it would reset it before the client has the answer.
+        self.read_until_end(client, CLOSING)
+    }
+
+    /// Reads until the client closes the connection, or the lab ends.
+    fn read_until_end(&self, client: &mut TcpStream, most: Duration) -> io::Result<()> {
+        client.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let (start, mut chunk) = (Instant::now(), [0; 8192]);
+        while start.elapsed() < most && !self.is_closed.load(Ordering::SeqCst) {
+            match client.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn kill(&self) -> io::Result<()> {
@@ -306,6 +345,7 @@ enum Before {
 fn before(fault: Fault) -> Before {
     match fault {
         Fault::Status(status) => Before::Answer(Response::failure(status)),
+        Fault::Html(status) => Before::Answer(Response::html(status)),
         Fault::RetryLater(status, after) => {
             Before::Answer(Response::failure(status).with("retry-after", retry_after(after)))
         }
@@ -333,30 +373,4 @@ fn http_date(seconds: i64) -> String {
 /// Ends a connection without an answer.
 fn reset(client: &TcpStream) -> io::Result<()> {
     SockRef::from(client).set_linger(Some(Duration::ZERO))
-}
-
-/// Ends a connection after an answer. What the client still sends is read, or the kernel would reset the connection
-/// before the client has the answer.
-fn close(client: &mut TcpStream) -> io::Result<()> {
-    client.shutdown(Shutdown::Write)?;
-    read_until(client, Instant::now() + Duration::from_secs(5))
-}
-
-/// Waits until the client gives up.
-fn wait_for_end(client: &mut TcpStream) -> io::Result<()> {
-    read_until(client, Instant::now() + SILENCE)
-}
-
-fn read_until(client: &mut TcpStream, end: Instant) -> io::Result<()> {
-    client.set_read_timeout(Some(Duration::from_millis(500)))?;
-    let mut chunk = [0; 8192];
-    while Instant::now() < end {
-        match client.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -40,17 +40,22 @@ impl Referrers {
         registry: &Registry,
         request: &Request,
         repository: &str,
-        digest: &str,
+        image: &str,
+        is_visible: impl Fn(&str) -> bool,
     ) -> Option<Response> {
+        let list = || -> Vec<Value> {
+            let manifests = registry.manifests(repository).into_iter().filter(|digest| is_visible(digest));
+            manifests.filter_map(|digest| descriptor(&digest, &registry.blob(&digest)?, image)).collect()
+        };
         match self {
             Self::Absent => None,
-            Self::Html => Some(Response::new(200, "text/html", "<html><body>Not a registry</body></html>\n")),
+            Self::Html => Some(Response::html(200)),
             Self::Status(status) => Some(Response::failure(status)),
             Self::Ignored => Some(index(&[])),
-            Self::Present => Some(page(request, &list(registry, repository, digest), usize::MAX)),
-            Self::Paged(size) => Some(page(request, &list(registry, repository, digest), size)),
+            Self::Present => Some(page(request, &list(), usize::MAX)),
+            Self::Paged(size) => Some(page(request, &list(), size)),
             Self::Unordered => {
-                let mut entries = list(registry, repository, digest);
+                let mut entries = list();
                 entries.sort_by_key(|entry| entry["digest"].to_string());
                 Some(page(request, &entries, usize::MAX))
             }
@@ -64,19 +69,14 @@ pub(crate) fn subject(manifest: &[u8]) -> Option<String> {
     Some(manifest["subject"]["digest"].as_str()?.to_owned())
 }
 
-/// Descriptors of all manifests whose subject is an image.
-fn list(registry: &Registry, repository: &str, digest: &str) -> Vec<Value> {
-    let manifests = registry.manifests(repository).into_iter();
-    manifests.filter_map(|name| descriptor(&name, &registry.blob(&name)?, digest)).collect()
-}
-
-fn descriptor(name: &str, bytes: &[u8], digest: &str) -> Option<Value> {
+/// The entry of a manifest in the list of an image, if that is its subject.
+fn descriptor(digest: &str, bytes: &[u8], image: &str) -> Option<Value> {
     let manifest: Value = serde_json::from_slice(bytes).ok()?;
-    if manifest["subject"]["digest"] != digest {
+    if manifest["subject"]["digest"] != image {
         return None;
     }
     let kind = [&manifest["artifactType"], &manifest["config"]["mediaType"]];
-    let mut entry = json!({ "mediaType": manifest["mediaType"], "digest": name, "size": bytes.len() });
+    let mut entry = json!({ "mediaType": manifest["mediaType"], "digest": digest, "size": bytes.len() });
     if let Some(kind) = kind.into_iter().find(|kind| kind.is_string()) {
         entry["artifactType"] = kind.clone();
     }

@@ -20,6 +20,10 @@ use tempfile::TempDir;
 use crate::accounts::Account;
 use crate::http::{Request, Response};
 
+/// Ends the registry as soon as standard input ends: with the test, however that ends.
+const SERVE: &str =
+    "command -v docker-registry && { docker-registry serve \"$0\" & read -r _; kill -KILL $!; }";
+
 /// Tags with the digests of their manifests.
 pub type Tags = BTreeMap<String, String>;
 
@@ -85,20 +89,22 @@ impl Registry {
         );
         let file = self.dir.path().join("config.yml");
         fs::write(&file, config).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().expect("docker-registry is installed: run through `cargo xtask test`");
-        *self.process.lock().unwrap() = Some(process);
+        let mut command = Command::new("sh");
+        command.args(["-c", SERVE]).arg(&file).stdin(Stdio::piped());
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let start = Instant::now();
         while self.connect().is_err() {
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none(), "docker-registry is not installed: run `cargo xtask doctor --install`");
             assert!(start.elapsed() < Duration::from_secs(20), "docker-registry does not answer");
             thread::sleep(Duration::from_millis(10));
         }
+        *self.process.lock().unwrap() = Some(process);
     }
 
     fn stop(&self) {
         if let Some(mut process) = self.process.lock().unwrap().take() {
-            let _ = process.kill();
+            drop(process.stdin.take());
             let _ = process.wait();
         }
         let _ = fs::remove_file(self.socket());

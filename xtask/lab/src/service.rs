@@ -69,7 +69,7 @@ impl Service {
         if route.is_manifest() && request.is_read() {
             self.pulls.state(account, &mut answer);
         } else if route.is_manifest() && answer.status.is_success() {
-            self.confirm_subject(&request, &mut answer);
+            self.note_subject(&request, route, &mut answer);
         }
         Ok(answer)
     }
@@ -101,7 +101,7 @@ impl Service {
         let (name, lock) = (format!("{repository}:{tag}"), self.registry.lock(repository, tag));
         if request.is_read() {
             let _shared = lock.read().unwrap();
-            return match self.lagging.view(&name) {
+            return match self.lagging.read(&name) {
                 View::Current => self.forward(request, None),
                 View::Old(None) => Ok(unknown_tag(tag)),
                 View::Old(Some(digest)) => self.forward(&by_digest(request, repository, &digest), None),
@@ -123,21 +123,24 @@ impl Service {
         Ok(response)
     }
 
-    fn referrers(&self, request: &Request, repository: &str, digest: &str) -> io::Result<Response> {
+    fn referrers(&self, request: &Request, repository: &str, image: &str) -> io::Result<Response> {
         let form = *self.referrers.lock().unwrap();
-        match form.answer(&self.registry, request, repository, digest) {
+        let is_visible = |digest: &str| self.lagging.view(&format!("{repository}@{digest}")) == View::Current;
+        match form.answer(&self.registry, request, repository, image, is_visible) {
             Some(answer) => Ok(answer),
             None => self.forward(request, None),
         }
     }
 
-    /// States that the subject of a pushed manifest was understood.
-    fn confirm_subject(&self, request: &Request, answer: &mut Response) {
+    /// States that the subject of a pushed manifest was understood. In lists, it lags as a tag does.
+    fn note_subject(&self, request: &Request, route: &Route, answer: &mut Response) {
         let form = *self.referrers.lock().unwrap();
         if form.confirms()
             && let Some(subject) = subject(&request.body)
         {
             answer.set("oci-subject", subject);
+            let (repository, digest) = (route.repository().unwrap_or_default(), digest(&request.body));
+            self.lagging.note(&format!("{repository}@{digest}"), None, Some(digest));
         }
     }
 

@@ -1,11 +1,9 @@
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use expect_test::expect;
-use registry_lab::{Account, DockerConfig, Entry, Fault, Lab, Login, Refusal, Rule, TokenServer};
+use registry_lab::{Account, Entry, Fault, Lab, Login, Refusal, Rule, TokenServer};
 
-use crate::{Run, crane, nobody, plain, push, transcript};
+use crate::{crane, nobody, plain, push, transcript};
 
 fn ci() -> Account {
     Account::new("ci", "secret").may_push("team/*")
@@ -17,18 +15,6 @@ fn reader() -> Account {
 
 fn lab() -> Lab {
     Lab::start().token_server(TokenServer::new([ci(), reader()]).public("public/*"))
-}
-
-/// The real `docker login`, which needs no engine.
-fn docker_login(lab: &Lab, config: &DockerConfig, password: &str) -> Run {
-    let mut command = Command::new("docker");
-    command.args(["login", "--username", "ci", "--password-stdin", lab.host()]).envs(config.env());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 #[test]
@@ -188,8 +174,8 @@ fn a_token_server_can_fail() {
     lab.set_token_server(TokenServer::new([ci()]).failing_with(403));
     let text = crane(&lab, &config, "digest REGISTRY/team/image:latest").unwrap_err();
     expect![[r#"
-        HEAD request failed, falling back on GET: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: UNKNOWN: the token server fails as the test asks
-        Error: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: UNKNOWN: the token server fails as the test asks
+        HEAD request failed, falling back on GET: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: DENIED: the registry fails as the test asks
+        Error: GET http://REGISTRY/token?scope=repository%3Ateam%2Fimage%3Apull&service=registry.lab: DENIED: the registry fails as the test asks
     "#]].assert_eq(&plain(&lab, &text));
     lab.set_token_server(TokenServer::new([ci()]));
     lab.arm([Rule::on("GET /token*", Fault::Status(503)).times(1)]);
@@ -198,16 +184,4 @@ fn a_token_server_can_fail() {
     // A token that nobody can use in time.
     lab.set_token_server(TokenServer::new([ci()]).lifetime(Duration::ZERO));
     crane(&lab, &config, "digest REGISTRY/team/image:latest").unwrap_err();
-}
-
-#[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
-fn docker_login_writes_what_the_lab_writes() {
-    let lab = lab();
-    let host = lab.host();
-    for (form, login) in [("helper", Login::Nobody)] {
-        let config = lab.docker_config(&login);
-        println!("{form} {}", docker_login(&lab, &config, "secret").unwrap());
-        println!("{}", config.text().replace(host, "REGISTRY"));
-    }
 }

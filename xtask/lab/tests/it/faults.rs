@@ -144,10 +144,10 @@ fn a_kill_strikes_the_client_after_the_write() {
     lab.set_process_group(child.id());
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     assert!(lab.registry().tag("image", "latest").is_some());
-    let again = crane(&lab, &nobody(&lab), "digest REGISTRY/image:latest");
-    assert!(!again.ok, "nothing gets through after a kill");
+    let ping = || Run::of(Command::new("curl").args(["-sS", &format!("http://{}/v2/", lab.host())]));
+    assert_eq!(ping().code, 52, "nothing gets through after a kill");
     lab.arm([]);
-    crane(&lab, &nobody(&lab), "digest REGISTRY/image:latest").unwrap();
+    ping().unwrap();
 }
 
 #[test]
@@ -236,4 +236,74 @@ fn retry_after_is_a_number_or_a_date() {
     };
     assert_eq!(header(RetryAfter::Seconds(8)), "8");
     assert!(header(RetryAfter::Date(8)).ends_with(" GMT"));
+}
+
+/// What crane does with a fault at its first read of a manifest.
+#[track_caller]
+fn check_read(fault: Fault, expected: &Expect) {
+    let lab = Lab::start();
+    let config = nobody(&lab);
+    push(&lab, &config, "image:v1", "1");
+    lab.arm([Rule::on("GET */manifests/*", fault).nth(1)]);
+    let run = crane(&lab, &config, "manifest REGISTRY/image:v1");
+    expected.assert_eq(&format!("succeeds {}\n{}{}", run.ok, plain(&lab, &run.err), transcript(&lab)));
+}
+
+#[test]
+#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
+fn what_crane_does_with_faults_of_reads() {
+    check_read(
+        Fault::Status(503),
+        &expect![[r#"
+        succeeds true
+        retrying GET http://REGISTRY/v2/image/manifests/v1: UNKNOWN: the registry fails as the test asks
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 503
+        GET /v2/image/manifests/v1 200
+    "#]],
+    );
+    check_read(
+        Fault::RetryLater(429, RetryAfter::Seconds(1)),
+        &expect![[r#"
+        succeeds false
+        Error: fetching manifest REGISTRY/image:v1: GET http://REGISTRY/v2/image/manifests/v1: TOOMANYREQUESTS: the registry fails as the test asks
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 429
+    "#]],
+    );
+    check_read(
+        Fault::Reset,
+        &expect![[r#"
+        succeeds true
+        retrying read tcp CLIENT->REGISTRY: read: connection reset by peer
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 -
+        GET /v2/image/manifests/v1 200
+    "#]],
+    );
+    check_read(
+        Fault::Html(200),
+        &expect![[r#"
+        succeeds true
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 200
+    "#]],
+    );
+    check_read(
+        Fault::Garbled,
+        &expect![[r#"
+        succeeds true
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 200
+    "#]],
+    );
+    check_read(
+        Fault::BreakOff,
+        &expect![[r#"
+        succeeds false
+        Error: fetching manifest REGISTRY/image:v1: unexpected EOF
+        GET /v2/ 200
+        GET /v2/image/manifests/v1 200
+    "#]],
+    );
 }

@@ -63,3 +63,33 @@ fn a_window_ends_by_itself_and_both_clients_see_the_same() {
     assert_eq!(read(lab.host()), new);
     assert_eq!(other.counts().manifest_heads, 2);
 }
+
+#[test]
+#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
+fn crane_gets_both_values_of_a_flickering_tag() {
+    let lab = Lab::start();
+    let config = nobody(&lab);
+    let old = push(&lab, &config, "image:latest", "old");
+    lab.set_lag(Lag::from(LONG).flickering());
+    let new = push(&lab, &config, "image:latest", "new");
+    let read = || crane(&lab, &config, "digest REGISTRY/image:latest").unwrap();
+    // The push itself has read the tag before its write.
+    assert_eq!([read(), read(), read()], [old.clone(), new, old]);
+}
+
+#[test]
+#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
+fn each_write_has_its_own_random_lag() {
+    let lab = Lab::start();
+    let config = nobody(&lab);
+    push(&lab, &config, "image:v0", "1");
+    lab.set_lag(Lag::random(7, Duration::ZERO, 2 * LONG).of("*:v0", Duration::ZERO));
+    for tag in ["v1", "v2", "v3"] {
+        crane(&lab, &config, &format!("tag REGISTRY/image:v0 {tag}")).unwrap();
+    }
+    lab.set_lag(Lag::reads(1));
+    crane(&lab, &config, "tag REGISTRY/image:v0 v4").unwrap();
+    let read = || crane(&lab, &config, "manifest REGISTRY/image:v4");
+    read().unwrap_err();
+    read().unwrap();
+}

@@ -2,28 +2,37 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounts;
+mod docker;
 mod faults;
 mod lag;
 mod limits;
+mod logins;
 mod referrers;
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use registry_lab::{DockerConfig, Lab, Login};
 
-/// Output and error output of a program, and whether it succeeded.
+/// How a program ended, and what it printed.
 struct Run {
     ok: bool,
+    code: i32,
     out: String,
     err: String,
 }
 
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let (ok, code) = (output.status.success(), output.status.code().unwrap_or(-1));
+        Self { ok, code, out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
 impl Run {
     fn of(command: &mut Command) -> Self {
-        let output = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Self { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+        command.output().unwrap().into()
     }
 
     #[track_caller]
@@ -42,7 +51,7 @@ impl Run {
 /// Runs crane with a login; `REGISTRY` in the arguments stands for the lab's host.
 fn crane(lab: &Lab, config: &DockerConfig, line: &str) -> Run {
     let line = line.replace("REGISTRY", lab.host());
-    Run::of(Command::new("crane").args(line.split(' ')).envs(config.env()))
+    Run::of(config.log_in(Command::new("crane").args(line.split(' '))))
 }
 
 fn nobody(lab: &Lab) -> DockerConfig {

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use expect_test::expect;
 use registry_lab::{Lab, Referrers, digest};
@@ -74,6 +75,13 @@ fn with_the_api_crane_writes_no_tag() {
     assert_eq!(entry["annotations"]["kind"], "test/a");
     assert_eq!(entry["digest"], lab.registry().tag("image", "artifact-test-a").unwrap());
     assert_eq!(none["manifests"], json!([]));
+    // A new one lags as a tag does.
+    lab.set_lag(Duration::from_secs(60));
+    attach(&lab, &image, "test/b");
+    assert_eq!(get(&lab, &format!("/v2/image/referrers/{image}")), index);
+    lab.settle();
+    let index = get(&lab, &format!("/v2/image/referrers/{image}"));
+    assert_eq!(kinds(&index), ["test/a", "test/b"]);
     // A copied repository has the same.
     lab.registry().copy("image", "copy/image");
     assert_eq!(get(&lab, &format!("/v2/copy/image/referrers/{image}")), index);
@@ -134,10 +142,7 @@ fn what_crane_writes_for_each_other_form() {
         Error: GET http://REGISTRY/v2/image/referrers/DIGEST-B: UNSUPPORTED: the registry fails as the test asks
         Status(406): fallback tag false, succeeds false
         pushed blob: DIGEST-A
-        retrying GET http://REGISTRY/v2/image/referrers/DIGEST-B: UNKNOWN: the registry fails as the test asks
-        retrying GET http://REGISTRY/v2/image/referrers/DIGEST-B: UNKNOWN: the registry fails as the test asks
-        retrying GET http://REGISTRY/v2/image/referrers/DIGEST-B: UNKNOWN: the registry fails as the test asks
-        Error: GET http://REGISTRY/v2/image/referrers/DIGEST-B: UNKNOWN: the registry fails as the test asks
+        Error: GET http://REGISTRY/v2/image/referrers/DIGEST-B: UNSUPPORTED: the registry fails as the test asks
         Status(501): fallback tag false, succeeds false
         pushed blob: DIGEST-A
         Error: GET http://REGISTRY/v2/image/referrers/DIGEST-B: UNSUPPORTED: the registry fails as the test asks
