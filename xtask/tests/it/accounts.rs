@@ -59,7 +59,7 @@ impl Site {
     fn ok(&self, line: &str) -> String {
         let output = self.run(line);
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {error}");
+        assert!(output.status.success(), "{line}: {error}\n{}", self.lab.transcript());
         format!("{}{error}", String::from_utf8_lossy(&output.stdout))
     }
 

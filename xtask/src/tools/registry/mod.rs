@@ -89,6 +89,8 @@ struct Known {
     tags: HashMap<String, Digest>,
     /// Repositories that turned out to have no referrers API.
     without_referrers: HashSet<String>,
+    /// Hosts that ask nobody for an account.
+    open: HashSet<String>,
     /// Repositories that were refused and counted as empty, with the reason.
     hidden: BTreeMap<String, String>,
     /// The registry's clock less this machine's, in milliseconds.
@@ -393,6 +395,23 @@ impl Registry {
             Ok(again) if !denied(&again) => Ok(again),
             _ => response,
         }
+    }
+
+    /// Gets the right to write before the first request with a body: a registry may refuse one without an account while
+    /// the body is still on its way, and then no answer arrives.
+    fn authorize(&self, runner: &Runner, repository: &Repository) -> Result<()> {
+        let known = self.known().open.contains(repository.host());
+        if known || self.credentials.header(repository, write::PUSH).is_some() {
+            return Ok(());
+        }
+        let url = format!("{}/v2/", self.api(repository));
+        let ping = |agent: &Agent, auth: Option<&str>| authorized(agent.get(&url), auth).call();
+        if self.send(runner, repository, write::PUSH, ping)?.status() == 200
+            && self.credentials.header(repository, write::PUSH).is_none()
+        {
+            self.known().open.insert(repository.host().to_owned());
+        }
+        Ok(())
     }
 
     /// Sends a request and reads its answer. A challenge is answered with the account that docker is logged in with, once:

@@ -14,7 +14,7 @@ use crate::tools::runner::Runner;
 use super::{Registry, authorized};
 
 /// What a writer asks for.
-const PUSH: &str = "pull,push";
+pub(super) const PUSH: &str = "pull,push";
 
 impl Registry {
     /// Points a tag at a manifest of the same repository. `fence` is asked right before each request that is sent, tries
@@ -27,6 +27,7 @@ impl Registry {
         manifest: &Manifest,
         fence: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
+        self.authorize(runner, repository)?;
         let stopped = RefCell::new(None);
         let url = self.manifest_url(repository, tag);
         let sent = self.send(runner, repository, PUSH, |agent, auth| {
@@ -59,6 +60,7 @@ impl Registry {
         reference: &str,
         manifest: &Manifest,
     ) -> Result<Response<Vec<u8>>> {
+        self.authorize(runner, repository)?;
         let url = self.manifest_url(repository, reference);
         let response = self.send(runner, repository, PUSH, |agent, auth| {
             let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
