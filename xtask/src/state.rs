@@ -347,7 +347,8 @@ fn await_pushed(ctx: &Ctx, targets: &[Target]) -> Result<()> {
         let Output::Tag(name) = &target.output else { continue };
         let (repository, tag) = name.rsplit_once(':').context("a target without a tag")?;
         let repository: Repository = repository.parse().map_err(|why: String| anyhow::anyhow!(why))?;
-        if !registry::poll(&ctx.runner, || Ok(ctx.registry.digest(&ctx.runner, &repository, tag)?.is_some()))? {
+        if !registry::poll(&ctx.runner, || Ok(ctx.registry.digest(&ctx.runner, &repository, tag)?.is_some()))?
+        {
             bail!("{name} was pushed and cannot be read: run the same command again");
         }
     }

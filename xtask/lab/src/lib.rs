@@ -18,9 +18,31 @@
 //! println!("{}", lab.transcript());
 //! ```
 //!
-//! - Two clients of one registry: [`Lab::client`] gives a second address with its own faults, delays, clock, counts and
-//!   log. The lag, the accounts and everything else is common to both.
+//! | Behaviour | Switch |
+//! |---|---|
+//! | Basic authentication, by the registry itself | [`Lab::htpasswd`] |
+//! | token server with scopes, anonymous and identity tokens, expiry, refusals | [`Lab::token_server`], [`TokenServer`] |
+//! | logins in docker's configuration: password, identity token, helpers | [`Lab::docker_config`], [`Login`] |
+//! | reads that lag behind writes of tags, per tag, random, counted in reads, flickering | [`Lab::lag`], [`Lag`] |
+//! | pull limit with `ratelimit-*` headers | [`Lab::pull_limit`], [`PullLimit`] |
+//! | referrers API: present, absent, ignored, paged, HTML, an error | [`Lab::referrers`], [`Referrers`] |
+//! | immutable tags | [`Lab::immutable`], [`Immutable`] |
+//! | faults at the n-th write, or at requests that match a pattern | [`Client::arm`], [`Rule`], [`Fault`] |
+//! | delays, fixed or random; a clock that differs | [`Lab::delay`], [`Lab::clock_skew`] |
+//! | counts and a log | [`Client::counts`], [`Client::log`], [`Client::transcript`] |
+//! | `127.0.0.1`, `[::1]`, `localhost` | [`Lab::at`], [`Address`] |
+//!
+//! Each switch has a setter that works while clients run: [`Lab::set_lag`] for [`Lab::lag`]. What belongs to a client
+//! (faults, delay, clock, counts, log) is set at a [`Client`]; a lab is its own first one.
+//!
+//! - Two clients of one registry: [`Lab::client`] gives a second address. Accounts, lag, limit, referrers and immutable
+//!   tags are common to both.
 //! - Two labs on one registry: [`Lab::before`]. Only the data is common.
+//! - A registry that runs already: [`Registry::at_port`] and [`Lab::before`]. Its files are out of reach, and with them
+//!   the referrers API.
+//!
+//! `tests/it` runs the real crane and the real docker against each behaviour, and `recordings` holds what they write and
+//! print. What a public registry does where no source says it is stated at the switch.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounts;

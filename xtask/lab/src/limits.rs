@@ -1,7 +1,7 @@
-//! A pull limit, counted as Docker Hub counts: each GET of a manifest is a pull, whatever the answer; a HEAD is free.
+//! A pull limit, counted as Docker Hub counts: each GET of a manifest is a pull, a HEAD is free.
 //!
-//! The limit belongs to the account, and to all who are not logged in together. HEAD and GET of a manifest that exists
-//! state what is left.
+//! Docker does not document whether a GET that ends in 404 counts: here it does. The limit belongs to the account, and
+//! to all who are not logged in together. Answers to HEAD and GET of a manifest that exists state what is left.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;

@@ -143,7 +143,8 @@ fn limit(ctx: &Ctx, repository: &Repository) -> Option<Finding> {
     let tag = ctx.registry.tags(&ctx.runner, repository).ok()?.into_iter().next()?;
     ctx.registry.digest(&ctx.runner, repository, &tag).ok()?;
     let budget = ctx.registry.budget()?;
-    let what = format!("{} of {} manifest reads are left at {}", budget.remaining, budget.limit, repository.host());
+    let what =
+        format!("{} of {} manifest reads are left at {}", budget.remaining, budget.limit, repository.host());
     Some(match budget.remaining < READS {
         true => Finding {
             what,

@@ -34,6 +34,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     // The rest is the real thing: a release of one variant through a real engine into a real registry.
     doctor::run(ctx, &doctor::Args { install: true })?;
     validate::run(ctx)?;
+    // The registries that the release is tried on behave as the tests believe.
+    cargo("test --locked --package registry-lab -- --ignored")?;
     let repository = local::repository(&ctx.runner, &ctx.state_dir())?;
     let live = Cmd::new(
         "cargo",

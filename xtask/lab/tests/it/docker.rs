@@ -13,8 +13,10 @@ fn build(config: &registry_lab::DockerConfig, image: &str) -> Run {
     fs::write(dir.path().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
     let output = format!("--output=type=image,name={image},push=true");
     let mut command = Command::new("docker");
-    command.args(["buildx", "build", "--provenance=false", "--quiet", &output]).arg(dir.path());
-    // The plugins are found through the configuration's folder or the system's.
+    command
+        .args(["buildx", "build", "--provenance=false", "--quiet", &output])
+        .arg(dir.path())
+        .env_remove("BUILDX_BUILDER");
     Run::of(config.log_in(&mut command))
 }
 
