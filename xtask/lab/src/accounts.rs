@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use http::Method;
 use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
 use crate::http::{Request, Response};
@@ -35,18 +35,24 @@ impl Account {
         Self { name, password, pull: Patterns::default(), push: Patterns::default() }
     }
 
-    /// Allows to read the repositories that match; `*` stands for any text, `/` included.
+    /// May read the repositories that match; `*` matches any text, `/` included.
     #[must_use]
     pub fn may_pull(mut self, repositories: &str) -> Self {
         self.pull.add(repositories);
         self
     }
 
-    /// Allows to read, write and delete in the repositories that match.
+    /// May read, write and delete in the repositories that match.
     #[must_use]
     pub fn may_push(mut self, repositories: &str) -> Self {
         self.push.add(repositories);
         self.may_pull(repositories)
+    }
+
+    /// The value of an `Authorization` header.
+    pub(crate) fn basic(&self) -> HeaderValue {
+        let text = format!("Basic {}", BASE64.encode(format!("{}:{}", self.name, self.password)));
+        text.parse().unwrap()
     }
 
     fn may(&self, action: &str, repository: &str) -> bool {
@@ -93,7 +99,7 @@ impl TokenServer {
         }
     }
 
-    /// Lets everybody pull from the repositories that match, with or without an account.
+    /// Anyone may pull from the repositories that match, with or without an account.
     #[must_use]
     pub fn public(mut self, repositories: &str) -> Self {
         self.public.add(repositories);

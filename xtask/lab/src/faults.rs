@@ -1,4 +1,4 @@
-//! Faults, and at which request they strike.
+//! Faults, and the requests that they strike.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -23,7 +23,7 @@ pub enum Fault {
     Reset,
     /// The registry has taken it, and the connection is reset: the client cannot know.
     Lost,
-    /// The registry does not get it, and there is no answer until the client gives up, at most two minutes.
+    /// The registry does not get it, and no answer comes until the client gives up, for at most two minutes.
     Silence,
     /// The answer's body ends before its `Content-Length`; an answer without a body ends within its head.
     BreakOff,
@@ -70,7 +70,7 @@ impl fmt::Display for Fault {
 /// A fault and the requests that it strikes, counted since the rule was armed.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// `METHOD path?query`; `None` stands for all writes.
+    /// `METHOD path?query`; `None` matches all writes.
     pattern: Option<Pattern>,
     first: usize,
     times: usize,
@@ -79,7 +79,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Strikes every request that matches `METHOD path?query`, in which `*` stands for any text:
+    /// Strikes every request that matches `METHOD path?query`, in which `*` matches any text:
     /// `PUT */manifests/latest`, `* /token*`.
     pub fn on(requests: &str, fault: Fault) -> Self {
         Self { pattern: Some(Pattern::new(requests)), first: 1, times: usize::MAX, fault, seen: 0 }

@@ -1,9 +1,9 @@
-//! Tags that cannot be moved, and how registries say so.
+//! Tags that cannot be moved, and how registries refuse to.
 
 use crate::http::Response;
 use crate::pattern::Patterns;
 
-/// Whose answer a client gets that moves an immutable tag. A tag may be written again with the digest that it has.
+/// The registry whose refusal is imitated. Writing a tag with the digest that it already has is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Immutable {
     /// 403, as reported publicly; its code and text are not known.

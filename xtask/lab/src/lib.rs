@@ -26,6 +26,7 @@
 //! | reads that lag behind writes of tags, per tag, random, counted in reads, flickering | [`Lab::lag`], [`Lag`] |
 //! | pull limit with `ratelimit-*` headers | [`Lab::pull_limit`], [`PullLimit`] |
 //! | referrers API: present, absent, ignored, paged, HTML, an error | [`Lab::referrers`], [`Referrers`] |
+//! | pages of tags | [`Lab::tags_per_page`] |
 //! | immutable tags | [`Lab::immutable`], [`Immutable`] |
 //! | faults at the n-th write, or at requests that match a pattern | [`Client::arm`], [`Rule`], [`Fault`] |
 //! | delays, fixed or random; a clock that differs | [`Lab::delay`], [`Lab::clock_skew`] |
@@ -35,14 +36,14 @@
 //! Each switch has a setter that works while clients run: [`Lab::set_lag`] for [`Lab::lag`]. What belongs to a client
 //! (faults, delay, clock, counts, log) is set at a [`Client`]; a lab is its own first one.
 //!
-//! - Two clients of one registry: [`Lab::client`] gives a second address. Accounts, lag, limit, referrers and immutable
+//! - Two clients of one registry: [`Lab::client`] gives a second address, and [`Lab::trusted_client`] one that needs no account. Accounts, lag, limit, referrers and immutable
 //!   tags are common to both.
 //! - Two labs on one registry: [`Lab::before`]. Only the data is common.
 //! - A registry that runs already: [`Registry::at_port`] and [`Lab::before`]. Its files are out of reach, and with them
 //!   the referrers API.
 //!
 //! `tests/it` runs the real crane and the real docker against each behaviour, and `recordings` holds what they write and
-//! print. What a public registry does where no source says it is stated at the switch.
+//! print. Where no public source documents a behaviour, the switch states what the lab does.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounts;
@@ -110,12 +111,17 @@ impl Lab {
     /// The same at another form of the loopback address.
     pub fn with(registry: Arc<Registry>, address: Address) -> Self {
         let service = Arc::new(Service::new(registry));
-        Self { client: Client::new(service.clone(), address), service }
+        Self { client: Client::new(service.clone(), address, false), service }
     }
 
     /// One more client, with an address, faults, counts and a log of its own.
     pub fn client(&self) -> Client {
-        Client::new(self.service.clone(), Address::V4)
+        Client::new(self.service.clone(), Address::V4, false)
+    }
+
+    /// One more client that needs no account, for stand-ins that cannot log in.
+    pub fn trusted_client(&self) -> Client {
+        Client::new(self.service.clone(), Address::V4, true)
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
@@ -151,7 +157,7 @@ impl Lab {
         *self.service.token_server.lock().unwrap() = server.into();
     }
 
-    /// A token that stands for an account's password, as `docker login` gets it.
+    /// An identity token of an account, as `docker login` gets it in place of the password.
     pub fn identity_token(&self, account: &str) -> String {
         self.service.tokens.identity(account)
     }
@@ -166,7 +172,7 @@ impl Lab {
         self.service.tokens.revoke_identities();
     }
 
-    /// Lets reads lag behind writes of tags.
+    /// Reads lag behind writes of tags.
     #[must_use]
     pub fn lag(self, lag: impl Into<Lag>) -> Self {
         self.set_lag(lag);
@@ -183,7 +189,7 @@ impl Lab {
         self.service.lagging.settle();
     }
 
-    /// Limits pulls as Docker Hub does: GETs of manifests, per account.
+    /// Limits pulls as Docker Hub does: GET requests for manifests, per account.
     #[must_use]
     pub fn pull_limit(self, limit: impl Into<PullLimit>) -> Self {
         self.set_pull_limit(limit.into());
@@ -195,7 +201,7 @@ impl Lab {
         self.service.pulls.set(limit.into());
     }
 
-    /// Has the referrers API in some form; the registry itself has none.
+    /// Serves the referrers API in this form; the registry itself has none.
     #[must_use]
     pub fn referrers(self, form: Referrers) -> Self {
         self.set_referrers(form);
@@ -205,6 +211,18 @@ impl Lab {
     /// See [`Self::referrers`].
     pub fn set_referrers(&self, form: Referrers) {
         *self.service.referrers.lock().unwrap() = form;
+    }
+
+    /// Lists tags in pages of this size, with `Link` to the next page.
+    #[must_use]
+    pub fn tags_per_page(self, tags: usize) -> Self {
+        self.set_tags_per_page(tags);
+        self
+    }
+
+    /// See [`Self::tags_per_page`]; `None` turns it off.
+    pub fn set_tags_per_page(&self, tags: impl Into<Option<usize>>) {
+        *self.service.tags_per_page.lock().unwrap() = tags.into();
     }
 
     /// Refuses to move tags.

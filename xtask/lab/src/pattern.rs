@@ -1,4 +1,4 @@
-//! Patterns in which `*` stands for any text, `/` included.
+//! Patterns in which `*` matches any text, `/` included.
 
 use globset::{Glob, GlobMatcher};
 

@@ -52,6 +52,7 @@ pub struct Client {
 
 struct State {
     service: Arc<Service>,
+    is_trusted: bool,
     rules: Rules,
     record: Record,
     delay: Mutex<Option<Delay>>,
@@ -115,7 +116,7 @@ fn connect(address: Address, port: u16) -> io::Result<TcpStream> {
 }
 
 impl Client {
-    pub(crate) fn new(service: Arc<Service>, address: Address) -> Self {
+    pub(crate) fn new(service: Arc<Service>, address: Address, is_trusted: bool) -> Self {
         let ip = if address == Address::V6 { "::1" } else { "127.0.0.1" };
         let listener = TcpListener::bind((ip, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -126,6 +127,7 @@ impl Client {
         };
         let state = Arc::new(State {
             service,
+            is_trusted,
             rules: Rules::default(),
             record: Record::default(),
             delay: Mutex::default(),
@@ -259,12 +261,12 @@ impl State {
             Some(Fault::Twice(time)) if request.is_whole => Some((time, request.clone())),
             _ => None,
         };
-        let answer = self.service.answer(request, route, Some(client))?;
+        let answer = self.service.answer(request, route, Some(client), self.is_trusted)?;
         if let Some((time, request)) = again {
-            let (service, route) = (self.service.clone(), route.clone());
+            let (service, route, is_trusted) = (self.service.clone(), route.clone(), self.is_trusted);
             thread::spawn(move || {
                 thread::sleep(time);
-                service.answer(request, &route, None).ok()
+                service.answer(request, &route, None, is_trusted).ok()
             });
         }
         Ok(answer)

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -32,6 +33,8 @@ pub struct Registry {
     dir: TempDir,
     /// The port of a registry that runs already.
     port: Option<u16>,
+    /// The registry's own accounts.
+    accounts: Mutex<Vec<Account>>,
     /// One lock for each tag: the registry replaces the file of a tag in two steps, between which a read fails.
     locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
 }
@@ -63,12 +66,13 @@ impl Registry {
 
     fn new(port: Option<u16>) -> Self {
         let dir = TempDir::new().unwrap();
-        Self { process: Mutex::default(), dir, port, locks: Mutex::default() }
+        Self { process: Mutex::default(), dir, port, accounts: Mutex::default(), locks: Mutex::default() }
     }
 
     /// Restarts the registry with its own Basic authentication. Without accounts, it has none again.
     pub(crate) fn set_htpasswd(&self, accounts: &[Account]) {
         self.stop();
+        *self.accounts.lock().unwrap() = accounts.to_vec();
         if accounts.is_empty() {
             return self.run("");
         }
@@ -78,6 +82,14 @@ impl Registry {
             |account: &Account| format!("{}:{}\n", account.name, bcrypt::hash(&account.password, 4).unwrap());
         fs::write(&file, accounts.iter().map(line).collect::<String>()).unwrap();
         self.run(&format!("auth: {{htpasswd: {{realm: lab, path: {file:?}}}}}\n"));
+    }
+
+    /// Gives a request an account, if the registry asks for one.
+    pub(crate) fn authorize(&self, request: &mut Request) {
+        request.headers.remove(AUTHORIZATION);
+        if let Some(account) = self.accounts.lock().unwrap().first() {
+            request.headers.insert(AUTHORIZATION, account.basic());
+        }
     }
 
     fn run(&self, auth: &str) {

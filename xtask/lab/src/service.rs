@@ -2,7 +2,7 @@
 //!
 //! One service can have several clients, each with its own address and faults; see [`crate::proxy`].
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,8 @@ pub(crate) struct Service {
     pub pulls: Pulls,
     pub referrers: Mutex<Referrers>,
     pub immutable: Mutex<Option<ImmutableTags>>,
+    /// How many tags a page of their list has.
+    pub tags_per_page: Mutex<Option<usize>>,
 }
 
 impl Service {
@@ -40,19 +42,26 @@ impl Service {
             pulls: Pulls::default(),
             referrers: Mutex::default(),
             immutable: Mutex::default(),
+            tags_per_page: Mutex::default(),
         }
     }
 
-    /// Answers one request. `client` is where the rest of a large body comes from.
+    /// Answers one request. `client` is where the rest of a large body comes from. Who is trusted needs no account.
     pub fn answer(
         &self,
         mut request: Request,
         route: &Route,
         client: Option<&TcpStream>,
+        is_trusted: bool,
     ) -> io::Result<Response> {
-        let account = match self.authorize(&mut request, route) {
-            Ok(account) => account,
-            Err(answer) => return Ok(*answer),
+        let account = if is_trusted {
+            self.registry.authorize(&mut request);
+            None
+        } else {
+            match self.authorize(&mut request, route) {
+                Ok(account) => account,
+                Err(answer) => return Ok(*answer),
+            }
         };
         let account = account.as_deref();
         if route.is_manifest()
@@ -144,23 +153,30 @@ impl Service {
         }
     }
 
-    /// A list of tags, without those whose first write is not visible yet.
+    /// A list of tags, without those whose first write is not visible yet, and perhaps in pages.
     fn tags(&self, request: &Request, repository: &str) -> io::Result<Response> {
         let mut response = self.forward(request, None)?;
         let Ok(mut list) = serde_json::from_slice::<Value>(&response.body) else { return Ok(response) };
-        let hidden: HashSet<String> = list["tags"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|tag| Some(tag.as_str()?.to_owned()))
-            .filter(|tag| self.lagging.view(&format!("{repository}:{tag}")) == View::Old(None))
-            .collect();
-        if !hidden.is_empty() {
-            let tags = list["tags"].as_array().cloned().unwrap_or_default();
-            let shown = tags.into_iter().filter(|tag| !tag.as_str().is_some_and(|tag| hidden.contains(tag)));
-            list["tags"] = json!(shown.collect::<Vec<_>>());
-            response.set_body(list.to_string().into_bytes());
+        let is_visible = |tag: &&str| self.lagging.view(&format!("{repository}:{tag}")) != View::Old(None);
+        let known = list["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let mut tags: Vec<String> = known.filter(is_visible).map(str::to_owned).collect();
+        if !response.status.is_success() {
+            return Ok(response);
         }
+        if let Some(size) = *self.tags_per_page.lock().unwrap() {
+            tags.sort();
+            let query: HashMap<String, String> = request.query().into_iter().collect();
+            let asked = query.get("n").and_then(|n| n.parse().ok()).unwrap_or(size).min(size);
+            tags.retain(|tag| query.get("last").is_none_or(|last| tag > last));
+            if tags.len() > asked {
+                tags.truncate(asked);
+                let last = tags.last().cloned().unwrap_or_default();
+                let next = format!("<{}?last={last}&n={asked}>; rel=\"next\"", request.path());
+                response.set("link", next);
+            }
+        }
+        list["tags"] = json!(tags);
+        response.set_body(list.to_string().into_bytes());
         Ok(response)
     }
 }

@@ -206,7 +206,10 @@ mod tests {
         output("npm error code ETIMEDOUT", Some(Cause::Timeout));
         output("npm error code EAI_AGAIN", Some(Cause::Unreachable));
         assert_eq!(Cause::Unreachable.to_string(), "not reached");
-        output("Put \"http://r/v2/\": http: ContentLength=1033 with Body length 0", Some(Cause::TokenExpired));
+        output(
+            "Put \"http://r/v2/\": http: ContentLength=1033 with Body length 0",
+            Some(Cause::TokenExpired),
+        );
         output("error: npm ERR! 404 no such package", None);
         output("UNAUTHORIZED: authentication required", None);
         output("unexpected status code 500 Internal Server Error", None);

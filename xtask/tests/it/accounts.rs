@@ -4,7 +4,9 @@
 use std::process::Output;
 use std::sync::Arc;
 
-use registry_lab::{Account, DockerConfig, Fault, Immutable, Lab, Login, PullLimit, Registry, Rule, TokenServer};
+use registry_lab::{
+    Account, DockerConfig, Fault, Immutable, Lab, Login, PullLimit, Registry, Rule, TokenServer,
+};
 
 use crate::fakes::{DEBIAN, World};
 
@@ -177,7 +179,10 @@ fn doctor_and_publish_know_the_limit_of_manifest_reads() {
     CHAIN[..6].iter().for_each(|line| drop(site.ok(line)));
     site.lab.set_pull_limit(PullLimit::from(5));
     let text = doctor(&site);
-    assert!(text.contains("of 5 manifest reads are left") && text.contains("a release needs about"), "{text}");
+    assert!(
+        text.contains("of 5 manifest reads are left") && text.contains("a release needs about"),
+        "{text}"
+    );
     site.lab.arm([]);
     let text = site.fails("publish --promote-latest", 3);
     assert!(text.contains("more manifest reads and the promotion needs"), "{text}");

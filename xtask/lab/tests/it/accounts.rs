@@ -1,9 +1,10 @@
+use std::process::Command;
 use std::time::Duration;
 
 use expect_test::expect;
 use registry_lab::{Account, Entry, Fault, Lab, Login, Refusal, Rule, TokenServer};
 
-use crate::{crane, nobody, plain, push, transcript};
+use crate::{Run, crane, nobody, plain, push, transcript};
 
 fn ci() -> Account {
     Account::new("ci", "secret").may_push("team/*")
@@ -184,4 +185,19 @@ fn a_token_server_can_fail() {
     // A token that nobody can use in time.
     lab.set_token_server(TokenServer::new([ci()]).lifetime(Duration::ZERO));
     crane(&lab, &config, "digest REGISTRY/team/image:latest").unwrap_err();
+}
+
+#[test]
+#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
+fn a_trusted_client_needs_no_account() {
+    let lab = with_image();
+    let ping = |host: &str| {
+        let url = format!("http://{host}/v2/team/image/tags/list");
+        Run::of(Command::new("curl").args(["-sSf", &url])).ok
+    };
+    let trusted = lab.trusted_client();
+    assert_eq!((ping(trusted.host()), ping(lab.host())), (true, false));
+    lab.set_token_server(None);
+    lab.set_htpasswd([ci()]);
+    assert_eq!((ping(trusted.host()), ping(lab.host())), (true, false));
 }

@@ -18,7 +18,7 @@ fn a_tag_has_its_old_value_until_its_window_ends() {
     let read = |line: &str| crane(&lab, &config, line);
     assert_eq!(read("digest REGISTRY/team/image:latest").unwrap(), old);
     assert!(!read("manifest REGISTRY/team/image:latest").unwrap().is_empty());
-    // By digest, the new image is there at once.
+    // By digest, the new image is visible at once.
     assert_eq!(read(&format!("digest REGISTRY/team/image@{new}")).unwrap(), new);
     assert_eq!(lab.registry().tag("team/image", "latest"), Some(new.clone()));
     lab.settle();

@@ -91,3 +91,24 @@ fn an_immutable_tag_keeps_its_digest() {
     lab.set_immutable(None);
     tag("v2", "v1").unwrap();
 }
+
+#[test]
+#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
+fn crane_follows_the_pages_of_tags() {
+    let lab = Lab::start().tags_per_page(2);
+    let config = nobody(&lab);
+    push(&lab, &config, "image:v1", "1");
+    for tag in ["v2", "v3", "v4", "v5"] {
+        crane(&lab, &config, &format!("tag REGISTRY/image:v1 {tag}")).unwrap();
+    }
+    lab.arm([]);
+    assert_eq!(crane(&lab, &config, "ls REGISTRY/image").unwrap(), "v1\nv2\nv3\nv4\nv5");
+    expect![[r#"
+        GET /v2/ 200
+        GET /v2/image/tags/list?n=1000 200
+        GET /v2/image/tags/list?last=v2&n=2 200
+        GET /v2/image/tags/list?last=v4&n=2 200
+    "#]]
+    .assert_eq(&transcript(&lab));
+    crane(&lab, &config, "ls REGISTRY/unknown").unwrap_err();
+}

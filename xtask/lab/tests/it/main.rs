@@ -48,7 +48,7 @@ impl Run {
     }
 }
 
-/// Runs crane with a login; `REGISTRY` in the arguments stands for the lab's host.
+/// Runs crane with a login; `REGISTRY` in the arguments is the lab's host.
 fn crane(lab: &Lab, config: &DockerConfig, line: &str) -> Run {
     let line = line.replace("REGISTRY", lab.host());
     Run::of(config.log_in(Command::new("crane").args(line.split(' '))))
