@@ -197,6 +197,19 @@ mod tests {
     }
 
     #[test]
+    fn random_lags_differ_and_come_again_with_their_seed() {
+        let lags = |seed: u64| -> Vec<Duration> {
+            let mut lag = Lag::random(seed, Duration::from_secs(1), LONG).of("r:quick", Duration::ZERO);
+            ["r:a", "r:a", "r:b", "r:quick"].map(|name| lag.next(name)).to_vec()
+        };
+        let [first, second, third, quick] = lags(7)[..] else { panic!() };
+        assert!(first != second && second != third && quick.is_zero());
+        assert!([first, second, third].iter().all(|lag| (Duration::from_secs(1)..=LONG).contains(lag)));
+        assert_eq!(lags(7), lags(7));
+        assert_ne!(lags(7), lags(8));
+    }
+
+    #[test]
     fn a_window_can_be_so_many_reads() {
         let lagging = Lagging::default();
         lagging.set(Lag::reads(2));

@@ -50,7 +50,7 @@ fn a_window_ends_by_itself_and_both_clients_see_the_same() {
     let lab = Lab::start();
     let (config, other) = (nobody(&lab), lab.client());
     let old = push(&lab, &config, "image:latest", "old");
-    lab.set_lag(Duration::from_secs(1));
+    lab.set_lag(Duration::from_secs(2));
     let new = push(&lab, &config, "image:latest", "new");
     let read = |host: &str| {
         let output =
@@ -58,7 +58,7 @@ fn a_window_ends_by_itself_and_both_clients_see_the_same() {
         String::from_utf8(output.unwrap().stdout).unwrap().trim_end().to_owned()
     };
     assert_eq!(read(other.host()), old);
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(2));
     assert_eq!(read(other.host()), new);
     assert_eq!(read(lab.host()), new);
     assert_eq!(other.counts().manifest_heads, 2);
@@ -79,17 +79,13 @@ fn crane_gets_both_values_of_a_flickering_tag() {
 
 #[test]
 #[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
-fn each_write_has_its_own_random_lag() {
+fn a_window_can_last_for_a_number_of_reads() {
     let lab = Lab::start();
     let config = nobody(&lab);
-    push(&lab, &config, "image:v0", "1");
-    lab.set_lag(Lag::random(7, Duration::ZERO, 2 * LONG).of("*:v0", Duration::ZERO));
-    for tag in ["v1", "v2", "v3"] {
-        crane(&lab, &config, &format!("tag REGISTRY/image:v0 {tag}")).unwrap();
-    }
+    push(&lab, &config, "image:v1", "1");
     lab.set_lag(Lag::reads(1));
-    crane(&lab, &config, "tag REGISTRY/image:v0 v4").unwrap();
-    let read = || crane(&lab, &config, "manifest REGISTRY/image:v4");
+    crane(&lab, &config, "tag REGISTRY/image:v1 v2").unwrap();
+    let read = || crane(&lab, &config, "manifest REGISTRY/image:v2");
     read().unwrap_err();
     read().unwrap();
 }
