@@ -9,31 +9,31 @@ use crate::documents::all_commands;
 use crate::live::xtask;
 
 /// Containers and volumes of one test, removed when it ends however it ends.
-struct Stage {
-    image: String,
-    name: String,
+pub struct Stage {
+    pub image: String,
+    pub name: String,
 }
 
 impl Stage {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         static IMAGE: OnceLock<String> = OnceLock::new();
         let image = IMAGE.get_or_init(image).clone();
         Self { image, name: format!("devbox-test-{test}-{}", std::process::id()) }
     }
 
-    fn volume(&self, name: &str) -> String {
+    pub fn volume(&self, name: &str) -> String {
         format!("{}-{name}", self.name)
     }
 
     /// `docker run --rm`, then the options, the image, and the command.
-    fn run(&self, options: &[&str], command: &[&str]) -> Output {
+    pub fn run(&self, options: &[&str], command: &[&str]) -> Output {
         let mut docker = Command::new("docker");
         docker.args(["run", "--rm", "--label", &self.name]).args(options).arg(&self.image).args(command);
         docker.output().unwrap()
     }
 
     /// The same in the background; returns the container's name.
-    fn start(&self, name: &str, options: &[&str], command: &[&str]) -> String {
+    pub fn start(&self, name: &str, options: &[&str], command: &[&str]) -> String {
         let name = self.volume(name);
         let mut docker = Command::new("docker");
         docker.args(["run", "--detach", "--name", &name, "--label", &self.name]).args(options);
@@ -57,6 +57,10 @@ impl Drop for Stage {
 
 /// The staged image of the first variant.
 fn image() -> String {
+    // For work on one image: no build, no registry.
+    if let Ok(image) = std::env::var("DEVBOX_LIVE_IMAGE") {
+        return image;
+    }
     for phase in [&["build-base"][..], &["build", "base"]] {
         let (ok, text) = xtask(phase);
         assert!(ok, "{text}");
@@ -67,12 +71,12 @@ fn image() -> String {
     line.split(' ').next().unwrap().to_owned()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[track_caller]
-fn says(output: &Output, part: &str) {
+pub fn says(output: &Output, part: &str) {
     assert!(text(output).contains(part), "no {part:?} in:\n{}", text(output));
 }
 

@@ -9,6 +9,8 @@ from devbox import reason, say
 
 HOME = "/home/developer"
 WORKSPACE = "/workspace"
+# Below the home: programs that the user installs.
+PROGRAMS = (".local/bin", ".pi/npm-global/bin", "go/bin")
 # Made by root at each start, for containers in which all else is read-only or noexec: /dev is neither.
 LAST_RESORT = "/dev/devbox"
 # A library that Bun has unpacked is loaded at once; deleting its file after that disturbs nobody. Programs that are
@@ -80,23 +82,29 @@ def executable(folder):
     return not os.statvfs(folder).f_flag & os.ST_NOEXEC
 
 
+def capabilities(status=None):
+    """The effective capabilities of this process, as the bits that the kernel keeps."""
+    if status is None:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            status = file.read()
+    return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+
+
 def container():
     """A name of this container that all its processes share and no other running one has: its process namespace."""
     return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
 
 
-def runtime(uid=None, gid=None):
+def runtime():
     """A private folder in memory that goes with the container: generated configuration, sockets, copies of secrets.
 
-    /dev/shm is a tmpfs in every container, a read-only one too. Root makes it for the user that it will become.
+    /dev/shm is a tmpfs in every container, a read-only one too.
     """
-    uid = os.getuid() if uid is None else uid
+    uid = os.geteuid()
     for parent in ("/dev/shm", "/tmp", f"{HOME}/.cache"):
         path = f"{parent}/devbox-{uid}-{container()}"
         try:
             os.mkdir(path, 0o700)
-            if gid is not None:
-                os.chown(path, uid, gid)
         except FileExistsError:
             pass
         except OSError:
@@ -116,6 +124,9 @@ def prepare(environ):
     if environ.get("HOME", "/") in ("/", "/root") or not writable(environ["HOME"]):
         # Even where the image's home is read-only, the volumes in it may be mounted.
         environ["HOME"] = HOME
+    user_path(environ)
+    # By itself it would lie beside everybody's configuration, in no volume.
+    environ.setdefault("MEMPALACE_CONFIG_DIR", f"{environ['HOME']}/.mempalace")
     environ.setdefault("USER", "developer")
     environ.setdefault("LOGNAME", environ["USER"])
     private = environ.get("XDG_RUNTIME_DIR") or runtime()
@@ -142,6 +153,14 @@ def prepare(environ):
             f" mount volumes there, or one on {HOME}"
         )
     environ["BUN_TMPDIR"] = temp_dir(environ, tell) or environ.get("BUN_TMPDIR", "/tmp")
+
+
+def user_path(environ):
+    """Adds the user's own program folders. They are in no PATH that root has, and come after the image's own."""
+    known = environ.get("PATH", os.defpath).split(":")
+    own = [f"{environ['HOME']}/{folder}" for folder in PROGRAMS]
+    if os.getuid() != 0 or capabilities() == 0:
+        environ["PATH"] = ":".join(known + [folder for folder in own if folder not in known])
 
 
 def temp_dir(environ, tell=say):
