@@ -510,20 +510,35 @@ fn compose_starts_a_hardened_shell_and_a_healthy_server() {
     let here = |service: &str| format!("  {service}:\n    image: {}\n    ports: !reset []\n", stage.image);
     let file = folder.path().join("override.yaml");
     std::fs::write(&file, format!("services:\n{}{}{}", here("devbox"), here("serve"), here("web"))).unwrap();
+    // Root's own, and not in the workspace.
+    let outside = tempfile::TempDir::new().unwrap();
+    let secret = outside.path().join("password");
+    std::fs::write(&secret, "smoke-password\n").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let compose = |args: &[&str]| {
         let mut docker = Command::new("docker");
         let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         docker.args(["compose", "-p", &stage.name, "--project-directory"]).arg(folder.path());
         docker.arg("-f").arg(tree.join("compose.yaml")).arg("-f").arg(&file).args(args);
-        docker.env("PUID", "4242").env("PGID", "4242").output().unwrap()
+        docker.env("PUID", "4242").env("PGID", "4242").env("OPENCODE_SERVER_PASSWORD_FILE", &secret);
+        docker.output().unwrap()
     };
-    let script = "id -u; touch ~/.config/opencode/t ~/.pi/t && echo volumes; touch /usr/t || echo read-only; opencode --version && echo agent";
+    let script = "id -u; touch ~/.config/opencode/t ~/.pi/t && echo volumes; touch /usr/t || echo read-only; opencode --version && echo agent
+        cat $OPENCODE_SERVER_PASSWORD_FILE; echo \"other ${GH_TOKEN_FILE:-none}\"; ls -A /workspace";
     let shell = compose(&["run", "--rm", "-T", "devbox", "bash", "-c", script]);
-    for part in ["4242\n", "volumes\n", "read-only\n", "agent\n"] {
+    for part in
+        ["4242\n", "volumes\n", "read-only\n", "agent\n", "smoke-password\n", "other none\noverride.yaml\n"]
+    {
         says(&shell, part);
     }
-    let up = compose(&["--profile", "serve", "--profile", "web", "up", "--detach", "--wait", "serve", "web"]);
+    assert!(!text(&shell).contains("devbox: GH_TOKEN"), "{}", text(&shell));
+    assert!(!folder.path().join("secrets").exists(), "a folder was made in the workspace");
+    // One after the other: two that create opencode's database at the same time can fail.
+    let up = |service| compose(&["--profile", service, "up", "--detach", "--wait", service]);
+    let ups = [up("serve"), up("web")];
     let down = compose(&["--profile", "serve", "--profile", "web", "down", "--volumes", "--timeout", "5"]);
-    assert!(up.status.success(), "{}", text(&up));
+    for up in ups {
+        assert!(up.status.success(), "{}", text(&up));
+    }
     assert!(down.status.success(), "{}", text(&down));
 }
