@@ -386,7 +386,7 @@ finds_a_newer_image() {
 }
 
 has_metadata() {
-  docker inspect "$name" --format '{{json .Config}}' | jq -e '.Healthcheck.Test == ["CMD", "devbox", "health"] and
+  docker inspect "$name" --format '{{json .Config}}' | jq -e '.Healthcheck.Test == ["CMD", "/usr/local/bin/devbox", "health"] and
     (.Labels["devcontainer.metadata"] | fromjson | .[0].remoteUser == "developer")' >/dev/null
 }
 

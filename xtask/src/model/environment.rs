@@ -88,6 +88,8 @@ impl Table {
             ("run", self.run_options()?),
             ("env", self.env_example()?),
             ("environment", self.compose_environment()?),
+            ("secrets", self.compose_secrets()?),
+            ("secret files", self.compose_secret_files()?),
             ("mounts", self.compose_mounts()?),
             ("volume names", self.compose_volumes()?),
             ("dev container mounts", self.devcontainer_mounts()?),
@@ -147,28 +149,41 @@ impl Table {
         Ok(text)
     }
 
-    /// Names without a value: compose passes on what the shell or `.env` sets, and nothing else.
+    /// Names without a value: compose passes on what the shell or `.env` sets, and nothing else. The file of a secret has
+    /// another path in the container than on the host.
     fn compose_environment(&self) -> Result<String> {
         let mut text = String::new();
-        for name in self.names() {
-            writeln!(text, "    - {name}")?;
+        // The same is true of the agent's socket; the compose file says which.
+        for variable in self.variable.iter().filter(|variable| variable.name != "SSH_AUTH_SOCK") {
+            writeln!(text, "    - {}", variable.name)?;
+            if variable.kind == Kind::Secret {
+                let (name, file) = (&variable.name, variable.name.to_lowercase());
+                writeln!(text, "    - {name}_FILE=${{{name}_FILE:+/run/secrets/{file}}}")?;
+            }
         }
         Ok(text)
     }
 
-    fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for variable in &self.variable {
-            // The host's socket has another path in the container; the compose file says which.
-            if variable.name == "SSH_AUTH_SOCK" {
-                continue;
-            }
-            names.push(variable.name.clone());
-            if variable.kind == Kind::Secret {
-                names.push(format!("{}_FILE", variable.name));
-            }
+    fn secrets(&self) -> impl Iterator<Item = &Variable> {
+        self.variable.iter().filter(|variable| variable.kind == Kind::Secret)
+    }
+
+    fn compose_secrets(&self) -> Result<String> {
+        let mut text = String::new();
+        for variable in self.secrets() {
+            writeln!(text, "    - {}", variable.name.to_lowercase())?;
         }
-        names
+        Ok(text)
+    }
+
+    /// Compose wants a file for each secret, so one that is not given is an empty one.
+    fn compose_secret_files(&self) -> Result<String> {
+        let mut text = String::new();
+        for variable in self.secrets() {
+            let (name, file) = (&variable.name, variable.name.to_lowercase());
+            writeln!(text, "  {file}:\n    file: ${{{name}_FILE:-/dev/null}}")?;
+        }
+        Ok(text)
     }
 
     fn compose_mounts(&self) -> Result<String> {
@@ -273,7 +288,10 @@ mod tests {
         let text = "[[variable]]\nname='K'\ngroup='G'\nkind='secret'\nhelp='h'\n[[variable]]\nname='SSH_AUTH_SOCK'\n\
                     group='G'\nkind='path'\nhelp='h'\n[[volume]]\nname='v'\npath='/v'\nholds='x'\n";
         let table: Table = toml::from_str(text).expect("a table");
-        assert_eq!(table.compose_environment().expect("text"), "    - K\n    - K_FILE\n");
+        let environment = "    - K\n    - K_FILE=${K_FILE:+/run/secrets/k}\n";
+        assert_eq!(table.compose_environment().expect("text"), environment);
+        assert_eq!(table.compose_secrets().expect("text"), "    - k\n");
+        assert_eq!(table.compose_secret_files().expect("text"), "  k:\n    file: ${K_FILE:-/dev/null}\n");
         assert_eq!(table.env_example().expect("text"), "\n# G\n# h\n#K=\n#K_FILE=\n# h\n#SSH_AUTH_SOCK=\n");
         assert!(table.devcontainer_environment().expect("text").contains("\"K\": \"${localEnv:K}\""));
     }

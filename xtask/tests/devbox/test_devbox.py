@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
 os.environ["DEVBOX_TEST_TABLE"] = str(ROOT / "rootfs/usr/share/devbox/environment.toml")
 
-from devbox import Refusal, access, config, doctor, greet, guard, health, place, skills, start, table, update, user, versions  # noqa: E402
+from devbox import Refusal, access, config, doctor, greet, guard, health, launch, place, skills, start, table, update, user, versions, words  # noqa: E402
 
 
 def program(name):
@@ -100,28 +100,76 @@ class Ids(Case):
         self.assertEqual((passwd, group), user.with_ids(passwd, group, 33, 44), "a second time changes nothing")
 
     def test_no_capability_is_told_from_some(self):
-        self.assertEqual(0, user.capabilities("Name: x\nCapEff:\t0000000000000000\n"))
-        self.assertEqual(0x80, user.capabilities("CapEff:\t0000000000000080\n"))
+        self.assertEqual(0, place.capabilities("Name: x\nCapEff:\t0000000000000000\n"))
+        self.assertEqual(0x80, place.capabilities("CapEff:\t0000000000000080\n"))
+
+    def correct(self, path, **more):
+        with user.folder(path) as opened:
+            user.correct(opened, 4242, 4343, **more)
+
+    def owner(self, path):
+        info = os.lstat(path)
+        return info.st_uid, info.st_gid
 
     @unittest.skipUnless(os.getuid() == 0, "changes owners")
-    def test_a_tree_is_mended_once_and_its_marker_makes_the_next_start_quick(self):
+    def test_a_tree_is_corrected_once_and_its_marker_makes_the_next_start_quick(self):
         self.file("volume/a/b", "x")
         volume = f"{self.dir}/volume"
         os.symlink("/etc/passwd", f"{volume}/link")
         os.chmod(volume, 0o777)
-        user.mend(volume, 4242, 4343)
-        for path in (volume, f"{volume}/a", f"{volume}/a/b", f"{volume}/{user.MARKER}"):
-            self.assertEqual((4242, 4343), user._owner(path), path)
-        self.assertEqual(4242, os.lstat(f"{volume}/link").st_uid)
-        self.assertNotEqual(4242, os.stat("/etc/passwd").st_uid)
+        self.correct(volume)
+        for path in (volume, f"{volume}/a", f"{volume}/a/b", f"{volume}/link", f"{volume}/{user.MARKER}"):
+            self.assertEqual((4242, 4343), self.owner(path), path)
+        self.assertEqual((0, 0), self.owner("/etc/passwd"))
         with mock.patch("os.scandir", side_effect=AssertionError("walked")):
-            user.mend(volume, 4242, 4343)
+            self.correct(volume)
         self.assertEqual(0o755, os.stat(volume).st_mode & 0o777)
         # Interrupted: the top is still wrong, so the walk is done again.
         os.chown(volume, 0, 0)
         os.chown(f"{volume}/a/b", 0, 0)
-        user.mend(volume, 4242, 4343)
-        self.assertEqual((4242, 4343), user._owner(f"{volume}/a/b"))
+        self.correct(volume)
+        self.assertEqual((4242, 4343), self.owner(f"{volume}/a/b"))
+
+    @unittest.skipUnless(os.getuid() == 0, "changes owners")
+    def test_links_that_the_user_left_give_no_system_file_away(self):
+        system = self.file("etc/shadow", "system")
+        volume = f"{self.dir}/volume"
+        for content in (None, "1:1\n"):
+            os.makedirs(volume)
+            if content is None:
+                os.symlink(system, f"{volume}/{user.MARKER}")
+            else:
+                self.file(f"volume/{user.MARKER}", content)
+            os.symlink(os.path.dirname(system), f"{volume}/folder")
+            os.link(system, f"{volume}/second-name")
+            self.correct(volume, apart=False)
+            self.assertEqual((0, 0), self.owner(system))
+            self.assertEqual((0, 0), self.owner(os.path.dirname(system)))
+            self.assertEqual("system", pathlib.Path(system).read_text())
+            self.assertTrue(os.path.isfile(f"{volume}/{user.MARKER}") and not os.path.islink(f"{volume}/{user.MARKER}"))
+            shutil.rmtree(volume)
+        os.symlink(os.path.dirname(system), volume)
+        with self.assertRaises(OSError):
+            self.correct(volume)
+        with mock.patch.object(user, "HOME", self.dir), mock.patch("devbox.user.mounts", return_value={}):
+            os.chown(self.dir, 4242, 4343)
+            user.own(4242, 4343, [{"path": volume}, {"path": f"{self.dir}/none"}])
+        self.assertEqual((0, 0), self.owner(os.path.dirname(system)))
+
+    @unittest.skipUnless(os.getuid() == 0, "becomes another user")
+    def test_root_reads_for_the_user_only_what_the_user_could_not_have_put_there(self):
+        os.chmod(self.dir, 0o755)
+        secret = self.file("root/secret", "secret")
+        os.chmod(secret, 0o600)
+        self.assertEqual(b"secret", user.read_for(secret, 4242, 4343))
+        os.makedirs(f"{self.dir}/users")
+        os.symlink(secret, f"{self.dir}/users/link")
+        self.assertEqual(b"secret", user.read_for(f"{self.dir}/users/link", 4242, 4343))
+        os.chown(f"{self.dir}/users", 4242, 4343)
+        self.assertIsNone(user.read_for(f"{self.dir}/users/link", 4242, 4343))
+        os.chmod(secret, 0o644)
+        self.assertIsNone(user.read_for(secret, 4242, 4343), "the user can read it")
+        self.assertEqual((0, 0), (os.geteuid(), os.getegid()))
 
 
 class Places(Case):
@@ -232,7 +280,7 @@ class Access(Case):
         for part in ('name = "A \\"B\\""', 'signingkey = "key::ssh-ed25519 AAA"', 'format = "ssh"', 'gpgsign = "true"'):
             self.assertIn(part, text)
         self.assertIn('format = "openpgp"', access.git_config(self.settings(GIT_SIGNING_KEY="0xABCD"), {}))
-        self.assertEqual("", access.git_config(self.settings(), {}))
+        self.assertEqual('[safe]\n\tdirectory = "/workspace"\n\tdirectory = "/workspace/*"\n', access.git_config(self.settings(), {}))
 
     def test_tokens_go_to_their_own_hosts_only(self):
         settings = self.settings(GH_TOKEN="gh", GITEA_TOKEN="gt", GITEA_URL="https://git.example.org:8443/sub")
@@ -261,12 +309,54 @@ class Access(Case):
         self.file("host/known_hosts", "one")
         os.mkdir(f"{self.dir}/host/sockets")
         settings = self.settings(SSH_KEYS_PATH=f"{self.dir}/host")
-        access.copy_keys(settings, self.dir, None)
+        access.copy_keys(settings, self.dir)
         self.assertEqual(0o600, os.stat(f"{self.dir}/.ssh/id_ed25519").st_mode & 0o777)
         self.assertEqual(0o700, os.stat(f"{self.dir}/.ssh").st_mode & 0o777)
         self.file(".ssh/known_hosts", "one and two")
-        access.copy_keys(settings, self.dir, None)
+        access.copy_keys(settings, self.dir)
         self.assertEqual("one and two", pathlib.Path(self.dir, ".ssh/known_hosts").read_text())
+
+    def test_a_macs_folder_with_what_only_apple_knows_and_with_folders(self):
+        self.file("host/config", "Include config.d/*\nHost *\n  UseKeychain yes\n")
+        self.file("host/config.d/work", "Host work\n")
+        self.file("dotfiles/other", "out of the mount")
+        os.symlink("config.d/work", f"{self.dir}/host/inside")
+        os.symlink("../dotfiles/other", f"{self.dir}/host/outside")
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            access.copy_keys(self.settings(SSH_KEYS_PATH=f"{self.dir}/host"), self.dir)
+        copied = pathlib.Path(self.dir, ".ssh")
+        self.assertTrue((copied / "config").read_text().startswith("IgnoreUnknown UseKeychain\nInclude "))
+        self.assertEqual("Host work\n", (copied / "config.d/work").read_text())
+        self.assertEqual("Host work\n", (copied / "inside").read_text())
+        self.assertEqual(0o700, os.stat(copied / "config.d").st_mode & 0o777)
+        self.assertFalse((copied / "outside").exists())
+        self.assertIn("outside is a link out of the mounted folder", said.getvalue())
+
+    @unittest.skipUnless(os.getuid() == 0, "becomes another user")
+    def test_root_follows_no_link_of_the_users_when_it_copies_keys(self):
+        os.chmod(self.dir, 0o755)
+        key, system = self.file("host/id", "key"), self.file("etc/shadow", "system")
+        for path in (key, system):
+            os.chmod(path, 0o600)
+        home = f"{self.dir}/home"
+        os.mkdir(home)
+        os.chown(home, 4242, 4343)
+        settings = self.settings(SSH_KEYS_PATH=f"{self.dir}/host")
+        os.symlink(f"{self.dir}/etc", f"{home}/.ssh")
+        with contextlib.redirect_stderr(io.StringIO()):
+            access.copy_keys(settings, home, (4242, 4343))
+        self.assertEqual(["shadow"], os.listdir(f"{self.dir}/etc"))
+        self.assertEqual(0, os.stat(f"{self.dir}/etc").st_uid)
+        os.unlink(f"{home}/.ssh")
+        access.copy_keys(settings, home, (4242, 4343))
+        self.assertEqual("key", pathlib.Path(home, ".ssh/id").read_text())
+        self.assertEqual(4242, os.stat(f"{home}/.ssh/id").st_uid)
+        # A folder that the user can write may hold anything.
+        os.chown(f"{self.dir}/host", 4242, 4343)
+        os.symlink(system, f"{self.dir}/host/stolen")
+        with contextlib.redirect_stderr(io.StringIO()):
+            access.copy_keys(settings, home, (4242, 4343))
+        self.assertFalse(os.path.exists(f"{home}/.ssh/stolen"))
 
 
 class Skills(Case):
@@ -353,7 +443,7 @@ class Health(Case):
     def test_what_a_server_is(self):
         for line in ("opencode serve", "/opt/opencode/bin/opencode --print-logs web", "/x/qemu-binfmt/aarch64-binfmt-P /opt/opencode/bin/opencode opencode serve"):
             self.assertTrue(health.is_server(line.split(" ")), line)
-        for line in ("opencode", "opencode run serve", "bash -l", "opencode attach http://x", "grep opencode serve"):
+        for line in ("opencode", "opencode run serve", "bash -l", "opencode attach http://x", "opencode -- serve", "grep opencode serve"):
             self.assertFalse(health.is_server(line.split(" ")), line)
 
     def test_addresses_of_the_kernels_table(self):
@@ -361,6 +451,106 @@ class Health(Case):
         self.assertEqual("127.0.0.1", health.readable("0100007F"))
         self.assertEqual("127.0.0.1", health.readable("0" * 32))
         self.assertEqual("[::1]", health.readable("00000000000000000000000001000000"))
+
+
+class Words(Case):
+    """Each line and what opencode 1.18.18 did with it: the address that it listened on, or nothing."""
+
+    MET = (
+        ("", None),
+        ("serve", "127.0.0.1"),
+        ("web", "127.0.0.1"),
+        ("acp", "127.0.0.1"),
+        ("acp --hostname 0.0.0.0", "0.0.0.0"),
+        ("--print-logs serve", "127.0.0.1"),
+        ("--print-logs=true serve", "127.0.0.1"),
+        ("--print-logs false serve", "127.0.0.1"),
+        ("--pure serve", "127.0.0.1"),
+        ("--log-level DEBUG serve", "127.0.0.1"),
+        ("--log-level=DEBUG serve", "127.0.0.1"),
+        ("--port 4100 serve", "127.0.0.1"),
+        ("--hostname 0.0.0.0 serve", "0.0.0.0"),
+        ("--cors http://x serve", "127.0.0.1"),
+        ("serve --cors http://x --hostname 0.0.0.0", "0.0.0.0"),
+        ("serve --hostname ::", "::"),
+        ("serve --hostname localhost", "localhost"),
+        ("serve --hostname=", ""),
+        ("serve --mdns", "0.0.0.0"),
+        ("serve --mdns true", "0.0.0.0"),
+        ("serve --mdns=false", "127.0.0.1"),
+        ("serve --mdns --hostname 127.0.0.1", "127.0.0.1"),
+        ("serve --no-mdns --hostname 0.0.0.0", "0.0.0.0"),
+        ("--hostname 0.0.0.0", "0.0.0.0"),
+        ("--hostname=0.0.0.0", "0.0.0.0"),
+        ("--port 4096", "127.0.0.1"),
+        (". --port 4097", "127.0.0.1"),
+        ("--mdns", "0.0.0.0"),
+        ("--mdns false", None),
+        ("--no-mdns", None),
+        ("--mini serve", None),
+        ("-c serve", None),
+        ("-- serve", None),
+        ("-- serve --hostname 0.0.0.0", None),
+        ("run hi --port 4098", None),
+        ("run serve", None),
+        ("models --print-logs", None),
+    )
+
+    def test_where_each_line_listens(self):
+        for line, address in self.MET:
+            argv = line.split()
+            self.assertEqual(address is not None, words.listens(argv), line)
+            if address is not None:
+                self.assertEqual(address, words.hostname(argv, {}), line)
+            self.assertEqual(address is not None, health.is_server(["opencode", *argv]), line)
+
+    def test_the_configuration_says_where_a_server_listens_and_not_where_the_terminal_interface_does(self):
+        anywhere = {"hostname": "0.0.0.0"}
+        self.assertEqual("0.0.0.0", words.hostname(["serve"], anywhere))
+        self.assertEqual("127.0.0.1", words.hostname(["serve", "--hostname", "127.0.0.1"], anywhere))
+        self.assertEqual("0.0.0.0", words.hostname(["serve"], {"mdns": True}))
+        self.assertEqual("127.0.0.1", words.hostname(["serve", "--no-mdns"], {"mdns": True}))
+        self.assertEqual("127.0.0.1", words.hostname(["--port", "1"], anywhere))
+
+    def test_what_loopback_is(self):
+        for address in ("127.0.0.1", "127.1.2.3", "localhost", "::1"):
+            self.assertTrue(words.is_loopback(address), address)
+        for address in ("0.0.0.0", "::", "", "10.0.0.1", "example.org", "localhost.example.org"):
+            self.assertFalse(words.is_loopback(address), address)
+
+
+class Passwords(Case):
+    def given(self, line, **environ):
+        environ = {"HOME": self.dir, **environ}
+        launch.password(self.settings(**environ), environ, line.split())
+        return environ.get("OPENCODE_SERVER_PASSWORD")
+
+    def test_it_reaches_all_that_open_a_port_and_all_that_ask_a_server(self):
+        file = self.file("password", "secret\n")
+        for line, address in Words.MET:
+            if address is not None:
+                self.assertEqual("secret", self.given(line, OPENCODE_SERVER_PASSWORD_FILE=file), line)
+        self.assertEqual("secret", self.given("--print-logs attach http://x", OPENCODE_SERVER_PASSWORD_FILE=file))
+        for line in ("", "models", "-- serve", "serve --help"):
+            self.assertIsNone(self.given(line, OPENCODE_SERVER_PASSWORD_FILE=file), line)
+
+    def test_no_server_for_everybody_unless_it_is_asked_for(self):
+        for line, address in Words.MET:
+            if address is None or words.is_loopback(address):
+                self.given(line)
+                continue
+            with self.assertRaisesRegex(Refusal, "without a password would let everybody in"):
+                self.given(line)
+            self.given(line, DEVBOX_ALLOW_OPEN_SERVER="on")
+        self.file(".config/opencode/opencode.json", '{"server": {"hostname": "0.0.0.0"}}')
+        with self.assertRaises(Refusal):
+            self.given("serve")
+        self.given("serve --help")
+
+    def test_a_password_that_cannot_be_read_is_not_passed_over(self):
+        for file in ("/nowhere", self.file("empty")):
+            with self.assertRaisesRegex(Refusal, "no password can be read"):
+                self.given("serve", OPENCODE_SERVER_PASSWORD_FILE=file)
 
 
 class Start(Case):

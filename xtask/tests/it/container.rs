@@ -9,31 +9,31 @@ use crate::documents::all_commands;
 use crate::live::xtask;
 
 /// Containers and volumes of one test, removed when it ends however it ends.
-struct Stage {
-    image: String,
-    name: String,
+pub struct Stage {
+    pub image: String,
+    pub name: String,
 }
 
 impl Stage {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         static IMAGE: OnceLock<String> = OnceLock::new();
         let image = IMAGE.get_or_init(image).clone();
         Self { image, name: format!("devbox-test-{test}-{}", std::process::id()) }
     }
 
-    fn volume(&self, name: &str) -> String {
+    pub fn volume(&self, name: &str) -> String {
         format!("{}-{name}", self.name)
     }
 
     /// `docker run --rm`, then the options, the image, and the command.
-    fn run(&self, options: &[&str], command: &[&str]) -> Output {
+    pub fn run(&self, options: &[&str], command: &[&str]) -> Output {
         let mut docker = Command::new("docker");
         docker.args(["run", "--rm", "--label", &self.name]).args(options).arg(&self.image).args(command);
         docker.output().unwrap()
     }
 
     /// The same in the background; returns the container's name.
-    fn start(&self, name: &str, options: &[&str], command: &[&str]) -> String {
+    pub fn start(&self, name: &str, options: &[&str], command: &[&str]) -> String {
         let name = self.volume(name);
         let mut docker = Command::new("docker");
         docker.args(["run", "--detach", "--name", &name, "--label", &self.name]).args(options);
@@ -57,6 +57,10 @@ impl Drop for Stage {
 
 /// The staged image of the first variant.
 fn image() -> String {
+    // For work on one image: no build, no registry.
+    if let Ok(image) = std::env::var("DEVBOX_LIVE_IMAGE") {
+        return image;
+    }
     for phase in [&["build-base"][..], &["build", "base"]] {
         let (ok, text) = xtask(phase);
         assert!(ok, "{text}");
@@ -67,12 +71,12 @@ fn image() -> String {
     line.split(' ').next().unwrap().to_owned()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[track_caller]
-fn says(output: &Output, part: &str) {
+pub fn says(output: &Output, part: &str) {
     assert!(text(output).contains(part), "no {part:?} in:\n{}", text(output));
 }
 
@@ -506,20 +510,35 @@ fn compose_starts_a_hardened_shell_and_a_healthy_server() {
     let here = |service: &str| format!("  {service}:\n    image: {}\n    ports: !reset []\n", stage.image);
     let file = folder.path().join("override.yaml");
     std::fs::write(&file, format!("services:\n{}{}{}", here("devbox"), here("serve"), here("web"))).unwrap();
+    // Root's own, and not in the workspace.
+    let outside = tempfile::TempDir::new().unwrap();
+    let secret = outside.path().join("password");
+    std::fs::write(&secret, "smoke-password\n").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let compose = |args: &[&str]| {
         let mut docker = Command::new("docker");
         let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         docker.args(["compose", "-p", &stage.name, "--project-directory"]).arg(folder.path());
         docker.arg("-f").arg(tree.join("compose.yaml")).arg("-f").arg(&file).args(args);
-        docker.env("PUID", "4242").env("PGID", "4242").output().unwrap()
+        docker.env("PUID", "4242").env("PGID", "4242").env("OPENCODE_SERVER_PASSWORD_FILE", &secret);
+        docker.output().unwrap()
     };
-    let script = "id -u; touch ~/.config/opencode/t ~/.pi/t && echo volumes; touch /usr/t || echo read-only; opencode --version && echo agent";
+    let script = "id -u; touch ~/.config/opencode/t ~/.pi/t && echo volumes; touch /usr/t || echo read-only; opencode --version && echo agent
+        cat $OPENCODE_SERVER_PASSWORD_FILE; echo \"other ${GH_TOKEN_FILE:-none}\"; ls -A /workspace";
     let shell = compose(&["run", "--rm", "-T", "devbox", "bash", "-c", script]);
-    for part in ["4242\n", "volumes\n", "read-only\n", "agent\n"] {
+    for part in
+        ["4242\n", "volumes\n", "read-only\n", "agent\n", "smoke-password\n", "other none\noverride.yaml\n"]
+    {
         says(&shell, part);
     }
-    let up = compose(&["--profile", "serve", "--profile", "web", "up", "--detach", "--wait", "serve", "web"]);
+    assert!(!text(&shell).contains("devbox: GH_TOKEN"), "{}", text(&shell));
+    assert!(!folder.path().join("secrets").exists(), "a folder was made in the workspace");
+    // One after the other: two that create opencode's database at the same time can fail.
+    let up = |service| compose(&["--profile", service, "up", "--detach", "--wait", service]);
+    let ups = [up("serve"), up("web")];
     let down = compose(&["--profile", "serve", "--profile", "web", "down", "--volumes", "--timeout", "5"]);
-    assert!(up.status.success(), "{}", text(&up));
+    for up in ups {
+        assert!(up.status.success(), "{}", text(&up));
+    }
     assert!(down.status.success(), "{}", text(&down));
 }

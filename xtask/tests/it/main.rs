@@ -13,6 +13,7 @@ mod inputs;
 mod live;
 mod machine;
 mod pipeline;
+mod privilege;
 mod published;
 mod recovery;
 mod sealed;

@@ -11,9 +11,12 @@ PROMPT_COMMAND='history -a 2>/dev/null'
 
 PS1='\[\e[36m\]devbox\[\e[0m\] \[\e[1;34m\]\w\[\e[0m\] \$ '
 
-# bash-completion takes longer to read than the rest of this shell's start, so it is read when Tab is first pressed.
+# bash-completion takes longer to read than the rest of this shell's start, so it is read when Tab is first pressed. The
+# variable tells its own file in /etc/profile.d that it has been read.
+BASH_COMPLETION_VERSINFO=(later)
 _devbox_completion() {
   complete -r -D
+  unset BASH_COMPLETION_VERSINFO
   # shellcheck source=/dev/null
   . /usr/share/bash-completion/bash_completion
   # 124 makes bash look again, now with everything loaded.

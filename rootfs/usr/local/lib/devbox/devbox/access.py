@@ -1,15 +1,19 @@
 """Access to other systems: git, SSH, AWS, Gitea. The user's own files come first and are never written over."""
 
+import contextlib
+import functools
 import os
-import shutil
 
-from devbox import place, reason, say, write
+from devbox import place, reason, say, user, write
 
 SOCKETS_AND_LOCKS = ("agent", "control", "cm-", "S.")
 
 
 def git_config(settings, found):
-    """The text of git's lowest layer, included by /etc/gitconfig: a repository or ~/.gitconfig overrides all of it."""
+    """The text of git's lowest layer, included by /etc/gitconfig: a repository or ~/.gitconfig overrides all of it.
+
+    The home that it lies in is the user's: root, too, would run what a repository's configuration names.
+    """
     lines = []
 
     def section(title, **values):
@@ -27,10 +31,10 @@ def git_config(settings, found):
         section("commit", gpgsign="true")
         section("tag", gpgsign="true")
     # git refuses folders of another owner, as mounted ones often are; these were mounted on purpose.
-    for path in place.workspaces(found):
+    for path in sorted({place.WORKSPACE, *place.workspaces(found)}):
         lines.append("[safe]")
         lines.extend((f"\tdirectory = {quote(path)}", f"\tdirectory = {quote(path + '/*')}"))
-    return "\n".join(lines) + "\n" if lines else ""
+    return "\n".join(lines) + "\n"
 
 
 def quote(value):
@@ -70,43 +74,68 @@ def _same_host(settings, asked):
     return bool(rest) and (protocol, rest.split("/")[0]) == (asked.get("protocol"), asked.get("host"))
 
 
-def copy_keys(settings, home, owner):
-    """Copies a mounted ~/.ssh, whose owner and modes are the host's, to where ssh accepts it."""
+def copy_keys(settings, home, ids=None):
+    """Copies a mounted ~/.ssh, whose owner and modes are the host's, to where ssh accepts it.
+
+    ids: the user's, where root does this. Root reads only what the user could not have put there, and writes nothing.
+    """
     source = settings.text("SSH_KEYS_PATH")
     if not os.path.isdir(source):
         if settings.given("SSH_KEYS_PATH"):
             say(f"SSH_KEYS_PATH={source}: no such folder; mount your ~/.ssh there, read-only")
         return
-    target = f"{home}/.ssh"
-    try:
-        os.makedirs(target, mode=0o700, exist_ok=True)
-        os.chmod(target, 0o700)
-        if owner:
-            os.chown(target, *owner)
-        names = sorted(os.listdir(source))
-    except OSError as error:
-        say(f"cannot copy {source} to {target}: {reason(error)}; going on without these keys")
-        return
-    for name in names:
-        path, copy = f"{source}/{name}", f"{target}/{name}"
-        if not os.path.isfile(path) or name.startswith(SOCKETS_AND_LOCKS):
-            continue
-        if os.path.exists(copy) and not _same_time(path, copy):
-            # Changed here since it was copied: it is the user's now.
-            continue
+    as_user = functools.partial(user.acting_as, *ids) if ids else contextlib.nullcontext
+    with as_user():
+        users = os.access(source, os.W_OK, effective_ids=True) or user.movable(os.path.realpath(source))
+    with as_user() if users else contextlib.nullcontext():
+        found = list(_keys(source, f"{home}/.ssh"))
+    with as_user():
+        target = f"{home}/.ssh"
         try:
-            shutil.copyfile(path, copy)
-            os.chmod(copy, 0o600)
-            info = os.stat(path)
-            os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns))
-            if owner:
-                os.chown(copy, *owner)
+            os.makedirs(target, mode=0o700, exist_ok=True)
+            os.chmod(target, 0o700)
         except OSError as error:
-            say(f"cannot copy {path}: {reason(error)}; going on without this key")
+            say(f"cannot copy {source} to {target}: {reason(error)}; going on without these keys")
+            return
+        for name, content, modified in found:
+            try:
+                _put_key(f"{target}/{name}", content, modified)
+            except OSError as error:
+                say(f"cannot copy {source}/{name}: {reason(error)}; going on without this key")
 
 
-def _same_time(path, copy):
-    return os.stat(path).st_mtime_ns == os.stat(copy).st_mtime_ns
+def _keys(source, target):
+    """Name, content and time of each file below a folder. Links count as what they lead to, but not out of the folder."""
+    top = os.path.realpath(source)
+    for parent, folders, names in os.walk(source, onerror=lambda error: say(f"cannot read {error.filename}: {reason(error)}")):
+        folders[:] = sorted(name for name in folders if not name.startswith(SOCKETS_AND_LOCKS))
+        for name in sorted(names):
+            path = f"{parent}/{name}"
+            relative = os.path.relpath(path, source)
+            if name.startswith(SOCKETS_AND_LOCKS) or os.path.exists(path) and not os.path.isfile(path):
+                continue
+            if not os.path.realpath(path).startswith(f"{top}/"):
+                say(f"{path} is a link out of the mounted folder: not copied; mount what it leads to as well, or put a copy in its place")
+                continue
+            try:
+                with open(path, "rb") as file:
+                    yield relative, file.read(), os.fstat(file.fileno()).st_mtime_ns
+            except OSError as error:
+                # Root, who could read it, may have copied it before.
+                if not os.path.exists(f"{target}/{relative}"):
+                    say(f"cannot copy {path}: {reason(error)}; going on without this key")
+
+
+def _put_key(path, content, modified):
+    if os.path.lexists(path) and (os.path.islink(path) or os.stat(path).st_mtime_ns != modified):
+        # Changed here since it was copied: it is the user's now.
+        return
+    if b"usekeychain" in content.lower() and b"ignoreunknown" not in content.lower():
+        # Apple's ssh alone knows the option, and any other stops at it.
+        content = b"IgnoreUnknown UseKeychain\n" + content
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    user.replace(path, content, 0o600)
+    os.utime(path, ns=(modified, modified))
 
 
 def aws_config(settings):

@@ -22,7 +22,7 @@ def main(name, argv):
         from devbox import start
 
         return start.main(argv)
-    if name in ("opencode", "pi"):
+    if name in ("opencode", "pi") or name.startswith("mempalace"):
         from devbox import launch
 
         return launch.main(name, argv)

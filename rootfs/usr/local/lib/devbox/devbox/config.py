@@ -32,8 +32,8 @@ def parse(text):
     return found
 
 
-def read(path):
-    """The file's content; None if there is none. One that cannot be read is said, since opencode will refuse it too."""
+def read(path, tell=say):
+    """The file's content; None if there is none. One that cannot be read is reported, since opencode will refuse it too."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -43,7 +43,7 @@ def read(path):
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        say(f"{path}: not valid JSON: {error}" if isinstance(error, ValueError) else f"{path}: {error.strerror}")
+        tell(f"{path}: not valid JSON: {error}" if isinstance(error, ValueError) else f"{path}: {error.strerror}")
         return None
 
 

@@ -5,9 +5,7 @@ import json
 import os
 import socket
 
-from devbox import say
-
-SERVERS = ("serve", "web")
+from devbox import say, words
 
 
 def processes(proc="/proc"):
@@ -17,21 +15,20 @@ def processes(proc="/proc"):
             continue
         try:
             with open(f"{proc}/{name}/cmdline", "rb") as file:
-                words = file.read().decode(errors="replace").split("\0")
+                argv = file.read().decode(errors="replace").removesuffix("\0").split("\0")
         except OSError:
             continue
-        if is_server(words):
+        if is_server(argv):
             yield int(name)
 
 
-def is_server(words):
+def is_server(argv):
     """Whether a command line is an opencode server's. An emulator stands before the program, and repeats its name."""
-    rest = words[1:] if "qemu" in words[0] else words
+    rest = argv[1:] if "qemu" in argv[0] else argv
     names = 0
     while names < len(rest) and os.path.basename(rest[names]) == "opencode":
         names += 1
-    arguments = [word for word in rest[names:] if word and not word.startswith("-")]
-    return names > 0 and arguments[:1] != [] and arguments[0] in SERVERS
+    return names > 0 and words.listens(rest[names:])
 
 
 def listening(pid, proc="/proc"):

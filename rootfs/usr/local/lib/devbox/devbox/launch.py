@@ -1,19 +1,22 @@
-"""Stands before opencode and pi: also `docker exec`, which passes the entrypoint by, gets the user, folders and settings."""
+"""Stands before opencode, pi and mempalace, which all read what the user can write: also `docker exec`, which passes the
+entrypoint by, gets the user, folders and settings."""
 
 import json
 import os
 import shlex
 import shutil
 
-from devbox import Refusal, config, guard, place, say, start, user, write
+from devbox import Refusal, config, guard, place, say, start, user, words, write
 from devbox.table import Settings
 
-SERVERS = ("serve", "web", "acp")
+# Words that make opencode answer and end.
+ASKS = {"--version", "-v", "--help", "-h", "--get-yargs-completions"}
 
 
 def program(name):
     """Where a component's own program lies."""
-    candidates = (f"/opt/{name}/bin/{name}", f"/opt/{name}/node_modules/.bin/{name}")
+    component = name.partition("-")[0]
+    candidates = (f"/opt/{component}/bin/{name}", f"/opt/{component}/node_modules/.bin/{name}")
     return next((path for path in candidates if os.path.exists(path)), None)
 
 
@@ -32,8 +35,13 @@ def main(name, argv):
         return 64
     place.prepare(environ)
     if name == "opencode":
+        try:
+            password(settings, environ, argv)
+        except Refusal as refusal:
+            say(refusal)
+            return 64
         # Questions about the program itself touch neither data nor configuration.
-        if not {"--version", "-v", "--help", "-h", "completion", "--get-yargs-completions"} & set(argv):
+        if not ASKS & set(argv) and words.command(argv) != "completion":
             config.apply(settings, environ, os.getcwd(), shutil.which)
             environ["DEVBOX_MCP_OFF"] = ",".join(n for n, switch in config.SWITCHES.items() if not settings.switch(switch))
             if os.path.isdir(config.OMOS) and settings.switch("DEVBOX_OMOS"):
@@ -43,7 +51,6 @@ def main(name, argv):
             # With a plugin, opencode waits for its packages; npm by itself gives up on an absent network after 70 s.
             environ.setdefault("NPM_CONFIG_FETCH_RETRY_MINTIMEOUT", "500")
             environ.setdefault("NPM_CONFIG_FETCH_RETRY_MAXTIMEOUT", "1000")
-        password(settings, environ, argv)
     elif name == "pi":
         pi_keys(settings, environ)
     return start.execute(path, [name, *argv], environ)
@@ -51,7 +58,7 @@ def main(name, argv):
 
 def as_user(environ):
     """`docker exec` comes in as root; the agents run as the user whom the container was started for."""
-    if user.capabilities() == 0:
+    if place.capabilities() == 0:
         # Root in name only, which the start has said.
         return
     info = os.stat(place.HOME)
@@ -70,11 +77,35 @@ def version(name):
 
 
 def password(settings, environ, argv):
-    """The server's password is the one secret that opencode takes from its environment only."""
-    if argv[:1] and argv[0] in (*SERVERS, "attach", "run"):
-        value = settings.secret("OPENCODE_SERVER_PASSWORD")
-        if value:
-            environ["OPENCODE_SERVER_PASSWORD"] = value
+    """The server's password is the one secret that opencode takes from its environment only.
+
+    Refuses to start a server without the password that was meant for it, and one that everybody could use.
+    """
+    listens = words.listens(argv) and not ASKS & set(words.own(argv))
+    if not listens and words.command(argv) not in words.CLIENTS:
+        return
+    value = settings.secret("OPENCODE_SERVER_PASSWORD")
+    if value:
+        environ["OPENCODE_SERVER_PASSWORD"] = value
+        return
+    file = environ.get("OPENCODE_SERVER_PASSWORD_FILE")
+    if listens and file:
+        raise Refusal(f"OPENCODE_SERVER_PASSWORD_FILE={file}: no password can be read from it, so the server does not start")
+    address = words.hostname(argv, server_section(environ)) if listens else "localhost"
+    if not words.is_loopback(address) and not settings.switch("DEVBOX_ALLOW_OPEN_SERVER"):
+        raise Refusal(
+            f"a server on {address or 'all addresses'} without a password would let everybody in who reaches this container:"
+            " set OPENCODE_SERVER_PASSWORD_FILE or OPENCODE_SERVER_PASSWORD, or DEVBOX_ALLOW_OPEN_SERVER=on"
+        )
+
+
+def server_section(environ):
+    """opencode takes the server's address from the user's files, and from no other layer."""
+    merged = {}
+    for path in config.user_files(environ):
+        merged = config.merge(merged, config.read(path, tell=lambda line: None) or {})
+    section = merged.get("server")
+    return section if isinstance(section, dict) else {}
 
 
 def pi_keys(settings, environ):

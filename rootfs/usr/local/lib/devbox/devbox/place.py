@@ -9,12 +9,18 @@ from devbox import reason, say
 
 HOME = "/home/developer"
 WORKSPACE = "/workspace"
+# Below the home: programs that the user installs.
+PROGRAMS = (".local/bin", ".pi/npm-global/bin", "go/bin")
+# Tools whose cache would otherwise lie outside of ~/.cache.
+CACHES = (("GOMODCACHE", ".cache/go/mod"), ("CARGO_HOME", ".cache/cargo"), ("BUN_INSTALL_CACHE_DIR", ".cache/bun"))
 # Made by root at each start, for containers in which all else is read-only or noexec: /dev is neither.
 LAST_RESORT = "/dev/devbox"
 # A library that Bun has unpacked is loaded at once; deleting its file after that disturbs nobody. Programs that are
 # killed leave 14 MB each.
 LEFTOVER = re.compile(r"\.[0-9a-f]{16}-[0-9a-f]{8}\.(so|node)")
 LEFTOVER_SECONDS = 60
+# File systems that nobody works on.
+KERNEL = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "fusectl", "autofs")
 
 
 class Mount:
@@ -55,16 +61,41 @@ def mounts(text=None):
 
 def workspaces(found):
     """Mounts that a person brought in to work on: not the engine's own, not the image's volumes."""
-    system = ("/proc", "/sys", "/dev", "/etc", "/run", "/usr", "/var", "/tmp", "/opt", "/home", "/mnt/ssh")
-    return sorted(p for p in found if p != "/" and not any(p == s or p.startswith(s + "/") for s in system))
+    return sorted(path for path, mount in found.items() if _is_workspace(path, mount))
+
+
+# Below these the engine, or the image's own documentation, has people mount what is not work.
+SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/run", "/usr", "/mnt/ssh", "/var/run", "/lib", "/sbin", "/bin")
+# Folders of the home that hold settings, so a mount there is none to work on; any other is.
+SETTINGS = re.compile(re.escape(HOME) + r"(/\.[^/]+(/.*)?)?")
+
+
+def _is_workspace(path, mount):
+    if path == "/" or any(path == system or path.startswith(system + "/") for system in SYSTEM):
+        return False
+    if SETTINGS.fullmatch(path) or mount.kind in KERNEL or mount.kind == "tmpfs":
+        return False
+    return os.path.isdir(path) if os.path.lexists(path) else True
 
 
 def remedy(folder):
-    """How the user gets to write a folder of the host. In a user namespace the host's user may be root here, which
-    PUID cannot be, or have no id at all, which is shown as nobody's."""
-    if os.stat(folder).st_uid in (0, 65534):
+    """How the user gets to write a folder of the host. In a user namespace the host's user may be root here, or have no
+    id at all, which is shown as nobody's."""
+    owner = os.stat(folder).st_uid
+    if owner == 0 and root_is_a_user():
+        return "set PUID=0 and PGID=0, since root in this container is your own user on the host; rootless Podman also has --userns keep-id"
+    if owner in (0, 65534):
         return "give it another owner, or start with --userns keep-id (rootless Podman) or --userns host (Docker's userns-remap)"
     return "set PUID and PGID to its owner"
+
+
+def root_is_a_user(text=None):
+    """Whether root of this container is a user of the host without privileges: rootless Docker and Podman."""
+    if text is None:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            text = file.read()
+    rows = [[int(field) for field in line.split()] for line in text.splitlines()]
+    return any(inside == 0 and outside != 0 for inside, outside, _ in rows)
 
 
 def writable(folder):
@@ -80,23 +111,29 @@ def executable(folder):
     return not os.statvfs(folder).f_flag & os.ST_NOEXEC
 
 
+def capabilities(status=None):
+    """The effective capabilities of this process, as the bits that the kernel keeps."""
+    if status is None:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            status = file.read()
+    return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+
+
 def container():
     """A name of this container that all its processes share and no other running one has: its process namespace."""
     return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
 
 
-def runtime(uid=None, gid=None):
+def runtime():
     """A private folder in memory that goes with the container: generated configuration, sockets, copies of secrets.
 
-    /dev/shm is a tmpfs in every container, a read-only one too. Root makes it for the user that it will become.
+    /dev/shm is a tmpfs in every container, a read-only one too.
     """
-    uid = os.getuid() if uid is None else uid
+    uid = os.geteuid()
     for parent in ("/dev/shm", "/tmp", f"{HOME}/.cache"):
         path = f"{parent}/devbox-{uid}-{container()}"
         try:
             os.mkdir(path, 0o700)
-            if gid is not None:
-                os.chown(path, uid, gid)
         except FileExistsError:
             pass
         except OSError:
@@ -116,6 +153,11 @@ def prepare(environ):
     if environ.get("HOME", "/") in ("/", "/root") or not writable(environ["HOME"]):
         # Even where the image's home is read-only, the volumes in it may be mounted.
         environ["HOME"] = HOME
+    user_path(environ)
+    for name, folder in CACHES:
+        environ.setdefault(name, f"{environ['HOME']}/{folder}")
+    # By itself it would lie beside everybody's configuration, in no volume.
+    environ.setdefault("MEMPALACE_CONFIG_DIR", f"{environ['HOME']}/.mempalace")
     environ.setdefault("USER", "developer")
     environ.setdefault("LOGNAME", environ["USER"])
     private = environ.get("XDG_RUNTIME_DIR") or runtime()
@@ -142,6 +184,14 @@ def prepare(environ):
             f" mount volumes there, or one on {HOME}"
         )
     environ["BUN_TMPDIR"] = temp_dir(environ, tell) or environ.get("BUN_TMPDIR", "/tmp")
+
+
+def user_path(environ):
+    """Adds the user's own program folders. They are in no PATH that root has, and come after the image's own."""
+    known = environ.get("PATH", os.defpath).split(":")
+    own = [f"{environ['HOME']}/{folder}" for folder in PROGRAMS]
+    if os.getuid() != 0 or capabilities() == 0:
+        environ["PATH"] = ":".join(known + [folder for folder in own if folder not in known])
 
 
 def temp_dir(environ, tell=say):

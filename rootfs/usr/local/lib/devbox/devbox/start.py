@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 
-from devbox import Refusal, access, place, say, skills, user, versions, write
+from devbox import Refusal, access, place, say, skills, user, versions, words, write
 from devbox.table import Settings
 
 # Their terminal interfaces take two to six seconds to end by themselves.
@@ -19,7 +19,7 @@ SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 def main(argv):
     # As PID 1 this process would ignore SIGTERM; until the command runs there is nothing to save.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
-    command = argv or ["bash", "-l"]
+    command = argv or ["/bin/bash", "-l"]
     environ = dict(os.environ)
     settings = Settings(environ)
     try:
@@ -37,7 +37,7 @@ def main(argv):
         from devbox import greet
 
         greet.main(settings, environ, updated)
-    elif os.path.basename(command[0]) in AGENTS and (terminal or set(command[1:2]) & {"serve", "web"}):
+    elif os.path.basename(command[0]) in AGENTS and (terminal or words.listens(command[1:])):
         from devbox import greet
 
         lost = greet.lost(settings, place.mounts())
@@ -51,11 +51,14 @@ def main(argv):
 def become_user(settings, environ):
     uid, gid = user.ids(settings)
     user.adopt(uid, gid)
-    if user.capabilities() != 0:
+    if place.capabilities() != 0:
         user.own(uid, gid, settings.table["volume"])
+        user.secrets(settings, environ, uid, gid)
+        # Some of the keys only root may be able to read.
+        access.copy_keys(settings, place.HOME, (uid, gid))
+    else:
+        access.copy_keys(settings, place.HOME)
     user.last_resort(uid, gid)
-    user.secrets(settings, environ, uid, gid)
-    access.copy_keys(settings, place.HOME, (uid, gid))
     user.drop(uid, gid)
     environ.update(HOME=place.HOME, USER="developer", LOGNAME="developer")
 
@@ -63,7 +66,7 @@ def become_user(settings, environ):
 def setup(settings, environ):
     """All that the user can do without root; the same at each start, and harmless to repeat. Returns what was updated."""
     place.prepare(environ)
-    access.copy_keys(settings, environ["HOME"], None)
+    access.copy_keys(settings, environ["HOME"])
     return prepare(settings, environ)
 
 

@@ -7,6 +7,9 @@ import tomllib
 from devbox import Refusal, place, reason, say
 
 TABLE = os.environ.get("DEVBOX_TEST_TABLE", "/usr/share/devbox/environment.toml")
+# The one above means "no id" to the kernel.
+LAST_ID = 2**32 - 2
+OCTAL = re.compile("0?[0-7]{3}")
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 
 
@@ -37,10 +40,15 @@ class Settings:
 
     def id(self, name):
         value = self.text(name)
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
-            option = "-u" if name == "PUID" else "-g"
-            raise Refusal(f"{name}={value}: expected a number above 0; give the id of your user, `id {option}`")
-        return int(value)
+        if re.fullmatch(r"[0-9]{1,10}", value) and (0 < int(value) <= LAST_ID or int(value) == 0 and place.root_is_a_user()):
+            return int(value)
+        option = "-u" if name == "PUID" else "-g"
+        raise Refusal(f"{name}={value}: expected a number from 1 to {LAST_ID}; give the id of your user, `id {option}`")
+
+    def umask(self):
+        """The mask of new files, as a number; a wrong one has been reported by `check`."""
+        value = self.text("UMASK")
+        return int(value if OCTAL.fullmatch(value) else self.variables["UMASK"]["default"], 8)
 
     def secret_file(self, name):
         """The file that holds a secret, if it was given so and can be read."""
@@ -78,6 +86,8 @@ class Settings:
             if variable["kind"] == "secret":
                 self._check_file(name)
         self._check_unknown()
+        if not OCTAL.fullmatch(self.text("UMASK")):
+            self.tell(f"UMASK={self.text('UMASK')}: expected three octal digits, such as 002; going on with 022")
         zone = self.environ.get("TZ", "")
         if zone and not re.fullmatch(r"[A-Z]{3,4}(-?[0-9].*)?", zone) and not _zone_exists(zone):
             self.tell(f"TZ={zone}: no such time zone; give one like Europe/Stockholm. Going on with UTC")

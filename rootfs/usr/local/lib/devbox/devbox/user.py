@@ -1,13 +1,20 @@
-"""The part that needs root: adopt the ids of the host's user, mend owners of volumes, give up all privileges."""
+"""The part that needs root: adopt the ids of the host's user, correct the owners of volumes, give up all privileges.
 
+The user may have left anything in a volume, links to the system's own files included. So root opens no file that the
+user can put in its way: it changes owners through folders that it has opened without following links, and whatever is
+to be written to the user's folders is written as the user.
+"""
+
+import contextlib
 import errno
 import os
-import shutil
+import stat
 
 from devbox import Refusal, place, reason, say
-from devbox.place import HOME, mounts, runtime
+from devbox.place import HOME, capabilities, mounts, runtime
 
 MARKER = ".devbox-owner"
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def ids(settings):
@@ -52,90 +59,147 @@ def adopt(uid, gid, passwd="/etc/passwd", group="/etc/group"):
         pass
 
 
+@contextlib.contextmanager
+def acting_as(uid, gid):
+    """Does what follows with the rights of the user, and becomes root again."""
+    groups = os.getgroups()
+    try:
+        os.setgroups([gid])
+        os.setegid(gid)
+        os.seteuid(uid)
+    except PermissionError:
+        refuse()
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
 def own(uid, gid, volumes):
-    """Mends the owner of the home and of each volume, where it is wrong."""
+    """Corrects the owner of the home and of each volume, where it is wrong."""
     found = mounts()
     for path in (f"{HOME}/.config", f"{HOME}/.local", f"{HOME}/.local/share"):
         try:
             if path not in found:
-                close(path)
+                with folder(path) as opened:
+                    close(opened)
         except OSError:
-            # Not there, or read-only.
+            # Not there, a link of the user's, or read-only.
             continue
     for path in [HOME] + [volume["path"] for volume in volumes]:
-        mount = found.get(path)
-        if not os.path.isdir(path):
-            continue
-        wrong = _owner(path) != (uid, gid)
-        if mount and not mount.private:
-            if wrong and "ro" not in mount.options:
-                owner = "{}:{}".format(*_owner(path))
-                say(f"{path} is a folder of the host and belongs to {owner}, not to {uid}:{gid}: {place.remedy(path)}")
-            continue
-        if mount and "ro" in mount.options:
-            say(f"{path} is mounted read-only: what is changed there cannot be kept")
-            continue
         try:
-            mend(path, uid, gid)
+            with folder(path) as opened:
+                _own(path, opened, found.get(path), uid, gid)
         except OSError as error:
-            if error.errno == errno.EROFS and not mount:
-                # A read-only container: what cannot be written there is said later.
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                # A link is the user's own doing, and what it leads to is the user's to look after.
+                continue
+            if error.errno == errno.EROFS and path not in found:
+                # A read-only container: what cannot be written there is reported later.
                 continue
             say(f"{path}: cannot give it to {uid}:{gid}: {reason(error)}; its files stay as they are")
 
 
-def mend(path, uid, gid):
+def _own(path, opened, mount, uid, gid):
+    if mount and not mount.private:
+        if owner(opened) != (uid, gid) and "ro" not in mount.options:
+            found = "{}:{}".format(*owner(opened))
+            say(f"{path} is a folder of the host and belongs to {found}, not to {uid}:{gid}: {place.remedy(path)}")
+    elif mount and "ro" in mount.options:
+        say(f"{path} is mounted read-only: what is changed there cannot be kept")
+    else:
+        correct(opened, uid, gid, apart=mount is not None)
+
+
+@contextlib.contextmanager
+def folder(path):
+    """Opens a folder below /, none of whose parts may be a link."""
+    opened = os.open("/", FOLDER)
+    try:
+        for name in path.strip("/").split("/"):
+            below = os.open(name, FOLDER, dir_fd=opened)
+            os.close(opened)
+            opened = below
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def correct(opened, uid, gid, apart=True):
     """Gives a tree to the user, if it is not the user's. The top comes last: as long as it is wrong, so is the rest.
 
-    The marker says whom the contents belong to; with it, a volume costs two system calls however full it is.
+    The marker says whom the contents belong to; with it, a volume costs a few system calls however full it is.
+    apart: whether the tree is a file system of its own, so that no file in it can have a second name elsewhere.
     """
-    marker, mine = f"{path}/{MARKER}", f"{uid}:{gid}\n"
-    try:
-        with open(marker, encoding="ascii") as file:
-            known = file.read()
-    except (OSError, UnicodeDecodeError):
-        known = None
-    if _owner(path) == (uid, gid) and known in (None, mine):
+    mine = f"{uid}:{gid}\n"
+    known = _read_marker(opened)
+    if owner(opened) == (uid, gid) and known in (None, mine):
         if known is None:
-            close(path)
-            _mark(marker, mine, uid, gid)
+            close(opened)
+            _mark(opened, mine, uid, gid)
         return
-    device = os.lstat(path).st_dev
-    pending = [path]
+    _give(opened, os.fstat(opened).st_dev, uid, gid, apart)
+    _mark(opened, mine, uid, gid)
+    close(opened)
+    os.fchown(opened, uid, gid)
+
+
+def _give(opened, device, uid, gid, apart):
+    pending = [os.dup(opened)]
     while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                info = entry.stat(follow_symlinks=False)
-                if info.st_dev != device:
-                    continue
-                if (info.st_uid, info.st_gid) != (uid, gid):
-                    os.chown(entry.path, uid, gid, follow_symlinks=False)
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-    _mark(marker, mine, uid, gid)
-    close(path)
-    os.chown(path, uid, gid)
+        current = pending.pop()
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    info = entry.stat(follow_symlinks=False)
+                    if info.st_dev != device:
+                        continue
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    # A second name of a system file would give that file away.
+                    second_name = not apart and not is_folder and info.st_nlink > 1 and info.st_uid == 0
+                    if (info.st_uid, info.st_gid) != (uid, gid) and not second_name:
+                        os.chown(entry.name, uid, gid, dir_fd=current, follow_symlinks=False)
+                    if is_folder:
+                        pending.append(os.open(entry.name, FOLDER, dir_fd=current))
+        finally:
+            os.close(current)
 
 
-def close(path):
+def close(opened):
     """Open to all in the image, for users that passwd does not know; with a known owner there is no need for that."""
-    mode = os.stat(path).st_mode
+    mode = os.fstat(opened).st_mode
     if mode & 0o002:
-        os.chmod(path, mode & 0o755)
+        os.fchmod(opened, mode & 0o755)
 
 
-def _mark(marker, text, uid, gid):
+def _read_marker(opened):
     try:
-        with open(marker, "w", encoding="ascii") as file:
+        file = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return "a link, or nothing that can be read"
+    with open(file, "rb") as text:
+        return text.read(64).decode(errors="replace")
+
+
+def _mark(opened, text, uid, gid):
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(MARKER, dir_fd=opened)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(MARKER, flags, 0o644, dir_fd=opened), "w", encoding="ascii") as file:
             file.write(text)
-        os.chown(marker, uid, gid)
+            os.fchown(file.fileno(), uid, gid)
     except OSError:
         # A full or odd file system: the next start looks again.
         pass
 
 
-def _owner(path):
-    info = os.stat(path)
+def owner(opened):
+    info = os.fstat(opened)
     return info.st_uid, info.st_gid
 
 
@@ -145,41 +209,63 @@ def last_resort(uid, gid):
         os.makedirs(place.LAST_RESORT, mode=0o700, exist_ok=True)
         os.chown(place.LAST_RESORT, uid, gid)
     except OSError:
-        # Only needed where nothing else will do, and then that is said.
+        # Only needed where nothing else will do, and then that is reported.
         pass
 
 
 def secrets(settings, environ, uid, gid):
     """Copies secrets that only root can read into a folder in memory that only the user can read."""
-    folder = None
     for variable in settings.table["variable"]:
         name = f"{variable['name']}_FILE"
         path = environ.get(name)
-        if variable["kind"] != "secret" or not path or not os.path.isfile(path) or _readable(path, uid, gid):
+        if variable["kind"] != "secret" or not path or not os.path.isfile(path):
             continue
-        folder = folder or runtime(uid, gid)
-        if folder is None:
-            say(f"{name}={path}: only root can read it, and there is no folder in memory for a copy; going on without this key")
-            continue
-        copy = f"{folder}/{variable['name']}"
         try:
-            shutil.copyfile(path, copy)
-            os.chmod(copy, 0o400)
-            os.chown(copy, uid, gid)
+            content = read_for(path, uid, gid)
+            if content is None:
+                continue
+            with acting_as(uid, gid):
+                private = runtime()
+                if private is None:
+                    say(f"{name}={path}: only root can read it, and there is no folder in memory for a copy; going on without this key")
+                    continue
+                copy = f"{private}/{variable['name']}"
+                replace(copy, content, 0o400)
             environ[name] = copy
         except OSError as error:
             say(f"{name}={path}: {reason(error)}; going on without this key")
 
 
-def _readable(path, uid, gid):
-    """Asked in a child that has become the user: owners, groups and mount options decide together."""
-    child = os.fork()
-    if child == 0:
-        os.setgroups([gid])
-        os.setgid(gid)
-        os.setuid(uid)
-        os._exit(0 if os.access(path, os.R_OK) else 1)
-    return os.waitpid(child, 0)[1] == 0
+def read_for(path, uid, gid):
+    """What a file holds that the user cannot read; None if the user can, or could have put it there."""
+    with acting_as(uid, gid):
+        if os.access(path, os.R_OK, effective_ids=True) or movable(path) or movable(os.path.realpath(path)):
+            return None
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read()
+
+
+def movable(path):
+    """Whether this process can replace the file, or any folder above it."""
+    while path not in ("", "/"):
+        parent = os.path.dirname(path)
+        if os.access(parent, os.W_OK, effective_ids=True):
+            info = os.stat(parent)
+            # In a folder such as /tmp everybody may only replace what is their own.
+            if not info.st_mode & stat.S_ISVTX or os.geteuid() in (info.st_uid, os.lstat(path).st_uid):
+                return True
+        path = parent
+    return False
+
+
+def replace(path, content, mode):
+    """Writes a file under a new name first, so that neither a link nor an older file is in the way."""
+    scratch = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(scratch)
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+        file.write(content)
+    os.replace(scratch, path)
 
 
 def drop(uid, gid):
@@ -190,10 +276,7 @@ def drop(uid, gid):
         os.setuid(uid)
     except PermissionError:
         if capabilities() != 0:
-            raise Refusal(
-                "root without the capabilities SETUID and SETGID cannot become another user: add --cap-add SETUID"
-                ' --cap-add SETGID, or start with --user "$(id -u):$(id -g)"'
-            ) from None
+            refuse()
         # Root in name only: it may do nothing that another user may not.
         say(
             f"no capability to become user {uid}: going on as root without any privilege, which cannot write your"
@@ -201,9 +284,8 @@ def drop(uid, gid):
         )
 
 
-def capabilities(status=None):
-    """The effective capabilities of this process, as the bits that the kernel keeps."""
-    if status is None:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            status = file.read()
-    return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+def refuse():
+    raise Refusal(
+        "root without the capabilities SETUID and SETGID cannot become another user: add --cap-add SETUID"
+        ' --cap-add SETGID, or start with --user "$(id -u):$(id -g)"'
+    ) from None
