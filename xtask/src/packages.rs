@@ -53,7 +53,8 @@ pub fn record(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<()>
         let cmd = Cmd::new("docker", options).args([repository.digest(digest).as_str(), LIST]);
         lists.insert(*platform, ctx.runner.read(&cmd)?);
     }
-    let (staging, place) = (state::staging(ctx, repository), Place::Referrer(base));
+    let (staging, subject) = (state::staging(ctx, repository), base.subject());
+    let place = Place::Referrer(&subject);
     let document = serde_json::to_value(&lists)?;
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }

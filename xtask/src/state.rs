@@ -347,10 +347,16 @@ fn await_pushed(ctx: &Ctx, targets: &[Target]) -> Result<()> {
         let Output::Tag(name) = &target.output else { continue };
         let (repository, tag) = name.rsplit_once(':').context("a target without a tag")?;
         let repository: Repository = repository.parse().map_err(|why: String| anyhow::anyhow!(why))?;
-        if !registry::poll(&ctx.runner, || Ok(ctx.registry.digest(&ctx.runner, &repository, tag)?.is_some()))?
-        {
+        let mut pushed = None;
+        registry::poll(&ctx.runner, || {
+            pushed = ctx.registry.digest(&ctx.runner, &repository, tag)?;
+            Ok(pushed.is_some())
+        })?;
+        let Some(digest) = pushed else {
             bail!("{name} was pushed and cannot be read: run the same command again");
-        }
+        };
+        // A content key never changes its meaning.
+        ctx.registry.remember(&repository, tag, &digest);
     }
     Ok(())
 }
@@ -446,17 +452,16 @@ pub fn has_passed(ctx: &Ctx, staging: &Repository, image: &str) -> Result<bool> 
     Ok(verdict::counting(&found).is_some_and(|verdict| verdict.passed))
 }
 
-/// Records a verdict beside the image that it is about, as the last of those that are there.
-pub fn record_verdict(ctx: &Ctx, staging: &Repository, mut verdict: Verdict) -> Result<()> {
-    let image =
-        ctx.registry.manifest(&ctx.runner, staging, &verdict.image)?.context("the tested image is gone")?;
+/// Records a verdict beside the image of `index` that it is about, as the last of those that are there.
+pub fn record_verdict(ctx: &Ctx, staging: &Repository, index: &Manifest, mut verdict: Verdict) -> Result<()> {
+    let subject = index.subject_of(verdict.platform).context("the tested image is in no index")?;
     verdict.sequence = verdict::next_sequence(&verdicts(ctx, staging, &verdict.image)?);
     let labels = BTreeMap::from([
         ("opencode-devbox.passed".to_owned(), verdict.passed.to_string()),
         ("opencode-devbox.suite".to_owned(), verdict.suite.clone()),
     ]);
     let document = serde_json::to_value(verdict)?;
-    let place = Place::Referrer(&image);
+    let place = Place::Referrer(&subject);
     ctx.registry.put_document(&ctx.runner, staging, &place, VERDICT, &labels, &document).map(drop)
 }
 
@@ -469,7 +474,8 @@ pub fn record_build(
 ) -> Result<()> {
     for image in images {
         let document = serde_json::to_value(record)?;
-        let place = Place::Referrer(image);
+        let subject = image.subject();
+        let place = Place::Referrer(&subject);
         ctx.registry.put_document(&ctx.runner, staging, &place, BUILD, &BTreeMap::new(), &document)?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, MediaType, Os};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::key;
 use super::platform::Platform;
@@ -167,9 +167,29 @@ impl Manifest {
     }
 
     /// What another manifest refers to this one by.
-    pub fn descriptor(&self) -> Value {
-        json!({ "mediaType": self.media_type.to_string(), "digest": self.digest, "size": self.bytes.len() })
+    pub fn subject(&self) -> Subject {
+        let (media_type, size) = (self.media_type.to_string(), self.bytes.len() as u64);
+        Subject { media_type, digest: self.digest.clone(), size }
     }
+
+    /// What another manifest refers to one platform's image by, without reading that image.
+    pub fn subject_of(&self, platform: Platform) -> Option<Subject> {
+        let image = self.platform(platform)?;
+        let Content::Index(index) = &self.content else { return Some(self.subject()) };
+        let entry = index.manifests().iter().find(|entry| entry.digest().as_ref() == &**image)?;
+        let (media_type, size) = (entry.media_type().to_string(), entry.size());
+        Some(Subject { media_type, digest: image.clone(), size })
+    }
+}
+
+/// A manifest as another one refers to it (image-spec, "Descriptor").
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subject {
+    pub media_type: String,
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
 }
 
 /// An index that holds an image for every platform that was asked for.

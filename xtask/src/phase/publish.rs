@@ -11,7 +11,7 @@ use crate::missing;
 use crate::model::layers::{self, Layer};
 use crate::model::oci::{Digest, Manifest};
 use crate::model::platform::Platform;
-use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind};
+use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
 use crate::promotion::ledger::{Journal, Ledger};
@@ -45,13 +45,15 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     // Which release this is, and what is left to move.
     let ledger = Ledger::new(ctx, &base.repository);
-    let release = choose_release(ctx, &base.repository, &stages)?;
+    let (release, versions) = choose_release(ctx, &base.repository, &stages)?;
     ctx.say(format!("release {release} in {}", base.repository));
     ctx.ci.set("release_tag", release)?;
     let request = Request { ctx, ledger: &ledger, stages: &stages, release, args };
     let journal = ledger.journal()?;
-    let promotion = request.plan(&journal)?;
-    let pending = promotion.pending(&ledger.standing_of(&promotion)?).count();
+    let mut standing = request.standing_of_floating()?;
+    standing.extend(versions);
+    let promotion = request.moves(&journal, &standing)?;
+    let pending = promotion.pending(&standing).count();
     if pending == 0 {
         return request.finish(&journal, &promotion);
     }
@@ -73,7 +75,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
 
     // The record tells what the release is before any public tag does.
-    let lease = ledger.begin(&|journal| request.plan(journal))?;
+    let lease = ledger.begin_with(journal, promotion, &|journal| request.plan(journal))?;
     let latest_before = floating.as_ref().and_then(Floating::newest);
     let recorded = record::write(ctx, &base, &index, &stages, &lease.promotion, release, latest_before);
     lease.or_withdraw(recorded)?;
@@ -95,33 +97,37 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The moves of this release as the tags are now: version tags of all variants, then, if asked for, the floating tags
-    /// of all.
+    /// The moves of this release as the tags are now.
     fn plan(&self, journal: &Journal) -> Result<Promotion> {
-        let mut tags: Vec<(String, bool, Digest)> = Vec::new();
+        let versions = self.stages.iter().map(|stage| stage.variant.version_tag(self.release));
+        let mut standing = self.ledger.standing(versions)?;
+        standing.extend(self.standing_of_floating()?);
+        self.moves(journal, &standing)
+    }
+
+    fn standing_of_floating(&self) -> Result<Standing> {
+        let stages = self.stages.iter().filter(|_| self.args.promote_latest);
+        self.ledger.standing(stages.map(|stage| stage.variant.latest_tag()))
+    }
+
+    /// Version tags of all variants, then, if asked for, the floating tags of all.
+    fn moves(&self, journal: &Journal, standing: &Standing) -> Result<Promotion> {
+        let mut moves = Vec::new();
         for stage in self.stages {
-            tags.push((stage.variant.version_tag(self.release), false, stage.staged()?.digest.clone()));
+            let (tag, to) = (stage.variant.version_tag(self.release), stage.staged()?.digest.clone());
+            let now = standing.get(&tag).and_then(Option::as_ref);
+            self.refuse_taken(&tag, now.or(journal.promised(&tag)), &to)?;
+            moves.push(Move { tag, floating: false, from: None, to });
         }
         for stage in self.stages.iter().filter(|_| self.args.promote_latest) {
-            tags.push((stage.variant.latest_tag(), true, stage.staged()?.digest.clone()));
-        }
-        let standing = self.ledger.standing(tags.iter().map(|(tag, ..)| tag))?;
-        let mut moves = Vec::new();
-        for (tag, floating, to) in tags {
-            let now = standing.get(&tag).and_then(Option::as_ref);
-            if !floating {
-                self.refuse_taken(&tag, now.or(journal.promised(&tag)), &to)?;
-            }
-            let from = if floating { journal.before(&tag, now) } else { None };
-            moves.push(Move { tag, floating, from, to });
+            let (tag, to) = (stage.variant.latest_tag(), stage.staged()?.digest.clone());
+            let from = journal.before(&tag, standing.get(&tag).and_then(Option::as_ref));
+            moves.push(Move { tag, floating: true, from, to });
         }
         let (kind, holder) = (PromotionKind::Publish, self.ctx.holder.clone());
         let promotion = Promotion { release: Some(self.release), kind, moves, holder };
-        if self.args.promote_latest
-            && !self.args.allow_downgrade
-            && promotion.pending(&standing).any(|it| it.floating)
-        {
-            self.refuse_downgrade()?;
+        if !self.args.allow_downgrade && promotion.pending(standing).any(|it| it.floating) {
+            self.refuse_downgrade(standing)?;
         }
         Ok(promotion)
     }
@@ -137,8 +143,8 @@ impl Request<'_> {
     }
 
     /// Fails if `latest` would go back to an older release. The published tags decide, whoever moved them.
-    fn refuse_downgrade(&self) -> Result<()> {
-        let newest = release_tag::floating(self.ctx, &self.ledger.public)?.newest();
+    fn refuse_downgrade(&self, standing: &Standing) -> Result<()> {
+        let newest = release_tag::floating_at(self.ctx, &self.ledger.public, standing)?.newest();
         match newest.filter(|newest| *newest > self.release) {
             Some(newest) => Err(missing(format!(
                 "nothing published; latest is at {newest}, which is newer than {}: give --allow-downgrade to go back",
@@ -232,8 +238,13 @@ fn refuse_untested(ctx: &Ctx, stages: &[Stage]) -> Result<()> {
     }
 }
 
-/// The release to publish as: the one that was asked for, else the first whose version tags are free or equal.
-fn choose_release(ctx: &Ctx, repository: &Repository, stages: &[Stage<'_>]) -> Result<ReleaseTag> {
+/// The release to publish as, and where its version tags are: the one that was asked for, else the first whose version tags
+/// are free or equal.
+fn choose_release(
+    ctx: &Ctx,
+    repository: &Repository,
+    stages: &[Stage<'_>],
+) -> Result<(ReleaseTag, Standing)> {
     let pinned = ctx.opencode_version()?;
     if let Some(asked) = ctx.release_tag {
         if asked.version != pinned {
@@ -242,40 +253,39 @@ fn choose_release(ctx: &Ctx, repository: &Repository, stages: &[Stage<'_>]) -> R
                 asked.version
             );
         }
-        return match taken(ctx, repository, stages, asked)? {
-            None => Ok(asked),
-            Some(tag) => {
-                bail!("{tag} is another image and version tags never move: release under the next letter")
-            }
+        return match version_tags(ctx, repository, stages, asked)? {
+            Ok(standing) => Ok((asked, standing)),
+            Err(tag) => bail!(
+                "{tag} is another image and version tags never move: release under the next letter"
+            ),
         };
     }
     let mut candidate = Some(ReleaseTag::first(pinned));
     while let Some(release) = candidate {
-        if taken(ctx, repository, stages, release)?.is_none() {
-            return Ok(release);
+        if let Ok(standing) = version_tags(ctx, repository, stages, release)? {
+            return Ok((release, standing));
         }
         candidate = release.next();
     }
-    bail!(
-        "all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`"
-    )
+    bail!("all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`")
 }
 
-/// The first version tag of a release that points at another image than this tree's.
-fn taken(
+/// Where the version tags of a release are, or the first of them that points at another image than this tree's.
+fn version_tags(
     ctx: &Ctx,
     repository: &Repository,
     stages: &[Stage<'_>],
     release: ReleaseTag,
-) -> Result<Option<String>> {
+) -> Result<Result<Standing, String>> {
     let tags: Vec<String> = stages.iter().map(|stage| stage.variant.version_tag(release)).collect();
     let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
-    for ((stage, tag), digest) in stages.iter().zip(tags).zip(digests) {
-        if digest.is_some_and(|digest| Some(&digest) != stage.present.as_ref().map(|own| &own.digest)) {
-            return Ok(Some(repository.tag(&tag)));
+    for ((stage, tag), digest) in stages.iter().zip(&tags).zip(&digests) {
+        let own = stage.present.as_ref().map(|own| &own.digest);
+        if digest.is_some() && digest.as_ref() != own {
+            return Ok(Err(repository.tag(tag)));
         }
     }
-    Ok(None)
+    Ok(Ok(tags.into_iter().zip(digests).collect()))
 }
 
 /// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no layer of

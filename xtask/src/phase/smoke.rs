@@ -82,7 +82,7 @@ fn smoke(ctx: &Ctx, stage: &Stage<'_>, platform: Platform, force: bool) -> Resul
         at: state::now(),
         sequence: 0,
     };
-    let recorded = state::record_verdict(ctx, &stage.staging, verdict);
+    let recorded = state::record_verdict(ctx, &stage.staging, stage.staged()?, verdict);
     result.and(recorded)
 }
 

@@ -39,7 +39,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     let ledger = Ledger::new(ctx, &repository);
     let journal = ledger.journal()?;
     let floating = release_tag::floating(ctx, &repository)?;
-    let last = journal.last().and_then(|promotion| promotion.release).or(floating.newest());
+    let last = ledger.last(&journal)?.and_then(|promotion| promotion.release).or(floating.newest());
     let Some(release) = ctx.release_tag.or(last) else {
         bail!("nothing was released in {repository} yet: run `cargo xtask release`");
     };

@@ -93,7 +93,7 @@ impl<'a> Lease<'a> {
         }
         let mut written = Vec::new();
         let moved = self.move_floating_tags(&mut written);
-        if let Err(error) = moved.and_then(|()| self.read_back(self.promotion.moves.iter())) {
+        if let Err(error) = moved.and_then(|()| self.read_back(self.promotion.floating())) {
             return Err(if error.is::<LeaseLost>() { error } else { self.undo_written(&written, error) });
         }
         self.end(Outcome::Done).map_err(|error| match error.is::<LeaseLost>() {
@@ -150,26 +150,23 @@ impl<'a> Lease<'a> {
         }
         let image = ctx.registry.manifest(&ctx.runner, public, to)?;
         let image = image.with_context(|| format!("{} is gone", public.digest(to)))?;
-        if once && self.is_set(it)? {
-            return Ok(());
-        }
         ctx.say(format!("{} -> {to}", public.tag(&it.tag)));
         let fence = || {
             self.check(part)?;
             if once {
-                self.is_set(it)?;
+                self.refuse_taken(it)?;
             }
             self.check_clocks(part)
         };
         ctx.registry.point_tag(&ctx.runner, public, &it.tag, &image, &fence)
     }
 
-    /// True if a version tag points at its image, false if it is free; it never moves.
-    fn is_set(&self, it: &Move) -> Result<bool> {
+    /// Fails if a version tag points at another image: it never moves.
+    fn refuse_taken(&self, it: &Move) -> Result<()> {
         let (ctx, public) = (self.ledger.ctx, &self.ledger.public);
         match ctx.registry.digests(&ctx.runner, public, std::slice::from_ref(&it.tag))?.pop().flatten() {
-            None => Ok(false),
-            Some(now) if now == it.to => Ok(true),
+            None => Ok(()),
+            Some(now) if now == it.to => Ok(()),
             Some(now) => Err(anyhow!(
                 "{} points at {now} and version tags never move: release under the next letter",
                 public.tag(&it.tag)

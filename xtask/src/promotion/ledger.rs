@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::ctx::Ctx;
 use crate::missing;
 use crate::model::oci::{Digest, Manifest};
-use crate::model::promotion::{Attempt, AttemptId, Outcome, Promotion, Standing};
+use crate::model::promotion::{Attempt, AttemptId, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::promotion::lease::Lease;
 use crate::state;
@@ -42,7 +42,8 @@ pub struct Ledger<'a> {
 /// The attempts at one moment.
 pub struct Journal {
     pub attempts: Vec<Attempt>,
-    /// Documents of attempts that are unsettled or recent, and of the last one.
+    /// Documents of attempts that are unsettled, and of those that were superseded so recently that their writes may not
+    /// be visible yet.
     documents: BTreeMap<AttemptId, Promotion>,
     /// Seconds since 1970 by the registry's clock.
     now: u64,
@@ -51,11 +52,6 @@ pub struct Journal {
 impl Journal {
     pub fn document(&self, id: &AttemptId) -> Option<&Promotion> {
         self.documents.get(id)
-    }
-
-    /// The last attempt, whatever became of it.
-    pub fn last(&self) -> Option<&Promotion> {
-        self.attempts.iter().rev().find_map(|attempt| self.documents.get(&attempt.id))
     }
 
     /// Attempts whose runs may still write.
@@ -107,11 +103,9 @@ impl<'a> Ledger<'a> {
         let (registry, runner) = (&self.ctx.registry, &self.ctx.runner);
         let attempts = Attempt::all(&registry.tags(runner, &self.staging)?);
         let now = registry.now();
-        let last = attempts.last().map(|attempt| attempt.id.clone());
         let matters = |attempt: &&Attempt| {
-            attempt.is_unsettled()
-                || attempt.alive + RECENT_SECONDS > now
-                || last.as_ref() == Some(&attempt.id)
+            let superseded = attempt.outcome == Some(Outcome::Superseded);
+            attempt.is_unsettled() || superseded && attempt.alive + RECENT_SECONDS > now
         };
         let ids: Vec<AttemptId> = attempts.iter().filter(matters).map(|it| it.id.clone()).collect();
         let tags: Vec<String> = ids.iter().map(AttemptId::tag).collect();
@@ -135,6 +129,13 @@ impl<'a> Ledger<'a> {
 
     pub fn standing_of(&self, promotion: &Promotion) -> Result<Standing> {
         self.standing(promotion.moves.iter().map(|it| it.tag.as_str()))
+    }
+
+    /// The last attempt, whatever became of it.
+    pub fn last(&self, journal: &Journal) -> Result<Option<Promotion>> {
+        let Some(attempt) = journal.attempts.last() else { return Ok(None) };
+        let document = self.ctx.registry.document(&self.ctx.runner, &self.staging, &attempt.id.tag())?;
+        Ok(document.map(serde_json::from_value).transpose()?)
     }
 
     /// Fails while another run may be moving tags. Nothing is written.
@@ -190,10 +191,20 @@ impl<'a> Ledger<'a> {
     /// Takes the lease for the promotion that `plan` makes of the journal and of the tags as they are. The plan is made
     /// again once the lease is held, since reads before it may have been stale.
     pub fn begin(&self, plan: &dyn Fn(&Journal) -> Result<Promotion>) -> Result<Lease<'_>> {
+        let journal = self.journal()?;
+        let promotion = plan(&journal)?;
+        self.begin_with(journal, promotion, plan)
+    }
+
+    /// The same for a plan that was made of a journal a moment ago.
+    pub fn begin_with(
+        &self,
+        mut journal: Journal,
+        mut promotion: Promotion,
+        plan: &dyn Fn(&Journal) -> Result<Promotion>,
+    ) -> Result<Lease<'_>> {
         for _ in 0..PLANS {
-            let journal = self.journal()?;
             self.refuse_held(&journal)?;
-            let promotion = plan(&journal)?;
             self.refuse_mixture(&journal, &promotion)?;
             if self.ctx.runner.dry_run {
                 println!("# take the lease in {}: promotion of {}", self.staging, promotion.name());
@@ -208,20 +219,27 @@ impl<'a> Ledger<'a> {
                 return Ok(lease);
             }
             lease.end(Outcome::Unchanged)?;
+            (journal, promotion) = (self.journal()?, again);
         }
         bail!("tags in {} kept moving while the lease was taken: run the same command again", self.public)
     }
 
-    /// Copies the images that the public repository does not have yet, by digest: no tag moves.
+    /// Copies the images of version tags that are not set yet, by digest: no tag moves. crane skips what is there.
     fn copy(&self, promotion: &Promotion) -> Result<()> {
-        let mut images: Vec<&Digest> = promotion.moves.iter().map(|it| &it.to).collect();
-        images.sort();
-        images.dedup();
-        for image in images {
-            if !self.ctx.registry.has(&self.ctx.runner, &self.public, image)? {
-                let copy = crane::copy(&self.staging.digest(image), &self.public.digest(image));
-                self.ctx.runner.run_again(&copy)?;
+        let standing = self.standing(promotion.versions().map(|it| &it.tag))?;
+        let pending = promotion.versions().filter(|it| standing.get(&it.tag).is_none_or(Option::is_none));
+        let mut images: Vec<&Digest> = pending.map(|it| &it.to).collect();
+        // A rollback may go to an image that is only staged any more.
+        if promotion.kind == PromotionKind::Rollback {
+            for it in promotion.floating() {
+                if !self.ctx.registry.has(&self.ctx.runner, &self.public, &it.to)? {
+                    images.push(&it.to);
+                }
             }
+        }
+        for image in images {
+            let copy = crane::copy(&self.staging.digest(image), &self.public.digest(image));
+            self.ctx.runner.run_again(&copy)?;
         }
         Ok(())
     }

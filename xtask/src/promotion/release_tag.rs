@@ -66,14 +66,20 @@ impl Floating {
 
 /// Reads where the floating tags of the variants are.
 pub fn floating(ctx: &Ctx, repository: &Repository) -> Result<Floating> {
+    let own: Vec<String> = ctx.config.variant.iter().map(Variant::latest_tag).collect();
+    let digests = ctx.registry.digests(&ctx.runner, repository, &own)?;
+    floating_at(ctx, repository, &own.into_iter().zip(digests).collect())
+}
+
+/// The same for floating tags that were read a moment ago.
+pub fn floating_at(ctx: &Ctx, repository: &Repository, standing: &Standing) -> Result<Floating> {
     let tags = ctx.registry.tags(&ctx.runner, repository)?;
     let own: Vec<String> = ctx.config.variant.iter().map(Variant::latest_tag).collect();
     let is_floating = |tag: &&String| *tag == "latest" || tag.starts_with("latest-");
     let left_over = tags.iter().filter(is_floating).filter(|tag| !own.contains(tag)).cloned().collect();
-    let digests = ctx.registry.digests(&ctx.runner, repository, &own)?;
-    let standing: Standing = own.into_iter().zip(digests).collect();
-    let added = standing.iter().filter(|(_, digest)| digest.is_none()).map(|(tag, _)| tag.clone()).collect();
-    Ok(Floating { releases: releases(ctx, repository, &tags, &standing)?, left_over, added })
+    let absent = |tag: &&String| standing.get(*tag).is_some_and(Option::is_none);
+    let added = own.iter().filter(absent).cloned().collect();
+    Ok(Floating { releases: releases(ctx, repository, &tags, standing)?, left_over, added })
 }
 
 /// The release of each floating tag that exists: the newest whose version tag points at the same image.
@@ -105,7 +111,8 @@ fn release_of(
 ) -> Result<Option<ReleaseTag>> {
     for batch in releases.chunks(BATCH) {
         let tags: Vec<String> = batch.iter().map(|release| variant.version_tag(*release)).collect();
-        let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
+        // A version tag never moves, so one that was seen needs no second look.
+        let digests = ctx.registry.fixed_digests(&ctx.runner, repository, &tags)?;
         let at = digests.iter().position(|known| known.as_ref() == Some(digest));
         if let Some(index) = at {
             return Ok(Some(batch[index]));

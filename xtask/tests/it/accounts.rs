@@ -10,7 +10,7 @@ use registry_lab::{
 
 use crate::fakes::{DEBIAN, World};
 
-const CHAIN: [&str; 8] = [
+pub const CHAIN: [&str; 8] = [
     "build-base",
     "build",
     "smoke base",

@@ -15,6 +15,7 @@ mod machine;
 mod pipeline;
 mod privilege;
 mod published;
+mod requests;
 mod recovery;
 mod sealed;
 mod suite;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::model::oci::{Content, Digest, Manifest};
+use crate::model::oci::{Content, Digest, Manifest, Subject};
 use crate::model::reference::Repository;
 use crate::tools::http::header;
 use crate::tools::runner::Runner;
@@ -29,7 +29,7 @@ const DOCUMENT: &str = "opencode-devbox.document";
 pub enum Place<'a> {
     Tag(&'a str),
     /// As a referrer of an image.
-    Referrer(&'a Manifest),
+    Referrer(&'a Subject),
 }
 
 impl Registry {
@@ -178,14 +178,14 @@ impl Registry {
         &self,
         runner: &Runner,
         repository: &Repository,
-        subject: &Manifest,
+        subject: &Subject,
         kind: &str,
         artifact: &Manifest,
     ) -> Result<()> {
         let tag = fallback_tag(&subject.digest);
         let mut entries = self.referrers_tag(runner, repository, &subject.digest)?;
         entries.retain(|other| other["digest"] != *artifact.digest);
-        let mut entry = artifact.descriptor();
+        let mut entry = json!(artifact.subject());
         entry["artifactType"] = kind.into();
         entries.push(entry);
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
@@ -207,7 +207,7 @@ fn artifact(
     let mut manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind,
         "config": empty, "layers": [empty], "annotations": annotations });
     if let Place::Referrer(subject) = place {
-        manifest["subject"] = subject.descriptor();
+        manifest["subject"] = json!(subject);
     }
     parse(serde_json::to_vec(&manifest)?)
 }

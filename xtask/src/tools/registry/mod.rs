@@ -89,6 +89,8 @@ struct Known {
     tags: HashMap<String, Digest>,
     /// Repositories that turned out to have no referrers API.
     without_referrers: HashSet<String>,
+    /// Repositories that have the blob `{}`.
+    with_empty_blob: HashSet<String>,
     /// Hosts that ask nobody for an account.
     open: HashSet<String>,
     /// Repositories that were refused and counted as empty, with the reason.
@@ -164,6 +166,20 @@ impl Registry {
         tags: &[String],
     ) -> Result<Vec<Option<Digest>>> {
         side_by_side(tags, |tag| self.head(runner, repository, tag))
+    }
+
+    /// The digests that tags point at which never move; one that was seen is not asked for again.
+    pub fn fixed_digests(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        tags: &[String],
+    ) -> Result<Vec<Option<Digest>>> {
+        side_by_side(tags, |tag| {
+            let digest = self.digest(runner, repository, tag)?;
+            digest.iter().for_each(|digest| self.remember(repository, tag, digest));
+            Ok(digest)
+        })
     }
 
     /// A tag's or digest's manifest; `None` only on a clear 404.

@@ -74,6 +74,9 @@ impl Registry {
     /// Makes sure that the repository has the blob `{}`, which every artifact refers to.
     pub(super) fn put_empty_blob(&self, runner: &Runner, repository: &Repository) -> Result<()> {
         let name = Digest::of(b"{}");
+        if !self.known().with_empty_blob.insert(repository.to_string()) {
+            return Ok(());
+        }
         let url = format!("{}/v2/{}/blobs/{name}", self.api(repository), repository.path());
         let known =
             self.send(runner, repository, PUSH, |agent, auth| authorized(agent.head(&url), auth).call())?;
@@ -88,7 +91,11 @@ impl Registry {
             let request = agent.put(format!("{location}{joint}digest={name}"));
             authorized(request.header("Content-Type", "application/octet-stream"), auth).send(b"{}")
         })?;
-        self.expect(runner, repository, "cannot upload a blob", 201, &response)
+        let uploaded = self.expect(runner, repository, "cannot upload a blob", 201, &response);
+        if uploaded.is_err() {
+            self.known().with_empty_blob.remove(&repository.to_string());
+        }
+        uploaded
     }
 
     /// Begins an upload and returns its address.
