@@ -77,7 +77,7 @@ mod tests {
     fn a_failure_counts_until_a_later_pass_of_its_kind() {
         assert_eq!(passes(&[]), None);
         let (failed, passed) = (verdict(1, false, false, 9000), verdict(2, true, false, 1));
-        assert_eq!(passes(&[failed.clone()]), Some(false));
+        assert_eq!(passes(std::slice::from_ref(&failed)), Some(false));
         // The clock of the second tester is behind, and the listing is in another order.
         assert_eq!(passes(&[passed.clone(), failed]), Some(true));
         assert_eq!(passes(&[passed.clone(), verdict(3, false, false, 2)]), Some(false));

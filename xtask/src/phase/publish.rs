@@ -255,9 +255,9 @@ fn choose_release(
         }
         return match version_tags(ctx, repository, stages, asked)? {
             Ok(standing) => Ok((asked, standing)),
-            Err(tag) => bail!(
-                "{tag} is another image and version tags never move: release under the next letter"
-            ),
+            Err(tag) => {
+                bail!("{tag} is another image and version tags never move: release under the next letter")
+            }
         };
     }
     let mut candidate = Some(ReleaseTag::first(pinned));
@@ -267,7 +267,9 @@ fn choose_release(
         }
         candidate = release.next();
     }
-    bail!("all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`")
+    bail!(
+        "all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`"
+    )
 }
 
 /// Where the version tags of a release are, or the first of them that points at another image than this tree's.

@@ -38,8 +38,12 @@ impl Site {
             all.writes += counts.writes;
             all.manifest_gets += counts.manifest_gets;
             all.manifest_heads += counts.manifest_heads;
-            writeln!(lines, "{line}: {} requests, {} GETs of manifests", counts.requests, counts.manifest_gets)
-                .unwrap();
+            writeln!(
+                lines,
+                "{line}: {} requests, {} GETs of manifests",
+                counts.requests, counts.manifest_gets
+            )
+            .unwrap();
         }
         (all, lines)
     }
