@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use tempfile::TempDir;
 
 use crate::cli::{Cli, Command};
 use crate::image::tree::Tree;
@@ -17,16 +18,21 @@ use crate::model::dockerfile;
 use crate::model::platform::Platform;
 use crate::model::promotion::Holder;
 use crate::model::reference::Repository;
+use crate::model::source::{Source, without_accounts};
 use crate::model::verdict::Verdict;
 use crate::model::version::{ReleaseTag, Version};
 use crate::state::{self, Base};
 use crate::tools::ci_output::CiOutput;
 use crate::tools::docker::Node;
+use crate::tools::files::{self, Edit};
 use crate::tools::http::{self, Agent};
 use crate::tools::hub::Account;
 use crate::tools::process;
 use crate::tools::registry::Registry;
 use crate::tools::runner::{self, Runner};
+
+/// The folder that git ignores and that holds the state of local runs.
+pub const STATE: &str = ".devbox";
 
 /// Where images go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +65,16 @@ pub struct Ctx {
     pub holder: Holder,
     /// The inputs of the images, read once.
     pub tree: OnceCell<Tree>,
-    /// The optional parts of the base whose hosts answer; asked once, and only if it matters.
-    pub optional_answers: OnceCell<Vec<String>>,
+    /// Takes the place of the state folder in a dry run.
+    pub scratch: OnceCell<Option<TempDir>>,
+    /// The parts of the base that a rehearsal leaves out, with the reason; asked once, and only if it matters.
+    pub left_out: OnceCell<BTreeMap<String, String>>,
     /// The base, once it was found in the registry: a content key never changes its meaning.
     pub base: RefCell<Option<Base>>,
     /// Addresses that the tools were asked for, once.
-    pub npm_registry: OnceCell<String>,
-    pub pypi_index: OnceCell<String>,
+    pub npm_registry: OnceCell<Source>,
+    pub pypi_index: OnceCell<Source>,
+    pub configured_pypi: OnceCell<Option<Source>>,
     /// Emulation was allowed on the command line.
     pub allow_emulation: bool,
     /// Which node serves each platform, asked once.
@@ -93,11 +102,15 @@ pub struct Settings {
     /// Base address of Docker Hub's registry, where it is not the public one.
     pub hub_registry_url: Option<String>,
     /// The npm registry, as npm itself is told of it.
-    pub npm_registry: Option<String>,
+    pub npm_registry: Option<Source>,
+    /// The text of the user's `.npmrc`, where it may name the registry.
+    pub npmrc: Option<String>,
     /// The Python package index (its "simple" API), as pip itself is told of it.
-    pub pypi_index: Option<String>,
+    pub pypi_index: Option<Source>,
     /// Debian's security archive.
-    pub debian_security: Option<String>,
+    pub debian_security: Option<Source>,
+    /// Debian's keys, if not where Debian installs them.
+    pub debian_keyring: Option<String>,
     /// The Gitea server that holds this project, its repository there (`owner/name`), and a token.
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
@@ -129,6 +142,7 @@ impl Ctx {
             (
                 None,
                 Command::NextTag
+                | Command::Changelog(_)
                 | Command::Outdated(_)
                 | Command::RefreshBase(_)
                 | Command::Bump(_)
@@ -149,10 +163,12 @@ impl Ctx {
             staging: cli.staging_repository.clone(),
             holder: process::holder(),
             tree: OnceCell::new(),
-            optional_answers: OnceCell::new(),
+            scratch: OnceCell::new(),
+            left_out: OnceCell::new(),
             base: RefCell::default(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
+            configured_pypi: OnceCell::new(),
             allow_emulation: cli.allow_emulation,
             nodes: OnceCell::new(),
             engine_root: OnceCell::new(),
@@ -194,19 +210,36 @@ impl Ctx {
     }
 
     /// The folder that git ignores and that holds the state of local runs.
+    ///
+    /// A dry run on a machine without one gets an empty folder that is gone afterwards.
     pub fn state_dir(&self) -> Utf8PathBuf {
-        self.root.join(".devbox")
+        let state = self.root.join(STATE);
+        if !self.runner.dry_run || state.exists() {
+            return state;
+        }
+        let scratch = self.scratch.get_or_init(|| tempfile::tempdir().ok());
+        let path = scratch.as_ref().and_then(|folder| Utf8Path::from_path(folder.path()));
+        path.map_or(state, Utf8Path::to_owned)
+    }
+
+    /// Replaces files of the tree, all or none; a dry run changes nothing.
+    pub fn replace(&self, edits: &[Edit]) -> Result<()> {
+        if self.runner.dry_run { Ok(()) } else { files::replace(&self.root, &self.root.join(STATE), edits) }
     }
 
     /// A line of the result on standard output, and in the summary of a CI step.
     pub fn tell(&self, line: impl std::fmt::Display) {
+        let line = line.to_string();
+        let line = without_accounts(&line);
         println!("{line}");
-        self.ci.tell(&line.to_string());
+        self.ci.tell(&line);
     }
 
     /// A line of progress on standard error, and in the summary of a CI step.
     pub fn say(&self, line: impl std::fmt::Display) {
-        self.ci.tell(&line.to_string());
+        let line = line.to_string();
+        let line = without_accounts(&line);
+        self.ci.tell(&line);
         if !self.runner.quiet {
             eprintln!("{line}");
         }
@@ -278,17 +311,6 @@ impl Ctx {
 }
 
 impl Settings {
-    /// Build arguments for the package registries that the environment names, so that a build takes its files from where
-    /// they were proved to be. They are in no key: the locks hold for every mirror.
-    pub fn package_sources(&self) -> BTreeMap<String, String> {
-        let sources = [
-            ("npm_config_registry", &self.npm_registry),
-            ("PIP_INDEX_URL", &self.pypi_index),
-            ("UV_DEFAULT_INDEX", &self.pypi_index),
-        ];
-        sources.into_iter().filter_map(|(name, address)| Some((name.to_owned(), address.clone()?))).collect()
-    }
-
     fn read() -> Result<Self> {
         let bundles =
             ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -300,13 +322,15 @@ impl Settings {
             ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,
             hub_token: secret("DOCKERHUB_TOKEN")?,
+            npmrc: npmrc(),
             npm_registry: address(&["npm_config_registry", "NPM_CONFIG_REGISTRY"]),
             pypi_index: address(&["PIP_INDEX_URL"]),
-            hub_url: env::var("DOCKERHUB_URL").unwrap_or_else(|_| "https://hub.docker.com".to_owned()),
-            hub_registry_url: address(&["DOCKERHUB_REGISTRY_URL"]),
+            hub_url: server(&["DOCKERHUB_URL"]).unwrap_or_else(|| "https://hub.docker.com".to_owned()),
+            hub_registry_url: server(&["DOCKERHUB_REGISTRY_URL"]),
             debian_security: address(&["DEBIAN_SECURITY_URL"]),
+            debian_keyring: first(&["DEBIAN_KEYRING"]),
             // A runner of Gitea names its server and repository as GitHub's does.
-            gitea_url: first(&["GITEA_URL", "GITHUB_SERVER_URL"]),
+            gitea_url: server(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
             // buildx's own variable.
@@ -328,9 +352,21 @@ fn first(names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
-/// The address that the first of these variables holds, without a slash at its end.
-fn address(names: &[&str]) -> Option<String> {
-    first(names).map(|address| address.trim_end_matches('/').to_owned())
+/// The address that the first of these variables holds.
+fn address(names: &[&str]) -> Option<Source> {
+    first(names).map(|address| Source::from(address.as_str()))
+}
+
+/// The same for a server whose account comes by other variables: one in the address is ignored.
+fn server(names: &[&str]) -> Option<String> {
+    address(names).map(|source| source.url)
+}
+
+/// The text of npm's settings of the user.
+fn npmrc() -> Option<String> {
+    let path = first(&["NPM_CONFIG_USERCONFIG", "npm_config_userconfig"]);
+    let path = path.or_else(|| Some(format!("{}/.npmrc", first(&["HOME"])?)))?;
+    fs::read_to_string(path).ok()
 }
 
 /// A whole number of seconds from the environment.

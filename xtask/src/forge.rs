@@ -6,9 +6,9 @@ use crate::ctx::Ctx;
 use crate::missing;
 use crate::model::changelog::Changelog;
 use crate::model::version::ReleaseTag;
-use crate::tools::files::{self, Edit};
+use crate::tools::files::Edit;
 use crate::tools::git;
-use crate::tools::gitea::Gitea;
+use crate::tools::gitea::{Gitea, PullRequest};
 
 /// The server, the repository on it and a token, or what is not set.
 pub fn server(ctx: &Ctx) -> Result<Gitea> {
@@ -59,31 +59,73 @@ pub fn attach_notes(ctx: &Ctx, tag: ReleaseTag) -> Result<()> {
     Ok(())
 }
 
-/// Opens a pull request with edits, from a branch of that name; one that is open already is left alone. The branch that
-/// was checked out is so again afterwards.
-pub fn propose(ctx: &Ctx, head: &str, subject: &str, body: &str, edits: &[Edit]) -> Result<()> {
+/// A change that is proposed as a pull request.
+pub struct Proposal<'a> {
+    /// The branch, one for each component or other thing that is updated.
+    pub head: &'a str,
+    pub title: &'a str,
+    /// What the title of each proposal of the same version ends with, such as `→ 1.18.18`.
+    pub ending: &'a str,
+    pub body: &'a str,
+    pub edits: &'a [Edit],
+}
+
+impl Proposal<'_> {
+    /// True if a pull request is about the same component. Earlier versions of this program had a branch for each version.
+    fn is_of(&self, pull: &PullRequest) -> bool {
+        let rest = pull.branch().and_then(|branch| branch.strip_prefix(self.head));
+        let is_version =
+            |rest: &str| rest.starts_with('-') && rest[1..].starts_with(|c: char| c.is_ascii_digit());
+        rest.is_some_and(|rest| rest.is_empty() || is_version(rest))
+    }
+}
+
+/// Proposes a change, on a branch that starts here. There is one open pull request for each head, which is updated. A version
+/// whose pull request was closed without a merge is not proposed again. The branch that was checked out is so again
+/// afterwards.
+pub fn propose(ctx: &Ctx, proposal: &Proposal<'_>) -> Result<()> {
+    let Proposal { head, title, body, .. } = *proposal;
     let server = server(ctx)?;
     let base = git::branch(&ctx.runner)?;
     if base.is_empty() {
         bail!("no branch is checked out that a pull request could be for: run `git switch main`");
     }
-    if let Some(open) = server.open_pull_request(&base, head)? {
-        ctx.say(format!("{subject} is proposed already: {}", open.html_url));
+    let mut pulls = server.pull_requests(&base)?;
+    pulls.retain(|pull| proposal.is_of(pull));
+    let refused =
+        |pull: &&PullRequest| pull.state != "open" && !pull.merged && pull.title.ends_with(proposal.ending);
+    if let Some(closed) = pulls.iter().find(refused) {
+        ctx.say(format!("{title} was proposed and closed, so it is left out: {}", closed.html_url));
         return Ok(());
     }
-    let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
-    let write = || if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, edits) };
-    git::switch_to_new(&ctx.runner, head)?;
-    let pushed = write()
-        .and_then(|()| git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{body}")))
-        .and_then(|()| git::push(&ctx.runner, head));
-    git::switch(&ctx.runner, &base)?;
-    pushed?;
+    let open = pulls.iter().find(|pull| pull.state == "open");
+    if let Some(open) = open.filter(|open| open.title == title && open.mergeable) {
+        ctx.say(format!("{title} is proposed already: {}", open.html_url));
+        return Ok(());
+    }
+    let branch = open.and_then(PullRequest::branch).unwrap_or(head);
+    push(ctx, branch, &base, proposal)?;
     if ctx.runner.dry_run {
-        println!("# open a pull request of {head} for {base}: {subject}");
+        println!("# open or update the pull request of {branch} for {base}: {title}");
         return Ok(());
     }
-    let pull = server.create_pull_request(&base, head, subject, body)?;
-    ctx.say(format!("{subject}: {}", pull.html_url));
+    let pull = match open {
+        Some(open) => server.edit_pull_request(open.number, title, body)?,
+        None => server.create_pull_request(&base, branch, title, body)?,
+    };
+    ctx.say(format!("{title}: {}", pull.html_url));
     Ok(())
+}
+
+/// Commits a proposal on a branch and pushes that.
+fn push(ctx: &Ctx, branch: &str, base: &str, proposal: &Proposal<'_>) -> Result<()> {
+    let Proposal { title, body, edits, .. } = *proposal;
+    let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
+    git::switch_to_new(&ctx.runner, branch)?;
+    let pushed = ctx
+        .replace(edits)
+        .and_then(|()| git::commit(&ctx.runner, &paths, format!("{title}\n\n{body}").trim_end()))
+        .and_then(|()| git::push(&ctx.runner, branch));
+    git::switch(&ctx.runner, base)?;
+    pushed
 }

@@ -66,6 +66,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// Runs the subcommand, and tells CI how it went.
 pub fn run(cli: cli::Cli) -> anyhow::Result<()> {
     let ctx = ctx::Ctx::new(&cli)?;
+    tools::files::finish_interrupted(&ctx.root, &ctx.root.join(ctx::STATE), ctx.runner.dry_run)?;
     ctx.runner.begin(std::time::Duration::from_secs(60 * cli.command.limit_minutes()));
     let start = std::time::Instant::now();
     let result = dispatch(&ctx, &cli);

@@ -53,9 +53,9 @@ pub fn release_address(ctx: &Ctx, component: &Component, version: &str) -> Resul
 pub fn toolbox(ctx: &Ctx) -> Result<Toolbox> {
     let state = ctx.state_dir();
     fs::create_dir_all(&state).with_context(|| format!("cannot create {state}"))?;
-    let web = Web::new(&ctx.agent);
     let (index, ca) = (addresses::pypi_index(ctx)?, ctx.settings.ca_bundle.as_deref());
-    toolbox::open(&ctx.runner, &web, &index, &state, &ctx.read(TOOLS)?, ca)
+    let (web, npm) = (Web::with_accounts(&ctx.agent, [&index]), addresses::configured_npm(ctx));
+    toolbox::open(&ctx.runner, &web, &index, npm, &state, &ctx.read(TOOLS)?, ca)
         .context("cannot get the tools that resolve locks")
 }
 
@@ -148,7 +148,7 @@ impl Resolver<'_> {
             "--package-lock-only",
             "--omit-lockfile-registry-resolved",
         ];
-        let registry = format!("--registry={}/", addresses::npm_registry(self.ctx)?);
+        let registry = format!("--registry={}/", addresses::npm_registry(self.ctx)?.url);
         let quiet = [registry.as_str(), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         let Err(error) = self.ctx.runner.read(&self.toolbox.npm(args).args(quiet)) else { return Ok(()) };
         match npm_lock::unresolved(&error.to_string()) {
@@ -198,7 +198,7 @@ impl Resolver<'_> {
         let before = self.read(&format!("{lock}.txt"));
         // What the output file holds, uv prefers.
         fs::write(&target, if self.upgrade { "" } else { &before })?;
-        let index = format!("{}/", addresses::pypi_index(self.ctx)?);
+        let index = toolbox::index(&addresses::pypi_index(self.ctx)?);
         // Any Python will do to run uv's resolver, which is told for which one to resolve; it shall not fetch that.
         let python = ["--python", "python3", "--no-python-downloads", "--python-version", PYTHON];
         let args = ["pip", "compile", "--quiet", "--no-config", "--universal"];

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use xtask::model::source::without_accounts;
 
 fn main() -> ExitCode {
     end_with_the_reader();
@@ -10,7 +11,8 @@ fn main() -> ExitCode {
     match xtask::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let text = format!("{error:#}");
+            eprintln!("error: {}", without_accounts(&text));
             xtask::exit_code(&error)
         }
     }

@@ -14,7 +14,7 @@ use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::state::{self, BASE_LATEST};
-use crate::tools::debian;
+use crate::tools::debian::Suite;
 use crate::tools::registry::Place;
 use crate::tools::web::Web;
 
@@ -35,8 +35,27 @@ pub struct Update {
     pub platforms: BTreeSet<Platform>,
 }
 
-/// Reads the list out of each platform's image and records it beside the base.
-pub fn record(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<()> {
+/// Records the lists of a base beside it, unless they are recorded. A run may have ended between the push of a base and its
+/// record.
+pub fn ensure_recorded(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<()> {
+    let staging = state::staging(ctx, repository);
+    let digest = base.digest.to_string();
+    if !ctx.registry.referrers(&ctx.runner, &staging, &digest, KIND)?.is_empty() {
+        return Ok(());
+    }
+    if ctx.runner.dry_run {
+        println!("# record the Debian packages of {}", repository.digest(&digest));
+        return Ok(());
+    }
+    let lists = read(ctx, repository, base)
+        .with_context(|| format!("cannot record the Debian packages of {}", repository.digest(&digest)))?;
+    let (subject, document) = (base.subject(), serde_json::to_value(&lists)?);
+    let place = Place::Referrer(&subject);
+    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
+}
+
+/// Reads the list out of each platform's image.
+fn read(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<Lists> {
     let mut lists = Lists::new();
     for platform in &ctx.platforms {
         let digest = base.platform(*platform).context("a complete index lacks a platform")?;
@@ -53,13 +72,10 @@ pub fn record(ctx: &Ctx, repository: &Repository, base: &Manifest) -> Result<()>
         let cmd = Cmd::new("docker", options).args([repository.digest(digest).as_str(), LIST]);
         lists.insert(*platform, ctx.runner.read(&cmd)?);
     }
-    let (staging, subject) = (state::staging(ctx, repository), base.subject());
-    let place = Place::Referrer(&subject);
-    let document = serde_json::to_value(&lists)?;
-    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
+    Ok(lists)
 }
 
-/// The security updates that the published base lacks. Without a base, or a record of its packages, that cannot be told.
+/// The security updates that are missing in the published base.
 pub fn security_updates(ctx: &Ctx) -> Result<Vec<Update>> {
     let repository = state::repository(ctx)?;
     let latest = repository.tag(BASE_LATEST);
@@ -67,17 +83,21 @@ pub fn security_updates(ctx: &Ctx) -> Result<Vec<Update>> {
     let published = published.with_context(|| format!("{latest} is not published"))?;
     let staging = state::staging(ctx, &repository);
     let found = ctx.registry.referrers(&ctx.runner, &staging, &published.digest, KIND)?;
-    let document =
-        found.into_iter().next_back().with_context(|| format!("{latest} has no record of its packages"))?;
-    let lists: Lists = serde_json::from_value(document)?;
-    let web = Web::new(&ctx.agent);
+    let lists: Lists = match found.into_iter().next_back() {
+        Some(document) => serde_json::from_value(document)?,
+        None => read(ctx, &repository, &published)
+            .with_context(|| format!("{latest} has no record of its packages and its list cannot be read"))?,
+    };
     let archive =
         ctx.settings.debian_security.clone().or_else(|| addresses::debian_archive(ctx, "Debian-Security"));
-    let archive = archive.context("apt knows no security archive of Debian here: set DEBIAN_SECURITY_URL")?;
+    let archive = archive.context("apt has no security archive of Debian here: set DEBIAN_SECURITY_URL")?;
+    let web = Web::with_accounts(&ctx.agent, [&archive]);
     let suite = format!("{}-security", debian_image::pinned(ctx)?.suite);
+    let keyring = ctx.settings.debian_keyring.as_deref();
+    let suite = Suite::open(&ctx.runner, &web, &archive.url, &suite, keyring)?;
     let mut updates: BTreeMap<String, Update> = BTreeMap::new();
     for (platform, list) in lists {
-        let newest = debian::packages(&web, &archive, &suite, platform.arch())?;
+        let newest = suite.packages(&web, platform.arch())?;
         for (package, has, newest) in behind(&list, &newest) {
             let update = Update { package: package.clone(), has, newest, platforms: BTreeSet::new() };
             updates.entry(package).or_insert(update).platforms.insert(platform);

@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use crate::cli::Cli;
 use crate::ctx::Ctx;
 use crate::model::hub_page::{self, PAGE, Sizes, TEMPLATE};
-use crate::tools::files::{self, Edit};
+use crate::tools::files::Edit;
 
 /// What the images of the last release weigh: recorded, so that the page can be made without a registry.
 pub const SIZES: &str = "docs/sizes.json";
@@ -52,5 +52,5 @@ pub fn settle(ctx: &Ctx, edits: &[Edit], check: bool, stale: &str) -> Result<()>
         bail!("{stale}\n{diff}");
     }
     print!("{diff}");
-    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, edits) }
+    ctx.replace(edits)
 }

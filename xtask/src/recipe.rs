@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::addresses;
 use crate::ctx::Ctx;
 use crate::model::bake::{Output, Target};
 use crate::model::oci::Manifest;
@@ -14,7 +15,7 @@ pub fn base(ctx: &Ctx, base: &Base) -> Result<Target> {
     components.extend(installed.map(|part| part.name.clone()));
     let mut args = base.inputs.args.clone();
     args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
-    args.extend(ctx.settings.package_sources());
+    args.extend(addresses::build_args(ctx));
     let context = state::context(ctx, &ctx.config.base, "base")?;
     Ok(Target {
         name: "base-image".to_owned(),
@@ -38,7 +39,7 @@ pub fn variants(ctx: &Ctx, base: &Base, index: &Manifest, stages: &[&Stage<'_>])
         labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.to_string());
         labels.insert("opencode-devbox.variant".to_owned(), stage.variant.name.clone());
         let mut args = stage.args.clone();
-        args.extend(ctx.settings.package_sources());
+        args.extend(addresses::build_args(ctx));
         targets.push(Target {
             name: stage.variant.name.clone(),
             dockerfile: ctx.config.variants.dockerfile.clone(),

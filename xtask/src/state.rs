@@ -2,30 +2,30 @@
 //!
 //! Everything is asked from the registry, which is the only state, so any machine can run any phase.
 
-use std::collections::BTreeMap;
-use std::thread;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 
-use crate::ctx::{Ctx, Destination};
+use crate::ctx::{Ctx, Destination, STATE};
 use crate::debian_image;
+use crate::image::parts;
+use crate::image::secrets::Secrets;
 use crate::missing;
 use crate::model::bake::{Output, Target};
 use crate::model::command::Cmd;
 use crate::model::config::{Cache, Image, Optional, Variant};
-use crate::model::dockerfile::{self, arg_default};
-use crate::model::key::{Change, Inputs, Key, digest};
+use crate::model::dockerfile;
+use crate::model::key::{Change, Entry, Inputs, Key, digest};
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::verdict::{self, Verdict};
 use crate::nodes::Built;
 use crate::tools::registry::{self, Place};
-use crate::tools::{docker, git, local, process, source};
+use crate::tools::{docker, git, local, process};
 
 /// The artifact type of a smoke verdict.
 pub const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v1+json";
@@ -41,10 +41,6 @@ pub const REVISION: &str = "org.opencontainers.image.revision";
 
 /// The floating tag of the base.
 pub const BASE_LATEST: &str = "base-latest";
-
-/// How long the host of an optional part is waited for where a base without that part is there, and where it is not.
-const QUICK_LOOK: Duration = Duration::from_secs(2);
-const LONG_LOOK: Duration = Duration::from_secs(5);
 
 /// The time that the recipes give files whose own would differ from build to build: the year 2020.
 const FILE_TIME: &str = "1577836800";
@@ -63,6 +59,9 @@ pub struct Base {
     /// The Debian image by digest.
     pub debian: String,
     pub repository: Repository,
+    /// Parts that the tree includes and this base is without: the registry is on this machine, and their hosts were not
+    /// reached.
+    pub left_out: BTreeSet<String>,
     /// The index in the registry, if it is complete on every asked platform.
     pub present: Option<Manifest>,
 }
@@ -106,7 +105,9 @@ pub struct BuildRecord {
 pub fn repository(ctx: &Ctx) -> Result<Repository> {
     match &ctx.destination {
         Destination::Remote(repository) => Ok(repository.clone()),
-        Destination::Local if ctx.read_only => local::running_repository(&ctx.state_dir()),
+        Destination::Local if ctx.read_only || ctx.runner.dry_run => {
+            local::running_repository(&ctx.state_dir())
+        }
         Destination::Local => local::repository(&ctx.runner, &ctx.state_dir()),
     }
 }
@@ -129,65 +130,91 @@ pub fn staging(ctx: &Ctx, repository: &Repository) -> Repository {
 
 /// Computes the base's key and looks it up.
 ///
-/// Optional parts come from hosts that not every machine reaches. A base that has all of them is used wherever it
-/// exists; only where one would have to be built does it matter which hosts answer, and what is left out is part of
-/// the key.
+/// The tree says what the base contains. On the registry of this machine a base may be without parts whose hosts were not
+/// reached when it was built: the most complete one that exists is used, whichever hosts answer now, so that all phases
+/// agree on it. Hosts are asked only where none exists.
 pub fn base(ctx: &Ctx) -> Result<Base> {
     if let Some(base) = ctx.base.borrow().as_ref() {
         return Ok(base.clone());
     }
-    let repository = repository(ctx)?;
-    let (debian, digests) = debian_image::resolve(ctx, &repository)?;
-    let tree = ctx.tree()?;
-    let entries = tree.entries(&ctx.config.base.inputs);
-    let optional = &ctx.config.base_optional;
-    let versions = dockerfile::versions(tree.text(&ctx.config.base.dockerfile)?);
-    let make = |installed: &dyn Fn(&Optional) -> bool| -> Result<Base> {
-        let args = optional.iter().map(|part| (part.arg(), installed(part).to_string()));
-        let args = args.chain(ctx.config.layers.record()).collect();
-        let mut inputs = Inputs::new(&entries, args, named("Debian", digests.clone()));
-        inputs.versions = versions.iter().cloned().collect();
-        let key = inputs.key();
-        let tag = format!("base-{key}");
-        let present = made_from(ctx, &repository, &tag, &inputs)?;
-        let (debian, repository) = (debian.clone(), repository.clone());
-        Ok(Base { key, tag, inputs, debian, repository, present })
-    };
-    let mut base = make(&|_| true)?;
-    if base.present.is_none() {
-        // A base without some parts is good as long as their hosts do not answer: to use one that is there, a short
-        // look is enough. One that has to be built goes without them for good, so then their hosts get time.
-        let quick = ctx.optional_answers.get().is_none().then(|| answering(ctx, QUICK_LOOK));
-        if let Some(answers) = quick {
-            base = make(&|part| answers.contains(&part.name))?;
+    let bases = Bases::new(ctx)?;
+    for left_out in bases.possible(ctx) {
+        let base = bases.without(ctx, left_out)?;
+        if let Some(manifest) = &base.present {
+            ctx.registry.remember(&base.repository, &base.tag, &manifest.digest);
+            *ctx.base.borrow_mut() = Some(base.clone());
         }
-        if base.present.is_none() {
-            let answers = ctx.optional_answers.get_or_init(|| answering(ctx, LONG_LOOK));
-            base = make(&|part| answers.contains(&part.name))?;
+        if base.present.is_some() || !base.repository.is_loopback() {
+            return Ok(base);
         }
     }
-    if let Some(manifest) = &base.present {
-        ctx.registry.remember(&base.repository, &base.tag, &manifest.digest);
-        *ctx.base.borrow_mut() = Some(base.clone());
-    }
-    Ok(base)
+    bases.without(ctx, parts::left_out(ctx).keys().cloned().collect())
 }
 
-/// The optional parts whose hosts have the pinned version, all asked at once.
-pub fn answering(ctx: &Ctx, patience: Duration) -> Vec<String> {
-    let text = ctx.read(&ctx.config.base.dockerfile).unwrap_or_default();
-    let url = |part: &Optional| Some((part.name.clone(), part.probe_url(|name| arg_default(&text, name))?));
-    let parts: Vec<_> = ctx.config.base_optional.iter().filter_map(url).collect();
-    let agent = &ctx.agent;
-    thread::scope(|scope| {
-        let looks: Vec<_> = parts
-            .iter()
-            .map(|(name, url)| {
-                scope.spawn(move || source::answers(agent, url, patience).then(|| name.clone()))
-            })
-            .collect();
-        looks.into_iter().filter_map(|look| look.join().ok().flatten()).collect()
-    })
+/// The base that `build-base` makes: the one that exists, unless a build could add a part that it is without.
+pub fn base_to_build(ctx: &Ctx) -> Result<Base> {
+    let base = base(ctx)?;
+    if base.present.is_none() || base.left_out.is_empty() {
+        return Ok(base);
+    }
+    let left_out: BTreeSet<String> = parts::left_out(ctx).keys().cloned().collect();
+    if left_out.len() >= base.left_out.len() {
+        return Ok(base);
+    }
+    *ctx.base.borrow_mut() = None;
+    Bases::new(ctx)?.without(ctx, left_out)
+}
+
+/// What all bases of a tree have in common.
+struct Bases {
+    repository: Repository,
+    debian: String,
+    /// Digests of the Debian image, by platform.
+    digests: BTreeMap<String, String>,
+    entries: Vec<Entry>,
+    versions: BTreeMap<String, String>,
+}
+
+impl Bases {
+    fn new(ctx: &Ctx) -> Result<Self> {
+        let repository = repository(ctx)?;
+        let (debian, digests) = debian_image::resolve(ctx, &repository)?;
+        let tree = ctx.tree()?;
+        let versions = dockerfile::versions(tree.text(&ctx.config.base.dockerfile)?).into_iter().collect();
+        let entries = tree.entries(&ctx.config.base.inputs);
+        Ok(Self { repository, debian, digests: named("Debian", digests), entries, versions })
+    }
+
+    /// Every choice of parts that a base can be without, the smallest first; elsewhere than on this machine, none.
+    fn possible(&self, ctx: &Ctx) -> Vec<BTreeSet<String>> {
+        let mut choices = vec![BTreeSet::new()];
+        if self.repository.is_loopback() {
+            for part in parts::included(ctx) {
+                let with = choices.iter().cloned().map(|mut choice| {
+                    choice.insert(part.name.clone());
+                    choice
+                });
+                choices.extend(with.collect::<Vec<_>>());
+            }
+        }
+        choices.sort_by_key(BTreeSet::len);
+        choices
+    }
+
+    /// The base without some of the parts that the tree includes.
+    fn without(&self, ctx: &Ctx, left_out: BTreeSet<String>) -> Result<Base> {
+        let installed = |part: &Optional| part.include && !left_out.contains(&part.name);
+        let optional = ctx.config.base_optional.iter();
+        let args = optional.map(|part| (part.arg(), installed(part).to_string()));
+        let args = args.chain(ctx.config.layers.record()).collect();
+        let mut inputs = Inputs::new(&self.entries, args, self.digests.clone());
+        inputs.versions = self.versions.clone();
+        let key = inputs.key();
+        let tag = format!("base-{key}");
+        let present = made_from(ctx, &self.repository, &tag, &inputs)?;
+        let (debian, repository) = (self.debian.clone(), self.repository.clone());
+        Ok(Base { key, tag, inputs, debian, repository, left_out, present })
+    }
 }
 
 /// The base, or the command that makes it.
@@ -233,8 +260,8 @@ pub fn variant_inputs(ctx: &Ctx, variant: &Variant, upon: BTreeMap<String, Strin
     let args = switches.into_iter().map(|(component, arg)| (arg, variant.has(&component).to_string()));
     let args = args.chain(ctx.config.layers.record());
     let mut inputs = Inputs::new(&entries, args.collect(), upon);
-    inputs.versions =
-        dockerfile::versions(recipe).into_iter().filter(|(name, _)| variant.has(name)).collect();
+    // Those of other variants as well: their pins and locks are inputs, too.
+    inputs.versions = dockerfile::versions(recipe).into_iter().collect();
     Ok(inputs)
 }
 
@@ -284,7 +311,7 @@ fn named(name: &str, map: BTreeMap<String, String>) -> BTreeMap<String, String> 
 
 /// Lays out the build context of an image and returns its folder.
 pub fn context(ctx: &Ctx, image: &Image, name: &str) -> Result<Utf8PathBuf> {
-    let (tree, contexts) = (ctx.tree()?, ctx.state_dir().join("context"));
+    let (tree, contexts) = (ctx.tree()?, ctx.root.join(STATE).join("context"));
     match ctx.runner.dry_run {
         true => Ok(tree.planned_context(&image.inputs, &contexts, name)),
         false => tree.context(&image.inputs, &contexts, name),
@@ -322,18 +349,14 @@ pub fn annotations(ctx: &Ctx, inputs: &Inputs) -> Result<BTreeMap<String, String
 
 /// Builds and pushes targets in one bake, on nodes that were asked before ([`crate::nodes::require`]).
 pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
-    let definition = crate::model::bake::definition(
-        targets,
-        &ctx.platforms,
-        &ctx.config.layers,
-        ctx.settings.ca_bundle.as_deref(),
-    );
+    let secrets = Secrets::new(ctx);
+    let definition =
+        crate::model::bake::definition(targets, &ctx.platforms, &ctx.config.layers, &secrets.specs);
     if print {
         println!("{}", serde_json::to_string_pretty(&definition)?);
         return Ok(());
     }
-    ctx.runner.run_again(&bake_command(ctx, &definition)?)?;
-    await_pushed(ctx, targets)?;
+    ctx.runner.run_again(&secrets.give(bake_command(ctx, &definition)?))?;
     keep_cache(ctx, targets);
     Ok(())
 }
@@ -385,13 +408,11 @@ fn keep_cache(ctx: &Ctx, targets: &[Target]) {
     if cached.is_empty() {
         return;
     }
-    let definition = crate::model::bake::definition(
-        &cached,
-        &ctx.platforms,
-        &ctx.config.layers,
-        ctx.settings.ca_bundle.as_deref(),
-    );
-    if let Err(error) = bake_command(ctx, &definition).and_then(|command| ctx.runner.run(&command)) {
+    let secrets = Secrets::new(ctx);
+    let definition =
+        crate::model::bake::definition(&cached, &ctx.platforms, &ctx.config.layers, &secrets.specs);
+    let sent = bake_command(ctx, &definition).and_then(|cmd| ctx.runner.run(&secrets.give(cmd)));
+    if let Err(error) = sent {
         ctx.say(format!(
             "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"
         ));
@@ -408,6 +429,7 @@ pub fn suite(ctx: &Ctx, variant: &Variant) -> Result<String> {
 /// What the tree pins is what the image has to answer: the suite's arguments beside the image and its platform.
 pub fn expectations(ctx: &Ctx, variant: &Variant) -> Result<Vec<String>> {
     let mut words = vec!["--components".to_owned(), variant.components.join(",")];
+    words.extend(["--shared-in".to_owned(), ctx.config.shared_checks()?.name.clone()]);
     words.extend(["--max-size-mb".to_owned(), variant.budget_mb.to_string()]);
     for (name, version) in ctx.versions()? {
         if variant.has(&name) || ["node", "uv", "mempalace"].contains(&name.as_str()) {

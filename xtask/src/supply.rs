@@ -47,7 +47,7 @@ pub struct Need {
 pub enum Item {
     /// A package of npm. Without integrity it is not locked yet. `release` is the package that it belongs to.
     Npm { package: Package, release: Option<String> },
-    /// A release file of an optional part, which is left out where its host does not answer.
+    /// A file of a part of the base that comes from a host of its own.
     Release { url: String, checksum: Checksum },
     /// A version of a Python project. Without hashes it is not locked yet.
     Python { project: String, version: String, hashes: BTreeSet<String> },
@@ -211,17 +211,19 @@ impl Supply {
     pub fn new(ctx: &Ctx) -> Result<Self> {
         let known = ctx.state_dir().join("verified");
         fs::create_dir_all(&known).with_context(|| format!("cannot create {known}"))?;
+        let (npm, pypi) = (addresses::npm_registry(ctx)?, addresses::pypi_index(ctx)?);
         Ok(Self {
-            web: Web::new(&ctx.agent),
-            npm_registry: addresses::npm_registry(ctx)?,
-            pypi_index: addresses::pypi_index(ctx)?,
+            web: Web::with_accounts(&ctx.agent, [&npm, &pypi]),
+            npm_registry: npm.url,
+            pypi_index: pypi.url,
             quiet: ctx.runner.quiet,
             known,
             read: AtomicUsize::new(0),
         })
     }
 
-    /// Checks all needs, several at once. What is propagating or rate limited is asked for again until `wait` is over.
+    /// Checks all needs, several at once. Until `wait` is over, what may still come is asked for again: what is propagating
+    /// or rate limited, and what got no clear answer.
     pub fn check(&self, needs: &[Need], depth: Depth, wait: Duration) -> Report {
         let end = Instant::now() + wait;
         self.read.store(0, Ordering::Relaxed);
@@ -230,8 +232,12 @@ impl Supply {
         loop {
             let results = self.round(&open, depth);
             let problems: Vec<Problem> = results.iter().flatten().cloned().collect();
-            let passing =
-                |p: &Problem| matches!(p.verdict, Verdict::Propagating { .. } | Verdict::RateLimited { .. });
+            let passing = |p: &Problem| {
+                matches!(
+                    p.verdict,
+                    Verdict::Propagating { .. } | Verdict::RateLimited { .. } | Verdict::CannotTell { .. }
+                )
+            };
             let pause = Duration::from_secs(5 << round.min(4)).min(retry::LONGEST_WAIT);
             let hopeless = problems.iter().any(|problem| !passing(problem));
             if problems.is_empty() || hopeless || Instant::now() + pause > end {
@@ -239,7 +245,7 @@ impl Supply {
             }
             if !self.quiet {
                 eprintln!(
-                    "{} files are not there yet: asking again in {} s",
+                    "{} files are not available yet: asking again in {} s",
                     problems.len(),
                     pause.as_secs()
                 );
@@ -292,7 +298,7 @@ impl Supply {
             Item::Python { project, version, hashes } => self.python(need, project, version, hashes, depth),
             Item::Release { url, checksum } => {
                 let verdict = match self.file(url, checksum, depth) {
-                    Ok(true) | Err(Verdict::CannotTell { .. }) => return Vec::new(),
+                    Ok(true) => return Vec::new(),
                     Ok(false) => judge(&Evidence { locked: true, ..Evidence::default() }, Timestamp::now()),
                     Err(verdict) => verdict,
                 };
@@ -333,6 +339,14 @@ impl Supply {
             }
         }
         for file in files {
+            if let (true, Some(why)) = (locked, file.withdrawn()) {
+                problems.push(need.problem(
+                    file.filename.clone(),
+                    &need.platforms,
+                    Verdict::Withdrawn { why },
+                ));
+                continue;
+            }
             let fits = |platform: &&Platform| python_lock::wheel_fits(&file.filename, **platform);
             let platforms: BTreeSet<Platform> = need.platforms.iter().filter(fits).copied().collect();
             if platforms.is_empty() {
@@ -375,7 +389,8 @@ impl Supply {
             return Err(Verdict::Differs { detail: format!("the registry says {listed:?}") });
         }
         let checksum = Checksum::integrity(listed).map_err(cannot_tell)?;
-        if self.file(&manifest.dist.tarball, &checksum, depth)? {
+        // The address that a build asks for, whatever the metadata says.
+        if self.file(&npm::tarball(registry, name, version), &checksum, depth)? {
             return Ok(());
         }
         let packument = npm::packument(&self.web, registry, name).known()?;

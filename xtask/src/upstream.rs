@@ -21,6 +21,10 @@ use crate::tools::{npm, pypi};
 #[derive(Debug, Default)]
 pub struct Upstream {
     pub published: Vec<Version>,
+    /// The version that upstream calls the latest.
+    pub latest: Option<Version>,
+    /// Versions that upstream says not to use, each with its reason.
+    pub deprecated: BTreeMap<Version, String>,
     /// Those whose metadata names a file for every platform.
     pub whole: Vec<Version>,
     /// When versions were published, where the registry tells.
@@ -61,7 +65,25 @@ impl Upstream {
     /// Versions above one, newest first, that are worth trying with their dependencies.
     pub fn candidates(&self, above: Version, newest: Version) -> Vec<Version> {
         let between = |version: &&Version| **version > above && **version <= newest;
-        self.whole.iter().filter(between).take(TRIES).copied().collect()
+        self.whole
+            .iter()
+            .filter(between)
+            .filter(|it| self.follows(above, **it))
+            .take(TRIES)
+            .copied()
+            .collect()
+    }
+
+    /// True if `latest` may go from one version to another: not beyond what upstream calls the latest, to nothing that it
+    /// says not to use, and not into a new major version, which is taken only by name.
+    pub fn follows(&self, from: Version, to: Version) -> bool {
+        to.0 == from.0 && self.latest.is_none_or(|latest| to <= latest) && !self.deprecated.contains_key(&to)
+    }
+
+    /// The newest version of a later major, up to the one that upstream calls the latest.
+    pub fn new_major(&self, from: Version) -> Option<Version> {
+        let later = |version: &&Version| version.0 > from.0 && self.follows(**version, **version);
+        self.whole.iter().find(later).copied()
     }
 }
 
@@ -82,7 +104,9 @@ impl Supply {
                 }
                 let published = release.releases();
                 let time = |version: &Version| Some((*version, release.published(&version.to_string())?));
-                Upstream { whole, times: published.iter().filter_map(time).collect(), published }
+                let times = published.iter().filter_map(time).collect();
+                let (latest, deprecated) = (release.latest(), release.deprecated());
+                Upstream { whole, times, published, latest, deprecated }
             }
             Source::Pypi(project) => {
                 let files = pypi::files(&self.web, &self.pypi_index, project);
@@ -95,13 +119,19 @@ impl Supply {
         Ok(upstream)
     }
 
-    /// The newest version whose own files are there for every platform.
-    pub fn newest_complete(&self, ctx: &Ctx, component: &Component, upstream: &Upstream) -> Option<Version> {
+    /// The newest version that `latest` may go to from a version and whose own files are there for every platform.
+    pub fn newest_complete(
+        &self,
+        ctx: &Ctx,
+        component: &Component,
+        upstream: &Upstream,
+        from: Version,
+    ) -> Option<Version> {
         let complete = |version: &&Version| {
             let files = own_files(ctx, component, &version.to_string());
             self.check(&files, Depth::Presence, Duration::ZERO).problems.is_empty()
         };
-        upstream.whole.iter().find(complete).copied()
+        upstream.whole.iter().filter(|version| upstream.follows(from, **version)).find(complete).copied()
     }
 }
 
@@ -141,4 +171,41 @@ fn gitea_upstream(ctx: &Ctx, component: &Component, repository: &str) -> Result<
     }
     upstream.whole = upstream.published.clone();
     Ok(upstream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(text: &str) -> Version {
+        text.parse().expect("a version")
+    }
+
+    fn upstream(versions: &[&str], latest: &str, deprecated: &[&str]) -> Upstream {
+        let mut whole: Vec<Version> = versions.iter().map(|text| version(text)).collect();
+        whole.sort_by(|a, b| b.cmp(a));
+        let deprecated = deprecated.iter().map(|text| (version(text), "broken".to_owned())).collect();
+        Upstream {
+            published: whole.clone(),
+            whole,
+            latest: Some(version(latest)),
+            deprecated,
+            ..Upstream::default()
+        }
+    }
+
+    #[test]
+    fn latest_is_what_upstream_says_within_the_major_that_is_pinned() {
+        let majors = ["2.0.0", "2.0.1", "2.0.2", "2.0.3", "2.0.4", "2.0.5"];
+        let all = [&["1.18.18", "1.18.19", "1.18.20", "1.19.0"][..], &majors].concat();
+        let after = |it: &Upstream| -> Vec<String> {
+            it.candidates(version("1.18.18"), version("9.0.0")).iter().map(ToString::to_string).collect()
+        };
+        let new = upstream(&all, "2.0.4", &["2.0.4"]);
+        assert_eq!(after(&new), ["1.19.0", "1.18.20", "1.18.19"], "a new major hides no patch");
+        assert_eq!(new.new_major(version("1.18.18")), Some(version("2.0.3")));
+        let old = upstream(&all, "1.18.20", &["1.18.20"]);
+        assert_eq!(after(&old), ["1.18.19"], "nothing beyond the latest, nothing deprecated");
+        assert_eq!(old.new_major(version("1.18.18")), None);
+    }
 }

@@ -15,6 +15,7 @@ use crate::model::checksum::Checksum;
 use crate::model::command::Cmd;
 use crate::model::npm_lock::{Lock, Package};
 use crate::model::reference::Repository;
+use crate::tools::npm;
 use crate::tools::runner::Runner;
 use crate::tools::web::Web;
 
@@ -35,7 +36,8 @@ pub fn seconds(ctx: &Ctx, folder: &Utf8Path, repository: &Repository) -> Result<
     let start = Instant::now();
     thread::scope(|scope| {
         let one = |package| {
-            let (registry, web, runner) = (registry.as_str(), Web::new(&ctx.agent), &ctx.runner);
+            let web = Web::with_accounts(&ctx.agent, [&registry]);
+            let (registry, runner) = (registry.url.as_str(), &ctx.runner);
             scope.spawn(move || layer(runner, &web, registry, package, folder, repository))
         };
         let threads: Vec<_> = files.iter().map(one).collect();
@@ -56,8 +58,7 @@ fn layer(
     let folder = folder.join(name);
     fs::create_dir_all(&folder)?;
     let file = folder.join("layer.tar.gz");
-    let url = format!("{registry}/{name}/-/{}-{version}.tgz", name.rsplit('/').next().unwrap_or(name));
-    web.save(&url, &Checksum::integrity(integrity)?, &file)?;
+    web.save(&npm::tarball(registry, name, version), &Checksum::integrity(integrity)?, &file)?;
     runner.run(&Cmd::new("gzip", ["--decompress", file.as_str()]))?;
     let layer = format!("{folder}/layer.tar");
     runner.run(&Cmd::new("zstd", ["--quiet", "-3", "--single-thread", &layer]))?;

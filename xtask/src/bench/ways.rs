@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use camino::Utf8Path;
 use serde_json::json;
 
+use crate::addresses;
 use crate::bench::lab::Lab;
+use crate::image::secrets::Secrets;
 use crate::model::bench::{self, Way};
 use crate::model::command::Cmd;
 use crate::model::config::Variant;
@@ -130,7 +132,7 @@ impl<'a> Round<'a> {
         for (component, switch) in dockerfile::switches(&self.lab.ctx.read(RECIPE)?) {
             args.insert(switch, variant.is_some_and(|variant| variant.has(&component)).to_string());
         }
-        args.extend(self.lab.ctx.settings.package_sources());
+        args.extend(addresses::build_args(self.lab.ctx));
         Ok(args)
     }
 
@@ -141,25 +143,24 @@ impl<'a> Round<'a> {
         for (name, value) in self.plain_args(tree, variant)? {
             cmd = cmd.arg(format!("--build-arg={name}={value}"));
         }
-        if let Some(ca) = &self.lab.ctx.settings.ca_bundle {
-            cmd = cmd.arg(format!("--secret=id=ca,src={ca}"));
-        }
-        Ok(self.engine.on(cmd.arg(tree.as_str())))
+        let secrets = Secrets::new(self.lab.ctx);
+        cmd = cmd.args(secrets.specs.iter().map(|spec| format!("--secret={spec}")));
+        Ok(self.engine.on(secrets.give(cmd.arg(tree.as_str()))))
     }
 
     fn plain_bake(&self, tree: &Utf8Path) -> Result<Cmd> {
+        let secrets = Secrets::new(self.lab.ctx);
         let mut targets = serde_json::Map::new();
         for variant in self.variants {
             let mut args = self.plain_args(tree, Some(variant))?;
             args.insert("UPON".to_owned(), self.repository.tag("base"));
             let tag = self.plain_reference(tree, variant)?;
-            let ca = self.lab.ctx.settings.ca_bundle.as_deref();
-            let mut target = bench::plain_target(tree.as_str(), &args, &tag, ca);
+            let mut target = bench::plain_target(tree.as_str(), &args, &tag, &secrets.specs);
             target["platforms"] = json!(self.lab.platforms());
             targets.insert(variant.name.clone(), target);
         }
         let names: Vec<&String> = targets.keys().collect();
         let definition = json!({ "group": { "default": { "targets": names } }, "target": targets });
-        Ok(self.engine.on(docker::bake(&definition, None)))
+        Ok(self.engine.on(secrets.give(docker::bake(&definition, None))))
     }
 }

@@ -39,6 +39,8 @@ pub enum Verdict {
     RateLimited { until: Timestamp },
     /// It is there, with other bytes.
     Differs { detail: String },
+    /// It is there, and its authors say not to use it.
+    Withdrawn { why: String },
     /// No clear answer.
     CannotTell { why: String },
 }
@@ -77,6 +79,9 @@ impl fmt::Display for Verdict {
             Self::NeverExisted { why } => write!(f, "never existed: {why}"),
             Self::RateLimited { until } => write!(f, "cannot be asked for before {until:.0}: rate limited"),
             Self::Differs { detail } => write!(f, "has other bytes than its lock: {detail}"),
+            Self::Withdrawn { why } => {
+                write!(f, "was withdrawn by its authors ({why}): run `cargo xtask bump <component> latest`")
+            }
             Self::CannotTell { why } => write!(f, "cannot be told: {why}"),
         }
     }

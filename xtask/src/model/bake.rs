@@ -65,14 +65,12 @@ impl Output {
     }
 }
 
-/// Bake's JSON for a group of targets. `ca` is the host's certificate bundle, passed as a secret: it is in no layer
-/// and no cache key. The engine keeps no copy of what it pushes: that would be unpacked, and fill its disk release by
+/// Bake's JSON for a group of targets. `secrets` are BuildKit's: they are in no layer and no cache key. The engine keeps no copy of what it pushes: that would be unpacked, and fill its disk release by
 /// release. Attestations are off, since they would put times into the index and so change its digest.
-pub fn definition(targets: &[Target], platforms: &[Platform], layers: &Layers, ca: Option<&str>) -> Value {
+pub fn definition(targets: &[Target], platforms: &[Platform], layers: &Layers, secrets: &[String]) -> Value {
     // An image of one platform is pushed without an index.
     let level = if platforms.len() == 1 { "manifest" } else { "index" };
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-    let secrets: Vec<String> = ca.iter().map(|path| format!("type=file,id=ca,src={path}")).collect();
     let mut map = serde_json::Map::new();
     for target in targets {
         let annotations: Vec<String> =
@@ -129,10 +127,10 @@ pub fn comparison(
     debian: &str,
     folder: &str,
     platforms: &[Platform],
-    ca: Option<&str>,
+    secrets: &[String],
 ) -> Value {
     let target = Target { output: Output::Nowhere, ..target.clone() };
-    let mut all = definition(std::slice::from_ref(&target), platforms, &Layers::default(), ca);
+    let mut all = definition(std::slice::from_ref(&target), platforms, &Layers::default(), secrets);
     let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     // Steps of the target's may run in the comparison's own build, which then has to have its secrets.
     let secrets = all["target"][&target.name]["secret"].clone();
@@ -152,7 +150,11 @@ pub fn comparison(
 mod tests {
     use super::*;
 
-    fn defined(platforms: &[Platform], ca: Option<&str>) -> Value {
+    fn secrets() -> [String; 1] {
+        ["type=file,id=ca,src=/ca.crt".to_owned()]
+    }
+
+    fn defined(platforms: &[Platform], secrets: &[String]) -> Value {
         let target = |name: &str| Target {
             name: name.to_owned(),
             dockerfile: "Dockerfile".to_owned(),
@@ -163,19 +165,19 @@ mod tests {
             output: Output::Tag(format!("localhost/x:{name}")),
             cache: None,
         };
-        definition(&[target("base"), target("omos")], platforms, &Layers::default(), ca)
+        definition(&[target("base"), target("omos")], platforms, &Layers::default(), secrets)
     }
 
     #[test]
     fn all_targets_are_built_and_each_is_annotated_on_what_is_pushed() {
-        let both = defined(&[Platform::LinuxAmd64, Platform::LinuxArm64], Some("/ca.crt"));
+        let both = defined(&[Platform::LinuxAmd64, Platform::LinuxArm64], &secrets());
         assert_eq!(both["group"]["default"]["targets"], json!(["base", "omos"]));
         let target = &both["target"]["omos"];
         assert_eq!(target["annotations"], json!(["index:a=b"]));
         assert_eq!(target["platforms"], json!(["linux/amd64", "linux/arm64"]));
         assert_eq!(target["secret"], json!(["type=file,id=ca,src=/ca.crt"]));
         assert_eq!(target["tags"], json!(["localhost/x:omos"]));
-        let one = defined(&[Platform::LinuxArm64], None);
+        let one = defined(&[Platform::LinuxArm64], &[]);
         assert_eq!(one["target"]["base"]["annotations"], json!(["manifest:a=b"]));
         assert_eq!(one["target"]["base"]["secret"], json!([]));
     }
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn a_target_goes_where_it_is_sent_and_reads_the_cache() {
         let of = |output| {
-            let all = definition(&[target(output)], &[Platform::LinuxAmd64], &Layers::default(), None);
+            let all = definition(&[target(output)], &[Platform::LinuxAmd64], &Layers::default(), &[]);
             all["target"]["omos"].clone()
         };
         let pushed = of(Output::Tag("localhost/x:omos".to_owned()));
@@ -219,14 +221,8 @@ mod tests {
     #[test]
     fn a_comparison_builds_the_target_and_pushes_nothing() {
         let target = target(Output::Tag("localhost/x:omos".to_owned()));
-        let all = comparison(
-            &target,
-            "localhost/x@sha256:a",
-            "debian",
-            "/f",
-            &[Platform::LinuxArm64],
-            Some("/ca.crt"),
-        );
+        let all =
+            comparison(&target, "localhost/x@sha256:a", "debian", "/f", &[Platform::LinuxArm64], &secrets());
         assert_eq!(all["group"]["default"]["targets"], json!(["comparison"]));
         assert_eq!(all["target"]["omos"]["output"], json!([]));
         let lists = &all["target"]["comparison"];

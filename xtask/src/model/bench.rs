@@ -260,8 +260,7 @@ pub fn packages(dockerfile: &str) -> Option<String> {
 }
 
 /// One image of the plain way, as bake takes it.
-pub fn plain_target(context: &str, args: &BTreeMap<String, String>, tag: &str, ca: Option<&str>) -> Value {
-    let secrets: Vec<String> = ca.iter().map(|path| format!("type=file,id=ca,src={path}")).collect();
+pub fn plain_target(context: &str, args: &BTreeMap<String, String>, tag: &str, secrets: &[String]) -> Value {
     json!({
         "context": context,
         "dockerfile": "bench/Dockerfile",
@@ -350,7 +349,12 @@ mod tests {
 
     #[test]
     fn the_plain_way_pushes_one_image_for_each_target() {
-        let target = plain_target("/c", &BTreeMap::new(), "localhost/x:base", Some("/ca.crt"));
+        let target = plain_target(
+            "/c",
+            &BTreeMap::new(),
+            "localhost/x:base",
+            &["type=file,id=ca,src=/ca.crt".to_owned()],
+        );
         assert_eq!((&target["tags"], &target["target"]), (&json!(["localhost/x:base"]), &json!("npm")));
         assert_eq!(target["secret"], json!(["type=file,id=ca,src=/ca.crt"]));
     }

@@ -3,12 +3,16 @@
 
 use std::fmt;
 
+use super::source::without_accounts;
+
 /// A program with its arguments, environment and standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cmd {
     pub program: String,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// Variables that are not printed.
+    pub secrets: Secrets,
     /// Text for standard input; shown as a here-document, so secrets do not belong here.
     pub stdin: Option<String>,
 }
@@ -16,7 +20,7 @@ pub struct Cmd {
 impl Cmd {
     pub fn new<I: IntoIterator<Item = S>, S: Into<String>>(program: &str, args: I) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        Self { program: program.to_owned(), args, env: Vec::new(), stdin: None }
+        Self { program: program.to_owned(), args, env: Vec::new(), secrets: Secrets::default(), stdin: None }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
@@ -31,6 +35,12 @@ impl Cmd {
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// A variable that is not printed: an account, and what it is for is clear from the rest.
+    pub fn secret(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.secrets.0.push((name.to_owned(), value.into()));
         self
     }
 
@@ -50,19 +60,30 @@ fn quote(word: &str) -> String {
     }
 }
 
+/// Variables whose values nothing prints.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<(String, String)>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 impl fmt::Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = String::new();
         for (name, value) in &self.env {
-            write!(f, "{name}={} ", quote(value))?;
+            line += &format!("{name}={} ", quote(value));
         }
-        f.write_str(&quote(&self.program))?;
+        line += &quote(&self.program);
         for arg in &self.args {
-            write!(f, " {}", quote(arg))?;
+            line += &format!(" {}", quote(arg));
         }
         if let Some(text) = &self.stdin {
-            write!(f, " <<'EOF'\n{}\nEOF", text.trim_end())?;
+            line += &format!(" <<'EOF'\n{}\nEOF", text.trim_end());
         }
-        Ok(())
+        f.write_str(&without_accounts(&line))
     }
 }
 
@@ -74,5 +95,8 @@ mod tests {
     fn a_command_prints_as_a_line_that_a_shell_takes_back() {
         let cmd = Cmd::new("docker", ["run", "it's", "", "a b"]).env("X", "1 2").stdin("{}\n");
         assert_eq!(cmd.to_string(), "X='1 2' docker run 'it'\\''s' '' 'a b' <<'EOF'\n{}\nEOF");
+        let secret = Cmd::new("x", ["http://u:canary@h/"]).secret("TOKEN", "canary");
+        assert_eq!(secret.to_string(), "x http://h/");
+        assert!(!format!("{:?}", secret.secrets).contains("canary"));
     }
 }

@@ -33,7 +33,7 @@ pub struct Config {
     pub base: Image,
     /// The base's layers in their order.
     pub base_layers: Vec<BaseLayer>,
-    /// Parts of the base that are left out where their host does not answer.
+    /// Parts of the base that come from hosts of their own.
     #[serde(default)]
     pub base_optional: Vec<Optional>,
     pub variants: Image,
@@ -164,8 +164,12 @@ pub struct BaseLayer {
 #[serde(deny_unknown_fields)]
 pub struct Optional {
     pub name: String,
-    /// Address that answers where the part can be had; `{NAME}` stands for that `ARG`'s default in the Dockerfile.
+    /// The image contains it.
+    pub include: bool,
+    /// Address of its file, or of one beside it; `{NAME}` stands for that `ARG`'s default in the Dockerfile.
     pub probe: String,
+    /// Its checksum, in the same way, where the part is no component with a lock of its own.
+    pub sha256: Option<String>,
 }
 
 impl Optional {
@@ -174,9 +178,9 @@ impl Optional {
         format!("INSTALL_{}", self.name.to_uppercase().replace('-', "_"))
     }
 
-    /// The address to ask, with the defaults that `arg_default` knows put in; `None` if it lacks one.
-    pub fn probe_url<'a>(&self, arg_default: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
-        let mut parts = self.probe.split('{');
+    /// A text with the defaults that `arg_default` knows in place of their names; `None` if it does not know one.
+    pub fn filled<'a>(text: &str, arg_default: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+        let mut parts = text.split('{');
         let mut url = parts.next()?.to_owned();
         for part in parts {
             let (name, rest) = part.split_once('}')?;
@@ -256,6 +260,13 @@ impl Config {
         })
     }
 
+    /// The variant that tests under emulation, for all of them, what they share: the first of those that have fewest
+    /// components.
+    pub fn shared_checks(&self) -> Result<&Variant> {
+        let smallest = self.variant.iter().min_by_key(|variant| variant.components.len());
+        smallest.context("images/devbox.toml has no [[variant]]")
+    }
+
     /// The variant of that name, or an error that lists the valid names.
     pub fn variant(&self, name: &str) -> Result<&Variant> {
         self.variant.iter().find(|variant| variant.name == name).ok_or_else(|| {
@@ -317,15 +328,27 @@ mod tests {
     }
 
     #[test]
+    fn the_variant_that_runs_shared_checks_follows_from_the_definition() {
+        let name =
+            |text: &str| Config::parse(text).expect("a definition").shared_checks().map(|it| it.name.clone());
+        assert_eq!(name(TEXT).expect("a variant"), "base");
+        let renamed = TEXT.replacen("name = \"base\"\nsuffix", "name = \"plain\"\nsuffix", 1);
+        assert_eq!(name(&renamed).expect("a variant"), "plain");
+    }
+
+    #[test]
     fn an_optional_part_is_asked_for_where_the_dockerfile_says() {
-        let part = Optional { name: "gitea-mcp".into(), probe: "{URL}/v{V}/sums.txt".into() };
+        let text = "name = \"gitea-mcp\"\ninclude = true\nprobe = \"{URL}/v{V}/sums.txt\"";
+        let part: Optional = toml::from_str(text).expect("a part");
         assert_eq!(part.arg(), "INSTALL_GITEA_MCP");
+        assert!(toml::from_str::<Optional>("name = \"x\"\nprobe = \"\"").is_err(), "the tree decides");
         let default = |name: &str| match name {
             "URL" => Some("https://x.example"),
             "V" => Some("1.2"),
             _ => None,
         };
-        assert_eq!(part.probe_url(default).as_deref(), Some("https://x.example/v1.2/sums.txt"));
-        assert_eq!(part.probe_url(|_| None), None);
+        let url = Optional::filled(&part.probe, default);
+        assert_eq!(url.as_deref(), Some("https://x.example/v1.2/sums.txt"));
+        assert_eq!(Optional::filled(&part.probe, |_| None), None);
     }
 }

@@ -12,7 +12,7 @@ use crate::model::bench::{self, Cost, Report, Step, Way};
 use crate::model::config::Variant;
 use crate::model::environment::splice;
 use crate::tools::crane;
-use crate::tools::files::{self, Edit};
+use crate::tools::files::Edit;
 
 const PAGE: &str = "docs/benchmarks.md";
 
@@ -85,7 +85,7 @@ fn settle(ctx: &Ctx, name: &str, passage: &str) -> Result<()> {
     let before = ctx.read(PAGE)?;
     let after = splice(&before, name, &format!("\n{passage}\n"))?;
     let after = after.with_context(|| format!("{PAGE} has no place for {name}"))?;
-    files::replace(&ctx.root, &[Edit { path: PAGE.to_owned(), before, after }])
+    ctx.replace(&[Edit { path: PAGE.to_owned(), before, after }])
 }
 
 struct Bench<'a> {

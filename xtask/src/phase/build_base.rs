@@ -7,24 +7,28 @@ use anyhow::Result;
 
 use crate::ctx::Ctx;
 use crate::disk;
+use crate::image::parts;
+use crate::missing;
 use crate::nodes;
 use crate::packages;
 use crate::recipe;
-use crate::state::{self, BASE_LATEST, BuildRecord};
+use crate::state::{self, BASE_LATEST, Base, BuildRecord};
 
 pub fn run(ctx: &Ctx) -> Result<()> {
-    let base = state::base(ctx)?;
+    let base = state::base_to_build(ctx)?;
     let reference = base.repository.tag(&base.tag);
-    if base.present.is_some() {
+    if let Some(index) = &base.present {
         ctx.say(format!("{reference} is there: nothing to build"));
-        return Ok(());
+        say_left_out(ctx, &base);
+        // A run that ended between push and record left this to the next one.
+        return packages::ensure_recorded(ctx, &base.repository, index);
+    }
+    let problems = parts::problems(ctx);
+    if !problems.is_empty() {
+        return Err(missing(problems.join("\n  ")));
     }
     ctx.say(format!("building {reference} upon {}", base.debian));
-    for part in &ctx.config.base_optional {
-        if base.inputs.args[&part.arg()] != "true" {
-            ctx.say(format!("{} is left out: its host does not answer", part.name));
-        }
-    }
+    say_left_out(ctx, &base);
     disk::require(ctx, &base.repository, BASE_LATEST, "the base")?;
     // Its packages' own scripts run.
     let built = nodes::require(ctx, true)?;
@@ -36,6 +40,17 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built };
     let staging = state::staging(ctx, &base.repository);
     let (base, index) = state::existing_base(ctx)?;
-    packages::record(ctx, &base.repository, &index)?;
+    packages::ensure_recorded(ctx, &base.repository, &index)?;
     state::record_build(ctx, std::slice::from_ref(&index), &staging, &record)
+}
+
+/// Names the parts that a rehearsal does without, and why.
+fn say_left_out(ctx: &Ctx, base: &Base) {
+    for name in &base.left_out {
+        let why = match parts::left_out(ctx).get(name) {
+            Some(why) => why.clone(),
+            None => "its host did not answer when the base was built".to_owned(),
+        };
+        ctx.say(format!("{name} is left out of {}, which is for this machine only: {why}", base.tag));
+    }
 }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::ctx::Ctx;
-use crate::forge;
+use crate::forge::{self, Proposal};
 use crate::locks::{self, Versions};
 use crate::model::changelog::{Bump, Changelog, Entry};
 use crate::model::component::Component;
@@ -20,7 +20,7 @@ use crate::model::version::{ReleaseTag, Version};
 use crate::page;
 use crate::promotion::release_tag;
 use crate::supply::{self, Depth, Incomplete, Supply};
-use crate::tools::files::{self, Edit};
+use crate::tools::files::Edit;
 use crate::tools::git;
 use crate::upstream::{self, Upstream};
 
@@ -49,8 +49,8 @@ pub struct OpencodeArgs {
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Allow a version that is lower than the pinned one
-    #[arg(long)]
-    pub downgrade: bool,
+    #[arg(long, alias = "downgrade")]
+    pub allow_downgrade: bool,
     /// Allow changes in the tree that are not committed
     #[arg(long, conflicts_with = "commit")]
     pub allow_dirty: bool,
@@ -68,7 +68,7 @@ pub struct Options {
     pub pull_request: bool,
 }
 
-/// A version, or the newest complete one.
+/// A version, or the newest complete one of the same major version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     Latest,
@@ -130,9 +130,9 @@ fn one(ctx: &Ctx, component: &Component, wanted: Wanted, options: &Options) -> R
     }
     if let Wanted::Version(to) = wanted
         && to < from
-        && !options.downgrade
+        && !options.allow_downgrade
     {
-        bail!("{} is at {from}: {to} is lower; say --downgrade to go back", component.name);
+        bail!("{} is at {from}: {to} is lower; pass --allow-downgrade to go back", component.name);
     }
     let supply = Supply::new(ctx)?;
     let upstream = supply.upstream(ctx, component)?;
@@ -178,7 +178,7 @@ impl Bumper<'_> {
         let own = supply::own_files(self.ctx, self.component, &to.to_string());
         let report = self.supply.check(&own, Depth::Presence, wait);
         if !report.problems.is_empty() {
-            let newest = self.supply.newest_complete(self.ctx, self.component, &self.upstream);
+            let newest = self.supply.newest_complete(self.ctx, self.component, &self.upstream, self.from);
             let mend = match newest {
                 Some(newest) if newest > self.from => {
                     format!("the newest complete version is {newest}: run `cargo xtask bump {name} {newest}`")
@@ -193,14 +193,18 @@ impl Bumper<'_> {
             let message = format!("{name} {to} is not complete and nothing was changed: {lacking}; {mend}");
             return Err(supply::error(&report.problems, message));
         }
+        if let Some(why) = self.upstream.deprecated.get(&to) {
+            self.ctx.say(format!("upstream says not to use {name} {to}: {why}"));
+        }
         self.plan(to, wait)
     }
 
     /// The plan for the newest version that is complete with its dependencies; `None` if that is pinned.
     fn latest(&self) -> Result<Option<Plan>> {
         let name = &self.component.name;
-        let Some(newest) = self.supply.newest_complete(self.ctx, self.component, &self.upstream) else {
-            bail!("no version of {name} is complete on every platform");
+        let newest = self.supply.newest_complete(self.ctx, self.component, &self.upstream, self.from);
+        let Some(newest) = newest else {
+            bail!("no version of {name} that latest may stand for is complete on every platform");
         };
         self.say_why(newest);
         if newest <= self.from {
@@ -225,10 +229,17 @@ impl Bumper<'_> {
 
     /// Says why `latest` is not what upstream calls the latest.
     fn say_why(&self, newest: Version) {
+        let name = &self.component.name;
+        if let Some(major) = self.upstream.new_major(self.from) {
+            self.ctx.say(format!(
+                "{name} {major} is a new major version: `cargo xtask bump {name} {major}` takes it"
+            ));
+        }
+        let newer = self.upstream.published.iter().filter(|version| **version > newest);
         let newer: Vec<&Version> =
-            self.upstream.published.iter().filter(|version| **version > newest).collect();
+            newer.filter(|version| self.upstream.follows(self.from, **version)).collect();
         let Some(published) = newer.first() else {
-            self.ctx.say(format!("{} {newest} is the newest version", self.component.name));
+            self.ctx.say(format!("{name} {newest} is the newest version that latest stands for"));
             return;
         };
         let own = supply::own_files(self.ctx, self.component, &published.to_string());
@@ -273,10 +284,7 @@ impl Bumper<'_> {
     fn changelog(&self, to: Version) -> Result<(Edit, Option<ReleaseTag>, String)> {
         let before = self.ctx.read(CHANGELOG)?;
         let log = Changelog::parse(&before);
-        let newest_is_open = match log.newest() {
-            Some(newest) => !git::has_tag(&self.ctx.runner, &newest.to_string())?,
-            None => false,
-        };
+        let newest_is_open = release_tag::newest_is_open(self.ctx, &log)?;
         let tag = match (self.component.name.as_str(), self.options.tag) {
             ("opencode", true) => Some(release_tag::next(self.ctx, to)?),
             ("opencode", false) => Some(ReleaseTag::first(to)),
@@ -311,12 +319,11 @@ fn apply(ctx: &Ctx, component: &Component, plan: &Plan, options: &Options) -> Re
         edits.iter().for_each(|edit| print!("{}", edit.diff()));
     }
     if options.pull_request {
-        let head = format!("bump-{}-{to}", component.name);
-        return forge::propose(ctx, &head, &subject, &plan.line, edits);
+        let (head, ending) = (format!("bump-{}", component.name), format!("→ {to}"));
+        let proposal = Proposal { head: &head, title: &subject, ending: &ending, body: &plan.line, edits };
+        return forge::propose(ctx, &proposal);
     }
-    if !ctx.runner.dry_run {
-        files::replace(&ctx.root, edits)?;
-    }
+    ctx.replace(edits)?;
     if options.commit {
         git::commit(&ctx.runner, &paths, &format!("{subject}\n\n{}", plan.line))?;
     }

@@ -8,8 +8,8 @@ use crate::ctx::Ctx;
 use crate::forge;
 use crate::model::changelog::{Changelog, Entry};
 use crate::model::version::ReleaseTag;
-use crate::tools::files::{self, Edit};
-use crate::tools::git;
+use crate::promotion::release_tag;
+use crate::tools::files::Edit;
 
 const FILE: &str = "CHANGELOG.md";
 
@@ -56,14 +56,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         }
         Action::Promote { tag } => {
             let date = Timestamp::now().strftime("%F").to_string();
-            let newest_is_open = match log.newest() {
-                Some(newest) => !git::has_tag(&ctx.runner, &newest.to_string())?,
-                None => false,
-            };
+            let newest_is_open = release_tag::newest_is_open(ctx, &log)?;
             let after = log.promote(Entry { tag, date: &date, newest_is_open })?.to_string();
             let edit = Edit { path: FILE.to_owned(), before: text, after };
             print!("{}", edit.diff());
-            if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &[edit]) }
+            ctx.replace(&[edit])
         }
     }
 }

@@ -10,8 +10,10 @@ use camino::Utf8Path;
 use serde_json::json;
 
 use crate::ctx::{Ctx, Destination};
+use crate::image::parts;
 use crate::missing;
 use crate::model::command::Cmd;
+use crate::model::config::Optional;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::promotion::permissions;
@@ -169,15 +171,10 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
             }
         });
     }
-    let parts = state::answering(ctx, PATIENCE);
-    for part in &ctx.config.base_optional {
-        findings.push(match parts.contains(&part.name) {
-            true => Finding::ok(format!("the host of {} answers", part.name)),
-            false => Finding::ok(format!("the host of {} does not answer: the base goes without", part.name)),
-        });
-    }
+    findings.extend(base_parts(ctx));
     let archive = addresses::debian_archive(ctx, "Debian");
-    let archive = archive.zip(debian.ok()).map(|(uri, pin)| format!("{uri}/dists/{}/InRelease", pin.suite));
+    let archive =
+        archive.zip(debian.ok()).map(|(uri, pin)| format!("{}/dists/{}/InRelease", uri.url, pin.suite));
     findings.push(match archive {
         Some(url) if answers(&url) => Finding::ok("Debian's archive answers"),
         Some(url) => Finding::bad(
@@ -191,7 +188,7 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
         [("npm registry", addresses::npm_registry(ctx)), ("Python index", addresses::pypi_index(ctx))]
     {
         findings.push(match address {
-            Ok(url) if responds(&url) => Finding::ok(format!("the {name} answers")),
+            Ok(url) if responds(&url.url) => Finding::ok(format!("the {name} answers")),
             Ok(url) => Finding::bad(
                 format!("the {name} does not answer at {url}"),
                 "check the network and its proxy",
@@ -200,6 +197,18 @@ fn sources(ctx: &Ctx) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Whether the parts of the base with hosts of their own are locked and available. A rehearsal may leave them out.
+fn base_parts(ctx: &Ctx) -> Vec<Finding> {
+    let finding = |part: &Optional| match (parts::left_out(ctx).get(&part.name), ctx.is_rehearsal()) {
+        (None, _) => Finding::ok(format!("{} is locked and its host answers", part.name)),
+        (Some(why), true) => {
+            Finding::ok(format!("a new base on this machine leaves out {}: {why}", part.name))
+        }
+        (Some(why), false) => Finding::bad(format!("{} is not available", part.name), why.clone()),
+    };
+    parts::included(ctx).map(finding).collect()
 }
 
 /// The programs that are needed, by their Debian packages, and whether each is there. All are asked at once, since some

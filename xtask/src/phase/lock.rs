@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use crate::ctx::Ctx;
 use crate::debian_image;
 use crate::locks;
-use crate::tools::files::{self, Edit};
+use crate::tools::files::Edit;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -41,5 +41,5 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         bail!("the locks are not what the pinned versions imply: run `cargo xtask lock`\n{diff}");
     }
     print!("{diff}");
-    if ctx.runner.dry_run { Ok(()) } else { files::replace(&ctx.root, &edits) }
+    ctx.replace(&edits)
 }

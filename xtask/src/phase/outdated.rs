@@ -35,6 +35,10 @@ struct Row {
     /// The newest version whose files are there for every platform.
     newest_complete: Option<String>,
     newest_published: Option<String>,
+    /// The newest version of a later major, which is taken only by name.
+    new_major: Option<String>,
+    /// Why upstream says not to use the pinned version.
+    deprecated: Option<String>,
     /// Days since the pinned version was published.
     age_days: Option<i64>,
     /// Release notes of the newest complete version.
@@ -90,6 +94,8 @@ fn row(ctx: &Ctx, supply: &Supply, component: &Component, pinned: &str) -> Row {
         pinned: pinned.to_owned(),
         newest_complete: None,
         newest_published: None,
+        new_major: None,
+        deprecated: None,
         age_days: None,
         notes: component.notes(pinned),
         behind: false,
@@ -101,6 +107,8 @@ fn row(ctx: &Ctx, supply: &Supply, component: &Component, pinned: &str) -> Row {
             let version = pinned.parse::<Version>().ok();
             let complete = newest(ctx, supply, component, &upstream, version);
             row.age_days = version.and_then(|version| upstream.times.get(&version)).map(|time| days(*time));
+            row.new_major = version.and_then(|it| upstream.new_major(it)).map(|it| it.to_string());
+            row.deprecated = version.and_then(|it| upstream.deprecated.get(&it)).cloned();
             row.behind = complete.is_some_and(|complete| version.is_none_or(|version| version < complete));
             row.newest_complete = complete.map(|version| version.to_string());
             row.newest_published = upstream.published.first().map(ToString::to_string);
@@ -119,8 +127,11 @@ fn newest(
     upstream: &Upstream,
     pinned: Option<Version>,
 ) -> Option<Version> {
-    let newest = supply.newest_complete(ctx, component, upstream)?;
-    let Some(pinned) = pinned.filter(|pinned| *pinned < newest) else { return Some(newest) };
+    let pinned = pinned?;
+    let newest = supply.newest_complete(ctx, component, upstream, pinned)?;
+    if newest <= pinned {
+        return Some(newest);
+    }
     let complete = |to: &Version| {
         let locked = upstream::locked(ctx, supply, component, *to, Depth::Presence, Duration::ZERO);
         locked
@@ -161,6 +172,15 @@ fn print(rows: &[Row], base: &Base) {
             "{:<10} {:<9} {complete:<9} {published:<9} {age:>8}  {notes}{mark}",
             row.component, row.pinned
         );
+        if let Some(why) = &row.deprecated {
+            println!("{}: upstream says not to use {}: {why}", row.component, row.pinned);
+        }
+        if let Some(major) = &row.new_major {
+            println!(
+                "{0}: {major} is a new major version: `cargo xtask bump {0} {major}` takes it",
+                row.component
+            );
+        }
     }
     println!("base: Debian packages of {}, {} days old", base.date, base.age_days);
     match (&base.security_updates, &base.cannot_tell) {

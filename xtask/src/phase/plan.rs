@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ctx::Ctx;
-use crate::model::key::{Change, Inputs};
+use crate::model::component::{Component, Source};
+use crate::model::dockerfile::with_arg_default;
+use crate::model::key::{Change, Inputs, digest};
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
@@ -152,18 +154,50 @@ fn causes(ctx: &Ctx, old: Option<&Manifest>, inputs: &Inputs) -> Vec<String> {
     let Some(old) = old else { return vec!["nothing is published yet".to_owned()] };
     match state::changes(ctx, old, inputs) {
         None => vec!["the published image does not say what it was made from".to_owned()],
-        Some(changes) => told(&changes),
+        Some(changes) => told(ctx, &changes),
     }
 }
 
-/// Causes as a person reads them: a version that changed is not told again as the edit that changed it, unless that
-/// edit did more.
-fn told(changes: &[Change]) -> Vec<String> {
-    let versions = changes.iter().filter(|change| matches!(change, Change::Version { .. })).count();
-    // One version is one line removed and one added.
-    let only_versions =
-        |change: &Change| matches!(change, Change::Edited { lines: Some(n), .. } if *n == 2 * versions);
-    changes.iter().filter(|change| versions == 0 || !only_versions(change)).map(ToString::to_string).collect()
+/// Causes as a person reads them: a version that changed stands for the edits that it makes, of its `ARG` and its locks.
+fn told(ctx: &Ctx, changes: &[Change]) -> Vec<String> {
+    let locks = locks(ctx, changes);
+    let is_lock = |path: &String| locks.iter().any(|lock| path.starts_with(lock.as_str()));
+    let follows = |change: &&Change| match change {
+        Change::Edited { path, was, .. } => is_lock(path) || is_only_versions(ctx, changes, path, was),
+        Change::Added(path) | Change::Removed(path) => is_lock(path),
+        _ => false,
+    };
+    changes.iter().filter(|change| !follows(change)).map(ToString::to_string).collect()
+}
+
+/// The locks of the components whose version changed, as the beginning of their paths.
+fn locks(ctx: &Ctx, changes: &[Change]) -> Vec<String> {
+    let lock = |change: &Change| {
+        let Change::Version { name, .. } = change else { return None };
+        let component = ctx.config.component(name).ok()?;
+        Some(match component.source {
+            Source::Npm(_) => format!("{}/", component.npm_folder()),
+            Source::Pypi(_) => format!("{}.", component.python_lock()),
+            Source::Gitea(_) => component.checksums(),
+        })
+    };
+    changes.iter().filter_map(lock).collect()
+}
+
+/// True if a file with the old versions in its `ARG` lines is the old file.
+fn is_only_versions(ctx: &Ctx, changes: &[Change], path: &str, was: &str) -> bool {
+    let Some(mut text) = ctx.tree().ok().and_then(|tree| tree.text(path).ok()).map(str::to_owned) else {
+        return false;
+    };
+    let mut replaced = false;
+    for change in changes {
+        let Change::Version { name, from: Some(from), .. } = change else { continue };
+        let arg = ctx.config.component(name).map(Component::arg);
+        if let Some(old) = arg.ok().and_then(|arg| with_arg_default(&text, &arg, from).ok()) {
+            (text, replaced) = (old, true);
+        }
+    }
+    replaced && digest(text.as_bytes()).ends_with(was)
 }
 
 /// Bytes of the layers that the published image has beyond the base that it stands upon.
@@ -276,19 +310,5 @@ mod tests {
         let causes = ["a", "b", "c", "d", "e"].map(String::from);
         assert_eq!(in_short(&causes[..3]), "a; b; c");
         assert_eq!(in_short(&causes), "a; b; c; and 2 more");
-    }
-
-    #[test]
-    fn a_bump_is_told_as_a_version_and_not_again_as_an_edit() {
-        let version =
-            Change::Version { name: "opencode".into(), from: Some("1".into()), to: Some("2".into()) };
-        let edit =
-            |lines| Change::Edited { path: "images/Dockerfile.variant".into(), was: String::new(), lines };
-        assert_eq!(told(&[version.clone(), edit(Some(2))]), ["opencode 1 → 2"]);
-        assert_eq!(
-            told(&[version, edit(Some(5))]),
-            ["opencode 1 → 2", "images/Dockerfile.variant changed: 5 lines"]
-        );
-        assert_eq!(told(&[edit(None)]), ["images/Dockerfile.variant changed"]);
     }
 }

@@ -1,6 +1,6 @@
-//! Proves before the first build minute that every file that the locks name is there for every platform, with the right
-//! bytes, that both platforms get the same packages, and that the Debian image below them is a certain one. All
-//! problems are told at once, each with its cause. Refuses the release for any one of them.
+//! Checks before the first build that every file that the locks name is available for every platform with the right
+//! bytes, that both platforms get the same packages, and that the Debian image below them is locked. Reports all
+//! problems at once, each with its cause, and refuses the release for any one of them.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use serde_json::json;
 
 use crate::ctx::Ctx;
 use crate::debian_image;
+use crate::image::parts;
 use crate::locks;
 use crate::model::component::Source;
 use crate::model::npm_lock::Lock;
-use crate::supply::{self, Depth, Supply};
+use crate::supply::{self, Depth, Need, Supply};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -42,7 +43,12 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
                 .map(|why| format!("{path} {why}")),
         );
     }
-    let needs = supply::closure(ctx, &components, &ctx.platforms, &|path| ctx.read(path))?;
+    let mut needs = supply::closure(ctx, &components, &ctx.platforms, &|path| ctx.read(path))?;
+    if args.components.is_empty() {
+        wrong.extend(parts::problems(ctx));
+        needs.extend(parts::files(ctx, &ctx.platforms));
+    }
+    leave_out(ctx, &mut needs);
     let wait = Duration::try_from(args.wait).context("--wait")?;
     let report = Supply::new(ctx)?.check(&needs, Depth::Bytes, wait);
     let seconds = start.elapsed().as_secs_f32();
@@ -65,4 +71,19 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         report.items, report.read
     ));
     Ok(())
+}
+
+/// Parts of the base that a rehearsal does without need no check; a part that the tree does not include, neither.
+fn leave_out(ctx: &Ctx, needs: &mut Vec<Need>) {
+    for part in &ctx.config.base_optional {
+        let concerned = needs.iter().any(|need| need.component == part.name);
+        if !part.include {
+            needs.retain(|need| need.component != part.name);
+        } else if let (true, true, Some(why)) =
+            (concerned, ctx.is_rehearsal(), parts::left_out(ctx).get(&part.name))
+        {
+            ctx.say(format!("{} is not checked and a base on this machine leaves it out: {why}", part.name));
+            needs.retain(|need| need.component != part.name);
+        }
+    }
 }

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 
 use crate::ctx::Ctx;
 use crate::debian_image;
-use crate::forge;
+use crate::forge::{self, Proposal};
 use crate::model::changelog::Changelog;
 use crate::model::dockerfile;
 use crate::packages;
-use crate::tools::files::{self, Edit};
+use crate::tools::files::Edit;
 use crate::tools::git;
 
 const CHANGELOG: &str = "CHANGELOG.md";
@@ -69,11 +69,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     edits.iter().for_each(|edit| print!("{}", edit.diff()));
     let subject = format!("Take the Debian packages of {day}");
     if args.pull_request {
-        return forge::propose(ctx, &format!("refresh-base-{stamp}"), &subject, &reason, &edits);
+        let proposal =
+            Proposal { head: "refresh-base", title: &subject, ending: &day, body: &reason, edits: &edits };
+        return forge::propose(ctx, &proposal);
     }
-    if !ctx.runner.dry_run {
-        files::replace(&ctx.root, &edits)?;
-    }
+    ctx.replace(&edits)?;
     if args.commit {
         let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
         git::commit(&ctx.runner, &paths, format!("{subject}\n\n{reason}").trim_end())?;

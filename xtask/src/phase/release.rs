@@ -69,7 +69,15 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
     }
 
     step(3, "base", "", 120);
-    build_base::run(ctx)?;
+    if ctx.runner.dry_run && !state::has_registry(ctx) {
+        ctx.say("the rest depends on what the registry holds, and it does not run yet: a dry run ends here");
+        return Ok(());
+    }
+    if have == Have::Less {
+        build_base::run(ctx)?;
+    } else {
+        ctx.say("the base exists: nothing to build");
+    }
     if ctx.runner.dry_run && state::base(ctx)?.present.is_none() {
         ctx.say("the rest depends on the base's digest: a dry run ends here");
         return Ok(());

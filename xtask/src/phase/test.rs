@@ -53,6 +53,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         ],
     );
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
-    let live = live.env("DEVBOX_LIVE_NPM", addresses::npm_registry(ctx)?);
-    ctx.runner.run(&live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?))
+    let live = live.env("DEVBOX_LIVE_NPM", addresses::npm_registry(ctx)?.url);
+    ctx.runner.run(&live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?.url))
 }

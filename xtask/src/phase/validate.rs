@@ -11,7 +11,7 @@ use crate::locks;
 use crate::model::command::Cmd;
 use crate::model::workflow;
 use crate::phase::{changelog, docs, lock, workflows};
-use crate::tools::docker;
+use crate::tools::{docker, toolbox};
 
 /// The tool that knows misspellings, with its checksum.
 const CODESPELL: &str = "xtask/codespell/requirements.txt";
@@ -70,7 +70,7 @@ fn actionlint(ctx: &Ctx) -> Result<()> {
 fn spelling(ctx: &Ctx) -> Result<()> {
     let toolbox = locks::toolbox(ctx)?;
     let folder = ctx.state_dir().join("tools/codespell");
-    let index = addresses::pypi_index(ctx)?;
+    let index = toolbox::index(&addresses::pypi_index(ctx)?);
     let install = [
         "pip",
         "install",

@@ -12,6 +12,7 @@ use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::ctx::Ctx;
+use crate::image::secrets::Secrets;
 use crate::model::bake::{self, Output, Target};
 use crate::model::listing::{self, Difference};
 use crate::model::oci::Manifest;
@@ -81,13 +82,9 @@ fn variants<'a>(
         target.output = Output::Tag(stage.staging.tag(&tag));
         target.cache = None;
         as_of(&mut target, staged.annotation(REVISION));
-        let definition = bake::definition(
-            &[target],
-            &ctx.platforms,
-            &ctx.config.layers,
-            ctx.settings.ca_bundle.as_deref(),
-        );
-        let cmd = docker::bake(&definition, Some(&epoch.as_second().to_string()));
+        let secrets = Secrets::new(ctx);
+        let definition = bake::definition(&[target], &ctx.platforms, &ctx.config.layers, &secrets.specs);
+        let cmd = secrets.give(docker::bake(&definition, Some(&epoch.as_second().to_string())));
         ctx.runner.run_again(&engine.on(cmd))?;
         if ctx.runner.dry_run {
             continue;
@@ -135,9 +132,11 @@ fn base_files(
     let image = base.repository.digest(&index.digest);
     let lists = folder.join("lists");
     fs::write(folder.join("Dockerfile"), bake::LISTS).context("cannot write a recipe")?;
-    let ca = ctx.settings.ca_bundle.as_deref();
-    let definition = bake::comparison(&target, &image, &base.debian, folder.as_str(), &ctx.platforms, ca);
-    ctx.runner.run_again(&engine.on(docker::bake(&definition, None).arg("--allow=fs.write=/")))?;
+    let secrets = Secrets::new(ctx);
+    let definition =
+        bake::comparison(&target, &image, &base.debian, folder.as_str(), &ctx.platforms, &secrets.specs);
+    let cmd = secrets.give(docker::bake(&definition, None).arg("--allow=fs.write=/"));
+    ctx.runner.run_again(&engine.on(cmd))?;
     let mut differences = BTreeMap::new();
     if ctx.runner.dry_run {
         return Ok(differences);

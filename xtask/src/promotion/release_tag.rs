@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 
 use crate::ctx::Ctx;
+use crate::missing;
+use crate::model::changelog::Changelog;
 use crate::model::config::Variant;
 use crate::model::oci::Digest;
 use crate::model::promotion::Standing;
@@ -38,6 +40,34 @@ pub fn next(ctx: &Ctx, version: Version) -> Result<ReleaseTag> {
     bail!(
         "all releases of {version} from v{version} to v{version}z are taken: run `cargo xtask bump-opencode latest`"
     )
+}
+
+/// True if the newest entry of a changelog is of a release that is not published, so that the entry may still change.
+///
+/// A clone may be without the tags of its releases, so the registry is asked as well. Where that gives no clear answer, the
+/// entry counts as published: a published one must not change, and a second one does no harm.
+pub fn newest_is_open(ctx: &Ctx, log: &Changelog) -> Result<bool> {
+    let Some(newest) = log.newest() else { return Ok(false) };
+    if git::has_tag(&ctx.runner, &newest.to_string())? {
+        return Ok(false);
+    }
+    if git::is_shallow(&ctx.runner)? {
+        return Err(missing(format!(
+            "this clone is shallow and may be without the tag {newest}: run `git fetch --unshallow --tags`"
+        )));
+    }
+    let tags: Vec<String> = ctx.config.variant.iter().map(|variant| variant.version_tag(newest)).collect();
+    let asked =
+        state::repository(ctx).and_then(|repository| ctx.registry.digests(&ctx.runner, &repository, &tags));
+    match asked {
+        Ok(found) => Ok(found.iter().all(Option::is_none)),
+        Err(error) => {
+            ctx.say(format!(
+                "whether {newest} is published is unknown, so its entry stays as it is: {error:#}"
+            ));
+            Ok(false)
+        }
+    }
 }
 
 /// The floating tags of a repository: those of the variants, and those that no variant has any more.

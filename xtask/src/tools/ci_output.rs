@@ -9,6 +9,8 @@ use std::rc::Rc;
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
+use crate::model::source::without_accounts;
+
 #[derive(Clone, Default)]
 pub struct CiOutput {
     /// `$GITHUB_OUTPUT`
@@ -52,6 +54,6 @@ impl CiOutput {
 
 fn append(path: &Utf8Path, text: &str) -> Result<()> {
     let file = OpenOptions::new().append(true).create(true).open(path);
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = file.and_then(|mut file| file.write_all(without_accounts(text).as_bytes()));
     written.with_context(|| format!("cannot write {path}"))
 }

@@ -1,22 +1,128 @@
-//! Debian's archive: which versions a suite holds. Its signatures are not checked, since nothing is installed from here.
+//! Debian's archive: which versions a suite holds, by lists that Debian has signed. Refuses a list that is unsigned, too
+//! old, of another suite, or larger than its signed index says.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use camino::Utf8Path;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use lzma_rust2::XzReader;
 
+use crate::missing;
+use crate::model::command::Cmd;
 use crate::model::deb_version;
+use crate::model::key::digest;
 
-use super::web::Web;
+use super::runner::Runner;
+use super::web::{Answer, Web};
 
-/// The newest version of every binary package in `main` of a suite, by package.
-pub fn packages(web: &Web, archive: &str, suite: &str, arch: &str) -> Result<BTreeMap<String, String>> {
-    let url = format!("{archive}/dists/{suite}/main/binary-{arch}/Packages.xz");
-    let bytes = web.bytes(&url).required(&url)?;
-    let mut text = String::new();
-    XzReader::new(bytes.as_slice(), true).read_to_string(&mut text).with_context(|| url.clone())?;
-    Ok(parse(&text))
+/// Debian's keys, as its package debian-archive-keyring installs them.
+const KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+
+/// The most that a list may have, compressed or not, in bytes.
+const LIMIT: u64 = 400_000_000;
+
+/// A suite of an archive, such as `trixie-security`.
+pub struct Suite {
+    /// Address of the suite's folder.
+    url: String,
+    /// SHA-256 and size of each file, from the signed index.
+    files: BTreeMap<String, (String, u64)>,
+    by_hash: bool,
+}
+
+impl Suite {
+    /// Reads the signed index of a suite. `keyring` holds Debian's keys, if they are not where Debian installs them.
+    pub fn open(
+        runner: &Runner,
+        web: &Web,
+        archive: &str,
+        suite: &str,
+        keyring: Option<&str>,
+    ) -> Result<Self> {
+        let url = format!("{archive}/dists/{suite}");
+        let index = format!("{url}/InRelease");
+        let signed = web.bytes(&index).required(&index)?;
+        let signed = String::from_utf8(signed).with_context(|| index.clone())?;
+        let text =
+            verified(runner, &signed, keyring).with_context(|| format!("{index} is not signed by Debian"))?;
+        let field = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
+        };
+        if field("Codename") != Some(suite) {
+            bail!("{index} is of the suite {:?}", field("Codename").unwrap_or_default());
+        }
+        if let Some(end) = field("Valid-Until") {
+            let time =
+                rfc2822::parse(&end.replace("UTC", "+0000")).with_context(|| format!("{index}: {end}"))?;
+            if time.timestamp() < Timestamp::now() {
+                bail!(
+                    "{index} was valid until {end}: the archive is an old copy, or the clock of this machine is wrong"
+                );
+            }
+        }
+        Ok(Self { url, files: files(&text), by_hash: field("Acquire-By-Hash") == Some("yes") })
+    }
+
+    /// The newest version of every binary package in `main`, by package.
+    pub fn packages(&self, web: &Web, arch: &str) -> Result<BTreeMap<String, String>> {
+        let folder = format!("main/binary-{arch}");
+        let of = |name: &str| {
+            let file = format!("{folder}/{name}");
+            self.files.get(&file).with_context(|| format!("{} has no {file}", self.url))
+        };
+        let ((sum, size), (_, unpacked)) = (of("Packages.xz")?, of("Packages")?);
+        let url = format!("{}/{folder}/Packages.xz", self.url);
+        if *size > LIMIT || *unpacked > LIMIT {
+            bail!("{url} has {size} bytes, {unpacked} unpacked: more than is read");
+        }
+        // Under its hash a file stays while the archive is being updated.
+        let hashed = format!("{}/{folder}/by-hash/SHA256/{sum}", self.url);
+        let found = if self.by_hash { web.bounded(&hashed, *size) } else { Answer::Absent };
+        let bytes = match found {
+            Answer::Absent => web.bounded(&url, *size),
+            found => found,
+        };
+        let bytes = bytes.required(&url)?;
+        if digest(&bytes) != format!("sha256:{sum}") {
+            bail!("{url} has other bytes than the signed index says: run the same command again");
+        }
+        let mut text = String::new();
+        let mut reader = XzReader::new(bytes.as_slice(), true).take(unpacked + 1);
+        reader.read_to_string(&mut text).with_context(|| url.clone())?;
+        if text.len() as u64 > *unpacked {
+            bail!("{url} unpacks to more than the {unpacked} bytes of the signed index");
+        }
+        Ok(parse(&text))
+    }
+}
+
+/// The text that Debian's keys have signed.
+fn verified(runner: &Runner, signed: &str, keyring: Option<&str>) -> Result<String> {
+    let keyring = keyring.or_else(|| KEYRINGS.into_iter().find(|path| Utf8Path::new(path).is_file()));
+    let keyring = keyring.ok_or_else(|| {
+        missing("no keys of Debian on this machine: run `apt-get install debian-archive-keyring gpgv`")
+    })?;
+    let text = runner.read(&Cmd::new("gpgv", ["--keyring", keyring, "--output", "-", "-"]).stdin(signed))?;
+    if text.trim().is_empty() {
+        bail!("nothing in it is signed");
+    }
+    Ok(text)
+}
+
+/// The SHA-256 section of an index: sum and size by path.
+fn files(text: &str) -> BTreeMap<String, (String, u64)> {
+    let section = text.lines().skip_while(|line| *line != "SHA256:").skip(1);
+    let lines = section.take_while(|line| line.starts_with(' '));
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (sum, size, path) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
+        Some((path.to_owned(), (sum.to_owned(), size)))
+    };
+    lines.filter_map(entry).collect()
 }
 
 /// Reads `Package:` and `Version:` of each paragraph (deb-control(5)).
@@ -46,5 +152,12 @@ mod tests {
             (packages["a"].as_str(), packages["b"].as_str(), packages.len()),
             ("1.0-1+deb13u2", "2:3", 2)
         );
+    }
+
+    #[test]
+    fn only_the_section_of_sha256_is_read() {
+        let text = "Codename: x\nMD5Sum:\n aa 1 main/a\nSHA256:\n bb  20 main/a\n cc 3 main/b\nSHA512:\n dd 4 main/a\n";
+        let files = files(text);
+        assert_eq!((&files["main/a"], files.len()), (&("bb".to_owned(), 20), 2));
     }
 }

@@ -107,6 +107,11 @@ pub fn has_tag(runner: &Runner, tag: &str) -> Result<bool> {
     Ok(!runner.read(&Cmd::new("git", ["tag", "--list", tag]))?.trim().is_empty())
 }
 
+/// True if the clone has only the newest commits, as CI makes it.
+pub fn is_shallow(runner: &Runner) -> Result<bool> {
+    Ok(runner.read(&Cmd::new("git", ["rev-parse", "--is-shallow-repository"]))?.trim() == "true")
+}
+
 /// What differs from the last commit, untracked files included; empty for a clean tree.
 pub fn changes(runner: &Runner) -> Result<String> {
     runner.read(&Cmd::new("git", ["status", "--porcelain", "--untracked-files=normal"]))

@@ -36,9 +36,34 @@ pub struct Release {
 /// A pull request (definition `PullRequest`).
 #[derive(Clone, Debug, Deserialize)]
 pub struct PullRequest {
+    pub number: u64,
     pub html_url: String,
     /// `open` or `closed`.
-    state: String,
+    pub state: String,
+    pub title: String,
+    #[serde(default)]
+    pub merged: bool,
+    /// False for one with conflicts; also while Gitea has not checked yet.
+    #[serde(default)]
+    pub mergeable: bool,
+    head: Branch,
+    base: Branch,
+}
+
+/// One side of a pull request (definition `PRBranchInfo`).
+#[derive(Clone, Debug, Deserialize)]
+struct Branch {
+    /// Name of the branch. `ref` has it too, but only as long as the branch exists.
+    label: String,
+    #[serde(default)]
+    repo_id: i64,
+}
+
+impl PullRequest {
+    /// The branch that it merges, if that is one of the repository itself and not of a fork.
+    pub fn branch(&self) -> Option<&str> {
+        (self.head.repo_id == self.base.repo_id).then_some(self.head.label.as_str())
+    }
 }
 
 /// A repository on a Gitea server.
@@ -88,10 +113,30 @@ impl Gitea {
         Ok((made.html_url, true))
     }
 
-    /// The open pull request of these branches.
-    pub fn open_pull_request(&self, base: &str, head: &str) -> Result<Option<PullRequest>> {
-        let there: Option<PullRequest> = self.read(&self.address(&format!("pulls/{base}/{head}")))?;
-        Ok(there.filter(|pull| pull.state == "open"))
+    /// All pull requests for a branch, open and closed. `pulls/{base}/{head}` gives any one of those that had these
+    /// branches, and older servers do not filter by the base.
+    pub fn pull_requests(&self, base: &str) -> Result<Vec<PullRequest>> {
+        let mut all = Vec::new();
+        for page in 1.. {
+            let url = self.address(&format!("pulls?state=all&limit={PAGE}&page={page}"));
+            let found: Option<Vec<PullRequest>> = self.read(&url)?;
+            let found =
+                found.with_context(|| format!("{} has no repository {}", self.server, self.repository))?;
+            // A server may give less per page than it was asked for.
+            if found.is_empty() {
+                break;
+            }
+            all.extend(found);
+        }
+        all.retain(|pull| pull.base.label == base);
+        Ok(all)
+    }
+
+    /// Gives a pull request another title and text.
+    pub fn edit_pull_request(&self, number: u64, title: &str, body: &str) -> Result<PullRequest> {
+        let request = json!({ "title": title, "body": body });
+        // Gitea answers an edit as if it had created something.
+        self.write("PATCH", &self.address(&format!("pulls/{number}")), &request, 201)
     }
 
     pub fn create_pull_request(

@@ -102,7 +102,6 @@ pub fn is_installed(runner: &Runner) -> bool {
 /// Starts a registry whose data lie below `state`. With `access_log` each request is a line of `registry.log` there.
 pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Result<u16> {
     let data = state.join("registry");
-    fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;
     // The port of last time first, so that references from earlier runs stay valid.
     let last = fs::read_to_string(state.join("registry.port")).ok().and_then(|text| text.trim().parse().ok());
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
@@ -115,12 +114,14 @@ pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Re
          http: {{addr: \"127.0.0.1:{port}\"}}\n",
         !access_log
     );
-    fs::write(&config, text)?;
-    let pid = runner
-        .start(&Cmd::new("docker-registry", ["serve", config.as_str()]), &state.join("registry.log"))?;
+    let serve = Cmd::new("docker-registry", ["serve", config.as_str()]);
     if runner.dry_run {
+        runner.start(&serve, &state.join("registry.log"))?;
         return Ok(port);
     }
+    fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;
+    fs::write(&config, text)?;
+    let pid = runner.start(&serve, &state.join("registry.log"))?;
     let answers = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     // One that ended will not answer any more.
     let settled = wait(Duration::from_secs(10), || (answers() || start_time(pid).is_none()).then(answers));
@@ -134,7 +135,9 @@ pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Re
 
 /// Starts a Docker engine: by systemd where it runs, else directly.
 pub fn start_engine(runner: &Runner, state: &Utf8Path) -> Result<()> {
-    fs::create_dir_all(state).with_context(|| format!("cannot create {state}"))?;
+    if !runner.dry_run {
+        fs::create_dir_all(state).with_context(|| format!("cannot create {state}"))?;
+    }
     if Utf8Path::new("/run/systemd/system").exists() {
         runner.run(&Cmd::new("systemctl", ["enable", "--now", "docker"]))?;
     } else {

@@ -32,10 +32,18 @@ impl File {
         self.upload_time.as_ref()?.parse().ok()
     }
 
+    /// Why its authors withdrew the file (PEP 592), if they did.
+    pub fn withdrawn(&self) -> Option<String> {
+        match &self.yanked {
+            serde_json::Value::Bool(false) | serde_json::Value::Null => None,
+            serde_json::Value::String(why) if !why.is_empty() => Some(why.clone()),
+            _ => Some("no reason given".to_owned()),
+        }
+    }
+
     /// The version in a wheel's name (PEP 427), unless the file is a source archive or withdrawn.
     pub fn wheel_version(&self) -> Option<&str> {
-        let good = self.filename.ends_with(".whl")
-            && matches!(self.yanked, serde_json::Value::Bool(false) | serde_json::Value::Null);
+        let good = self.filename.ends_with(".whl") && self.withdrawn().is_none();
         self.filename.split('-').nth(1).filter(|_| good)
     }
 }

@@ -16,6 +16,7 @@ use camino::Utf8PathBuf;
 use crate::missing;
 use crate::model::command::Cmd;
 use crate::model::retry::{Cause, Tries, last_words};
+use crate::model::source::without_accounts;
 
 /// How many of the last lines are kept to look for what went wrong: BuildKit repeats a recipe of any length after it.
 const TAIL: usize = 200;
@@ -139,7 +140,8 @@ impl Runner {
     pub fn read_bytes(&self, cmd: &Cmd) -> Result<Vec<u8>> {
         let output = self.output(cmd)?;
         if !output.status.success() {
-            bail!("`{cmd}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("`{cmd}` failed ({}): {}", output.status, without_accounts(error.trim()));
         }
         Ok(output.stdout)
     }
@@ -215,6 +217,7 @@ impl Runner {
         loop {
             match lines.recv_timeout(self.stall.min(self.left())) {
                 Ok(line) => {
+                    let line = without_accounts(&line).into_owned();
                     if !self.quiet {
                         eprintln!("{line}");
                     }
@@ -288,7 +291,7 @@ impl Runner {
         if cmd.program == "git" {
             command.envs(self.only_this_root());
         }
-        command.args(&cmd.args).envs(cmd.env.iter().cloned()).current_dir(&self.root);
+        command.args(&cmd.args).envs(cmd.env.iter().chain(&cmd.secrets.0).cloned()).current_dir(&self.root);
         command.stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {

@@ -4,10 +4,31 @@ use std::time::Duration;
 
 use ureq::Agent;
 
-/// True if the address is there, within that time. A build that cannot have it goes on without it.
+/// What one request says of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    Present,
+    /// 404 or 410.
+    Absent,
+    /// Any other answer, or none.
+    Unknown(String),
+}
+
+/// Asks once whether the address is there, within that time.
+pub fn look(agent: &Agent, url: &str, patience: Duration) -> Look {
+    match agent.head(url).config().timeout_global(Some(patience)).build().call() {
+        Ok(response) => match response.status().as_u16() {
+            200..=299 => Look::Present,
+            404 | 410 => Look::Absent,
+            status => Look::Unknown(format!("HTTP {status}")),
+        },
+        Err(error) => Look::Unknown(error.to_string()),
+    }
+}
+
+/// True if the address is there, within that time.
 pub fn answers(agent: &Agent, url: &str, patience: Duration) -> bool {
-    let request = agent.head(url).config().timeout_global(Some(patience)).build();
-    request.call().is_ok_and(|response| response.status().is_success())
+    look(agent, url, patience) == Look::Present
 }
 
 /// True if the host answers at all within that time, be it with a refusal.

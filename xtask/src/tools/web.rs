@@ -2,18 +2,20 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::model::availability::Verdict;
 use crate::model::checksum::Checksum;
-use crate::model::retry;
+use crate::model::retry::{self, Cause, Tries};
+use crate::model::source::Source;
 
 use super::http;
 
@@ -79,38 +81,52 @@ impl<T> Answer<T> {
 /// Asks over the pool of a client, from any thread.
 pub struct Web {
     agent: Agent,
+    /// Registries that want an account.
+    accounts: Vec<Source>,
 }
 
 impl Web {
     /// The client's timeout bounds a request for a document; files may take longer.
     pub fn new(agent: &Agent) -> Self {
-        Self { agent: agent.clone() }
+        Self { agent: agent.clone(), accounts: Vec::new() }
+    }
+
+    /// The same, with the accounts that addresses came with.
+    pub fn with_accounts<'a>(agent: &Agent, sources: impl IntoIterator<Item = &'a Source>) -> Self {
+        let accounts = sources.into_iter().filter(|source| source.account.is_some()).cloned().collect();
+        Self { agent: agent.clone(), accounts }
+    }
+
+    /// A request with the account of its server, where there is one.
+    fn authorized<B>(&self, request: RequestBuilder<B>, url: &str) -> RequestBuilder<B> {
+        match self.accounts.iter().find_map(|source| source.authorization(url)) {
+            Some(value) => request.header("Authorization", value),
+            None => request,
+        }
     }
 
     /// A JSON document.
     pub fn json<T: DeserializeOwned>(&self, url: &str, accept: &str) -> Answer<T> {
-        self.get(url, accept).and_then(|mut response| {
-            match response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_json() {
-                Ok(document) => Answer::Present(document),
-                Err(error) => Answer::CannotTell(format!("{url}: {error}")),
-            }
-        })
+        self.read(url, accept, |body| Ok(body.with_config().limit(DOCUMENT_LIMIT).read_json()?))
     }
 
     /// True if the address is there; nothing of it is read.
     pub fn is_there(&self, url: &str) -> Answer<()> {
-        self.ask(url, || self.agent.head(url).call()).map(drop)
+        self.ask(url, || self.authorized(self.agent.head(url), url).call()).map(drop)
     }
 
     /// Reads a file through to its end and returns the checksum that its bytes have, in the way of `like`.
     pub fn checksum(&self, url: &str, like: &Checksum) -> Answer<Checksum> {
-        self.copy(url, like, &mut std::io::sink())
+        self.read(url, "*/*", |body| copy(body, like, &mut std::io::sink()))
     }
 
     /// Saves a file. Other bytes than the checksum's are an error.
     pub fn save(&self, url: &str, checksum: &Checksum, path: &Utf8Path) -> Result<()> {
-        let mut file = File::create(path).with_context(|| format!("cannot write {path}"))?;
-        if self.copy(url, checksum, &mut file).required(url)? != *checksum {
+        let saved = self.read(url, "*/*", |body| {
+            let mut file = File::create(path).with_context(|| format!("cannot write {path}"))?;
+            copy(body, checksum, &mut file)
+        });
+        if saved.required(url)? != *checksum {
             bail!("{url} has other bytes than its lock");
         }
         Ok(())
@@ -118,36 +134,35 @@ impl Web {
 
     /// The bytes of a small file.
     pub fn bytes(&self, url: &str) -> Answer<Vec<u8>> {
-        self.get(url, "*/*").and_then(|mut response| {
-            match response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_to_vec() {
-                Ok(bytes) => Answer::Present(bytes),
-                Err(error) => Answer::CannotTell(format!("{url}: {error}")),
-            }
-        })
+        self.bounded(url, DOCUMENT_LIMIT)
     }
 
-    fn copy(&self, url: &str, like: &Checksum, sink: &mut dyn Write) -> Answer<Checksum> {
-        self.get(url, "*/*").and_then(|mut response| {
-            let mut hasher = like.hasher();
-            let mut buffer = vec![0; 1 << 16];
-            let mut reader = response.body_mut().as_reader();
-            loop {
-                let read = reader.read(&mut buffer).and_then(|count| {
-                    hasher.update(&buffer[..count]);
-                    sink.write_all(&buffer[..count]).map(|()| count)
-                });
-                match read {
-                    Ok(0) => return Answer::Present(hasher.finish()),
-                    Ok(_) => {}
-                    Err(error) => return Answer::CannotTell(format!("{url}: {error}")),
-                }
-            }
-        })
+    /// The bytes of a file that has at most so many.
+    pub fn bounded(&self, url: &str, limit: u64) -> Answer<Vec<u8>> {
+        self.read(url, "*/*", |body| Ok(body.with_config().limit(limit + 1).read_to_vec()?))
+    }
+
+    /// Asks for an address and consumes its body, from the start again where the body breaks off.
+    fn read<T>(&self, url: &str, accept: &str, consume: impl Fn(&mut Body) -> Result<T>) -> Answer<T> {
+        let (mut tries, start) = (Tries::default(), Instant::now());
+        loop {
+            let error = match self.get(url, accept).map(|mut response| consume(response.body_mut())) {
+                Answer::Present(Ok(value)) => return Answer::Present(value),
+                Answer::Present(Err(error)) => error,
+                Answer::Absent => return Answer::Absent,
+                Answer::LimitedUntil(until) => return Answer::LimitedUntil(until),
+                Answer::CannotTell(why) => return Answer::CannotTell(why),
+            };
+            let wait = tries.next(Cause::UnexpectedEof, PATIENCE.saturating_sub(start.elapsed()));
+            let Some(wait) = wait else { return Answer::CannotTell(format!("{url}: {error:#}")) };
+            eprintln!("{url}: {error:#}; trying again in {:.1} s", wait.as_secs_f64());
+            thread::sleep(wait);
+        }
     }
 
     fn get(&self, url: &str, accept: &str) -> Answer<Response<Body>> {
         self.ask(url, || {
-            let request = self.agent.get(url).header("Accept", accept);
+            let request = self.authorized(self.agent.get(url), url).header("Accept", accept);
             // Files pass through here as well; what bounds a stalled one is its first byte.
             let first_byte = self.agent.config().timeouts().global;
             request.config().timeout_global(Some(FILE_LIMIT)).timeout_recv_response(first_byte).build().call()
@@ -175,5 +190,20 @@ impl Web {
             }
             status => Answer::CannotTell(format!("{url}: HTTP {status}")),
         }
+    }
+}
+
+/// Copies a body and returns the checksum of its bytes, in the way of `like`.
+fn copy(body: &mut Body, like: &Checksum, sink: &mut dyn Write) -> Result<Checksum> {
+    let mut hasher = like.hasher();
+    let mut buffer = vec![0; 1 << 16];
+    let mut reader = body.as_reader();
+    loop {
+        let count = reader.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..count]);
+        sink.write_all(&buffer[..count])?;
     }
 }

@@ -17,12 +17,18 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 use tempfile::TempDir;
 
+/// What the image registry has under each tag.
+pub const INDEX: &str =
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
 /// A package of npm in one version.
 #[derive(Clone)]
 pub struct Package {
     hours: i64,
     /// Whether the metadata names it.
     pub listed: bool,
+    /// Why upstream says not to use it.
+    pub deprecated: Option<&'static str>,
     /// The tarball; `None` for a 404.
     pub tarball: Option<Vec<u8>>,
     integrity: String,
@@ -39,6 +45,18 @@ pub struct Published {
     /// Tags that the image registry has, and documents at other paths, such as Gitea's.
     pub tags: Vec<String>,
     pub documents: HashMap<String, Value>,
+    /// What upstream calls the latest, by package.
+    pub latest: BTreeMap<String, String>,
+    /// Why a file of the Python index was withdrawn.
+    pub yanked: BTreeMap<String, &'static str>,
+    /// Pull requests on the Gitea server, the newest last.
+    pub pulls: Vec<Value>,
+    /// The most pull requests that come in one page.
+    pub page_limit: usize,
+    /// What package registries want in `Authorization`.
+    pub basic: Option<String>,
+    /// Answers whose path contains the text break off in the middle, so many times.
+    pub broken: Option<(String, usize)>,
     /// Tarballs that appear after as many requests for them.
     pub later: Option<(String, usize)>,
     /// `METHOD path body` of every request.
@@ -50,7 +68,7 @@ impl Published {
     pub fn add(&mut self, name: &str, version: &str, hours: i64) {
         let tarball = format!("{name} {version}").into_bytes();
         let integrity = format!("sha512-{}", BASE64.encode(Sha512::digest(&tarball)));
-        let package = Package { hours, listed: true, tarball: Some(tarball), integrity };
+        let package = Package { hours, listed: true, deprecated: None, tarball: Some(tarball), integrity };
         self.npm.insert((name.to_owned(), version.to_owned()), package);
     }
 
@@ -61,10 +79,13 @@ impl Published {
     fn manifest(&self, host: &str, name: &str, version: &str) -> Option<Value> {
         let package =
             self.npm.get(&(name.to_owned(), version.to_owned())).filter(|package| package.listed)?;
-        let tarball = format!("http://{host}/npm/{name}/-/{version}.tgz");
-        Some(
-            json!({ "name": name, "version": version, "dist": { "integrity": package.integrity, "tarball": tarball } }),
-        )
+        // A build never asks for this address, so nothing is there.
+        let tarball = format!("http://{host}/elsewhere/{name}-{version}.tgz");
+        let mut manifest = json!({ "name": name, "version": version, "dist": { "integrity": package.integrity, "tarball": tarball } });
+        if let Some(why) = package.deprecated {
+            manifest["deprecated"] = why.into();
+        }
+        Some(manifest)
     }
 
     fn packument(&self, host: &str, name: &str) -> Option<Value> {
@@ -76,13 +97,33 @@ impl Published {
         let times = versions.iter().map(|((_, v), package)| (v.clone(), time(package).into()));
         let (listed, times) =
             (listed.collect::<serde_json::Map<_, _>>(), times.collect::<serde_json::Map<_, _>>());
-        (!versions.is_empty()).then(|| json!({ "name": name, "versions": listed, "time": times }))
+        (!versions.is_empty()).then(
+            || json!({ "name": name, "versions": listed, "time": times, "dist-tags": self.tags_of(name) }),
+        )
+    }
+
+    /// What a repository has under a tag as well.
+    fn by_digest(&self, repository: &str, digest: &str) -> Option<Vec<u8>> {
+        let own = format!("/v2/{repository}/manifests/");
+        let documents = self.documents.iter().filter(|(url, _)| url.starts_with(&own));
+        let mut bytes = documents.map(|(_, document)| document.to_string().into_bytes()).chain([INDEX.into()]);
+        bytes.find(|bytes| xtask::model::key::digest(bytes) == digest)
+    }
+
+    /// What upstream calls the latest: the highest version, unless a test says otherwise.
+    fn tags_of(&self, name: &str) -> Value {
+        let named = self.latest.get(name).cloned();
+        let parsed = |version: &str| version.parse::<xtask::model::version::Version>().ok();
+        let highest =
+            || self.npm.keys().filter(|(of, _)| of == name).filter_map(|(_, version)| parsed(version)).max();
+        json!({ "latest": named.or_else(|| highest().map(|version| version.to_string())) })
     }
 
     fn npm(&mut self, host: &str, path: &str) -> Option<Vec<u8>> {
         let path = path.replace("%2f", "/");
         if let Some((name, file)) = path.split_once("/-/") {
-            let version = file.trim_end_matches(".tgz");
+            let base = name.rsplit('/').next()?;
+            let version = file.strip_prefix(base)?.strip_prefix('-')?.strip_suffix(".tgz")?;
             if let Some((_, left)) = self.later.as_mut().filter(|(of, _)| of == name) {
                 *left = left.saturating_sub(1);
                 if *left > 0 {
@@ -102,7 +143,7 @@ impl Published {
 
     fn python(&self, host: &str, project: &str) -> Option<Vec<u8>> {
         let files = self.wheels.get(project)?.iter().map(|(name, bytes)| {
-            json!({ "filename": name, "url": format!("http://{host}/files/{name}"), "yanked": false,
+            json!({ "filename": name, "url": format!("http://{host}/files/{name}"), "yanked": self.yanked.get(name).map_or(json!(false), |why| json!(why)),
                 "hashes": { "sha256": hex(&Sha256::digest(bytes)) }, "upload-time": "2026-01-01T00:00:00Z" })
         });
         Some(json!({ "files": files.collect::<Vec<_>>() }).to_string().into_bytes())
@@ -116,6 +157,9 @@ impl Published {
         body: &str,
     ) -> (u16, Vec<u8>, Option<&'static str>) {
         self.log.push(format!("{method} {url} {body}").trim_end().to_owned());
+        if let Some((path, query)) = url.split_once("/pulls").filter(|_| url.contains("/api/v1/repos/")) {
+            return self.gitea_pulls(host, method, &format!("{path}/pulls"), query, body);
+        }
         if let Some(at) = self.faults.iter().position(|(part, ..)| url.contains(part)) {
             let (_, status, after) = self.faults.remove(at);
             return (status, Vec::new(), after);
@@ -126,11 +170,12 @@ impl Published {
             self.python(host, project.trim_end_matches('/'))
         } else if let Some(file) = url.strip_prefix("/files/") {
             self.wheels.values().flatten().find(|(name, _)| name == file).map(|(_, bytes)| bytes.clone())
-        } else if let Some((_, tag)) =
+        } else if let Some((repository, tag)) =
             url.strip_prefix("/v2/").and_then(|path| path.split_once("/manifests/"))
         {
             let document = self.documents.get(url).map(|document| document.to_string().into_bytes());
-            document.or_else(|| self.tags.iter().any(|known| known == tag).then(|| b"{}".to_vec()))
+            let known = document.or_else(|| self.tags.iter().any(|known| known == tag).then(|| INDEX.into()));
+            known.or_else(|| self.by_digest(repository, tag))
         } else if method == "GET" {
             self.documents.get(url).map(|document| document.to_string().into_bytes())
         } else {
@@ -146,9 +191,78 @@ impl Published {
     }
 }
 
+impl Published {
+    /// Pull requests as Gitea 1.22 has them (routers/api/v1/repo/pull.go): a list of pages, the newest first; one open request for
+    /// two branches; an edit answers 201.
+    fn gitea_pulls(
+        &mut self,
+        host: &str,
+        method: &str,
+        path: &str,
+        rest: &str,
+        body: &str,
+    ) -> (u16, Vec<u8>, Option<&'static str>) {
+        let answer = |status, value: &Value| (status, value.to_string().into_bytes(), None);
+        let body: Value = serde_json::from_str(body).unwrap_or_default();
+        match (method, rest.strip_prefix('/')) {
+            ("GET", None) => {
+                let value = |name: &str| {
+                    rest.split(['?', '&']).find_map(|it| it.strip_prefix(name)?.strip_prefix('='))
+                };
+                let state = value("state").unwrap_or("open");
+                let number = |name, default| value(name).and_then(|it| it.parse().ok()).unwrap_or(default);
+                let (limit, page): (usize, usize) =
+                    (number("limit", 30).min(self.page_limit), number("page", 1));
+                let listed = self.pulls.iter().rev().filter(|pull| state == "all" || pull["state"] == state);
+                answer(200, &listed.skip((page - 1) * limit).take(limit).cloned().collect())
+            }
+            ("POST", None) => {
+                let same = |pull: &&Value| {
+                    pull["state"] == "open"
+                        && pull["head"]["label"] == body["head"]
+                        && pull["base"]["label"] == body["base"]
+                };
+                if self.pulls.iter().any(|pull| same(&pull)) {
+                    return answer(
+                        409,
+                        &json!({ "message": "pull request already exists for these targets" }),
+                    );
+                }
+                let (number, branch) = (
+                    self.pulls.len() + 1,
+                    |name: &Value| json!({ "label": name, "ref": name, "repo_id": 1 }),
+                );
+                let pull = json!({ "id": number + 100, "number": number, "state": "open", "merged": false, "mergeable": true,
+                    "title": body["title"], "body": body["body"], "html_url": format!("http://{host}{path}/{number}"),
+                    "head": branch(&body["head"]), "base": branch(&body["base"]) });
+                self.pulls.push(pull.clone());
+                answer(201, &pull)
+            }
+            ("PATCH", Some(number)) => {
+                let number: usize = number.parse().unwrap();
+                let pull = &mut self.pulls[number - 1];
+                for (name, value) in body.as_object().unwrap() {
+                    pull[name] = value.clone();
+                }
+                answer(201, pull)
+            }
+            _ => answer(404, &json!({ "message": "not found" })),
+        }
+    }
+}
+
 /// Answers one request with a status, a body and further lines of the head, and closes: for a thread of its own, since
 /// clients ask a dozen things at once and the pool of tiny_http lets some of them wait for each other.
 pub fn answer_one(stream: &TcpStream, answer: impl FnOnce(&str, &str, &str) -> (u16, Vec<u8>, String)) {
+    answer_with_head(stream, |_, method, url, body| answer(method, url, body));
+}
+
+/// The same for an answer that depends on the head of the request. A line `X-Whole: N` stands for the length that the body
+/// should have.
+fn answer_with_head(
+    stream: &TcpStream,
+    answer: impl FnOnce(&str, &str, &str, &str) -> (u16, Vec<u8>, String),
+) {
     let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -162,9 +276,10 @@ pub fn answer_one(stream: &TcpStream, answer: impl FnOnce(&str, &str, &str) -> (
     reader.read_exact(&mut body).unwrap();
     let mut words = head.split(' ');
     let (method, url) = (words.next().unwrap(), words.next().unwrap());
-    let (status, bytes, more) = answer(method, url, std::str::from_utf8(&body).unwrap());
-    let head =
-        format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n{more}Connection: close\r\n\r\n", bytes.len());
+    let (status, bytes, more) = answer(&head, method, url, std::str::from_utf8(&body).unwrap());
+    let whole = more.strip_prefix("X-Whole: ").and_then(|text| text.trim().parse().ok());
+    let length: usize = whole.unwrap_or(bytes.len());
+    let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n{more}Connection: close\r\n\r\n");
     let mut stream = stream;
     let _ = stream.write_all(head.as_bytes());
     if method != "HEAD" {
@@ -173,9 +288,26 @@ pub fn answer_one(stream: &TcpStream, answer: impl FnOnce(&str, &str, &str) -> (
 }
 
 fn serve(stream: &TcpStream, host: &str, published: &Mutex<Published>) {
-    answer_one(stream, |method, url, body| {
-        let (status, bytes, after) = published.lock().unwrap().answer(host, method, url, body);
-        (status, bytes, after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default())
+    answer_with_head(stream, |head, method, url, body| {
+        let mut published = published.lock().unwrap();
+        let guarded = ["/npm/", "/simple/", "/files/"].iter().any(|path| url.starts_with(path));
+        if let Some(wanted) = published.basic.as_ref().filter(|_| guarded) {
+            let given = head.lines().filter_map(|line| line.split_once(": "));
+            let mut given = given.filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+            if !given.any(|(_, value)| value == wanted) {
+                return (401, Vec::new(), "WWW-Authenticate: Basic realm=\"packages\"\r\n".to_owned());
+            }
+        }
+        let (status, mut bytes, after) = published.answer(host, method, url, body);
+        let mut more = after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default();
+        if let Some((_, left)) =
+            published.broken.as_mut().filter(|(part, left)| *left > 0 && url.contains(part.as_str()))
+        {
+            *left -= 1;
+            more = format!("X-Whole: {}\r\n", bytes.len());
+            bytes.truncate(bytes.len() / 2);
+        }
+        (status, bytes, more)
     });
 }
 
@@ -186,6 +318,11 @@ fn hex(bytes: &[u8]) -> String {
 /// Stands in for node running npm: locks exactly what package.json asks for, as npm would write it.
 const NODE: &str = r#"#!/usr/bin/env python3
 import json, os, sys, urllib.request
+open(os.environ.get("FAKE_ARGV", "/dev/null"), "a").write(" ".join(sys.argv) + "\n")
+registry = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--registry=")), os.environ["npm_config_registry"]).rstrip("/")
+# npm reads the account of a registry from the setting that is named after its address.
+account = os.environ.get("npm_config_" + registry.split(":", 1)[1] + "/:_auth")
+headers = {"Authorization": "Basic " + account} if account else {}
 if sys.argv[1].endswith("lint.cjs"):
     sys.exit(any("wrong" in open(path).read() for path in sys.argv[2:]) and "line 1 is wrong")
 if "ci" in sys.argv: sys.exit()
@@ -194,7 +331,7 @@ root = json.load(open(f"{folder}/package.json"))
 packages = {"": {k: v for k, v in root.items() if k.endswith("ependencies")}}
 for name, version in sorted({**root.get("dependencies", {}), **root.get("optionalDependencies", {})}.items()):
     try:
-        answer = urllib.request.urlopen(f"{os.environ['npm_config_registry']}/{name.replace('/', '%2f')}/{version}")
+        answer = urllib.request.urlopen(urllib.request.Request(f"{registry}/{name.replace('/', '%2f')}/{version}", headers=headers))
     except urllib.error.HTTPError:
         if name in root.get("optionalDependencies", {}): continue
         sys.exit(f"npm error code ETARGET\nnpm error notarget No matching version found for {name}@{version}.")
@@ -206,7 +343,8 @@ open(f"{folder}/package-lock.json", "w").write(json.dumps(lock, indent=2) + "\n"
 
 /// Stands in for uv: locks exactly what the source asks for, and installs a speller that knows one mistake.
 const UV: &str = r#"#!/usr/bin/env python3
-import json, os, sys, urllib.request
+import base64, json, os, sys, urllib.request
+open(os.environ.get("FAKE_ARGV", "/dev/null"), "a").write(" ".join(sys.argv) + "\n")
 args = sys.argv[1:]
 if args[1] == "install":
     folder = args[args.index("--target") + 1] + "/codespell_lib"
@@ -214,10 +352,16 @@ if args[1] == "install":
     open(f"{folder}/__main__.py", "w").write('import sys; sys.exit("wrongword" in open("README.md").read() and "wrongword ==> right word")')
     sys.exit()
 index, source, target = args[args.index("--default-index") + 1], args[-3], args[-1]
+headers = {}
+# uv reads the account of a named index from variables that are named after it.
+if index.split("=")[0] == "devbox":
+    index = index.split("=", 1)[1]
+    pair = ":".join(os.environ[f"UV_INDEX_DEVBOX_{part}"] for part in ("USERNAME", "PASSWORD"))
+    headers = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
 out = []
 for line in open(source).read().split():
     name, version = line.split("==")
-    files = json.load(urllib.request.urlopen(f"{index}{name}/"))["files"]
+    files = json.load(urllib.request.urlopen(urllib.request.Request(f"{index}{name}/", headers=headers)))["files"]
     out.append(line + "".join(f" \\\n    --hash=sha256:{f['hashes']['sha256']}" for f in files if f"-{version}-" in f["filename"]))
 open(target, "w").write("\n".join(out) + "\n")
 "#;
@@ -399,7 +543,7 @@ impl World {
 
 /// opencode 1.18.33 is there for one platform only.
 fn publish() -> Published {
-    let mut published = Published::default();
+    let mut published = Published { page_limit: 50, ..Published::default() };
     for version in ["1.18.15", "1.18.16", "1.18.17", "1.18.18", "1.18.33"] {
         published.add("opencode-ai", version, 2000);
         published.add("opencode-linux-x64", version, 2000);

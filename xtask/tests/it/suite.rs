@@ -38,3 +38,22 @@ fn a_broken_image_fails_check_by_check_and_a_check_ends_with_its_first_failure()
     assert!(text.contains(&summary), "{summary}\n{text}");
     assert!(fs::read_to_string(report).unwrap().contains(&format!("1..{planned}")));
 }
+
+/// Under emulation the checks of shared layers run in the variant that the definition names, whatever it is called.
+#[test]
+fn shared_checks_run_in_one_variant_under_emulation() {
+    let dir = TempDir::new().unwrap();
+    let docker = dir.path().join("docker");
+    fs::write(&docker, DOCKER).unwrap();
+    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
+    let skipped = |variant: &str, shared: &[&str]| {
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/smoke-test.sh"));
+        command.args(["--image", "broken", "--variant", variant, "--platform", "linux/arm64"]).args(shared);
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let output = command.env("PATH", path).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| line.contains("# SKIP emulated, and tested in the variant plain")).count()
+    };
+    assert_eq!(skipped("plain", &["--shared-in", "plain"]), 0);
+    assert!(skipped("rich", &["--shared-in", "plain"]) > 40);
+}

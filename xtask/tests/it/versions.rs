@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::published::World;
+use crate::published::{INDEX, World};
 
 #[track_caller]
 fn contains(text: &str, parts: &[&str]) {
@@ -78,11 +78,11 @@ fn a_dirty_tree_a_lower_version_and_a_dry_run_change_nothing() {
     contains(&text, &["+ARG OPENCODE_VERSION=1.18.18", "git commit --quiet --message"]);
     assert_eq!(world.git("status --porcelain"), "");
     world.ok("bump-opencode 1.18.18 --commit");
-    contains(&world.fails("bump-opencode 1.18.15", 1), &["1.18.15 is lower; say --downgrade"]);
+    contains(&world.fails("bump-opencode 1.18.15", 1), &["1.18.15 is lower; pass --allow-downgrade"]);
     fs::write(world.root.join("x"), "").unwrap();
     contains(&world.fails("bump-opencode 1.18.15 --downgrade", 1), &["not committed (?? x)"]);
     fs::remove_file(world.root.join("x")).unwrap();
-    world.ok("bump-opencode 1.18.15 --downgrade");
+    world.ok("bump-opencode 1.18.15 --allow-downgrade");
     let before = world.git("show HEAD~1:images/Dockerfile.variant");
     assert_eq!(world.read("images/Dockerfile.variant").trim_end(), before);
 }
@@ -198,7 +198,7 @@ fn what_is_propagating_is_waited_for() {
         published.later = Some(("opencode-linux-arm64".to_owned(), 2));
     }
     let (_, text) = world.ok("preflight opencode --wait 30s");
-    contains(&text, &["1 files are not there yet: asking again in 5 s", "match their locks"]);
+    contains(&text, &["1 files are not available yet: asking again in 5 s", "match their locks"]);
 }
 
 #[test]
@@ -229,14 +229,14 @@ fn a_bump_is_proposed_once() {
     let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
     let output = world.xtask_with("bump opencode latest --pull-request", &env);
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && text.contains("/made") && !text.contains("s3cret"), "{text}");
+    assert!(output.status.success() && text.contains("/pulls/1") && !text.contains("s3cret"), "{text}");
     let post = world.log().into_iter().find(|line| line.starts_with("POST")).unwrap();
     contains(
         &post,
         &[
             "/api/v1/repos/you/devbox/pulls",
             "\"base\": \"main\"",
-            "\"head\": \"bump-opencode-1.18.18\"",
+            "\"head\": \"bump-opencode\"",
             "Bump opencode 1.18.15 → 1.18.18",
         ],
     );
@@ -244,12 +244,9 @@ fn a_bump_is_proposed_once() {
         (world.git("branch --show-current").as_str(), world.git("status --porcelain").as_str()),
         ("main", "")
     );
-    contains(&world.git("ls-remote origin"), &["refs/heads/bump-opencode-1.18.18"]);
-    let path = "/api/v1/repos/you/devbox/pulls/main/bump-opencode-1.18.18";
-    let open = json!({ "number": 1, "state": "open", "html_url": "http://x/pulls/1" });
-    world.published.lock().unwrap().documents.insert(path.to_owned(), open);
+    contains(&world.git("ls-remote origin"), &["refs/heads/bump-opencode"]);
     let output = world.xtask_with("bump opencode latest --pull-request", &env);
-    contains(&String::from_utf8(output.stderr).unwrap(), &["is proposed already: http://x/pulls/1"]);
+    contains(&String::from_utf8(output.stderr).unwrap(), &["is proposed already: http://", "/pulls/1"]);
     assert!(!world.log().iter().any(|line| line.starts_with("POST")));
 }
 
@@ -309,29 +306,97 @@ fn all_components_go_to_their_latest() {
     contains(&world.fails("bump all 1.0.0", 1), &["can only go to latest"]);
 }
 
-/// Bases whose lists were recorded, with an archive that has one package newer.
-fn publish_security_update(world: &World, has: &str) {
+/// A key that signs as Debian's do, and the keyring that holds it.
+struct Signer {
+    home: tempfile::TempDir,
+}
+
+impl Signer {
+    fn new() -> Self {
+        let home = tempfile::TempDir::new().unwrap();
+        let signer = Self { home };
+        signer.gpg(&["--quick-generate-key", "archive@example.org", "ed25519", "sign", "never"], "");
+        let keyring = signer.gpg(&["--export"], "");
+        fs::write(signer.home.path().join("keyring"), keyring).unwrap();
+        signer
+    }
+
+    fn gpg(&self, args: &[&str], input: &str) -> Vec<u8> {
+        use std::io::Write;
+        use std::process::Stdio;
+        let mut command = std::process::Command::new("gpg");
+        command
+            .arg("--homedir")
+            .arg(self.home.path())
+            .args(["--batch", "--quiet", "--passphrase", ""])
+            .args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    fn keyring(&self) -> String {
+        self.home.path().join("keyring").to_str().unwrap().to_owned()
+    }
+}
+
+/// Debian's security archive, with one package newer. `change` may spoil its files before they are served.
+fn serve_archive(world: &World, signer: &Signer, until: &str, change: impl Fn(&mut String, &mut Vec<u8>)) {
+    let list = b"Package: openssl\nVersion: 3.5.1-1+deb13u2\n";
+    let script = "import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.argv[1].encode()))";
+    let text = std::str::from_utf8(list).unwrap();
+    let mut xz = std::process::Command::new("python3").args(["-c", script, text]).output().unwrap().stdout;
+    let sum = |bytes: &[u8]| xtask::model::key::digest(bytes).replace("sha256:", "");
+    let mut index = format!("Codename: trixie-security\nValid-Until: {until}\nSHA256:\n");
+    for arch in ["amd64", "arm64"] {
+        index += &format!(" {} {} main/binary-{arch}/Packages\n", sum(list), list.len());
+        index += &format!(" {} {} main/binary-{arch}/Packages.xz\n", sum(&xz), xz.len());
+    }
+    change(&mut index, &mut xz);
+    let signed = signer.gpg(&["--clearsign"], &index);
+    let file = |name: &str, bytes: &[u8]| (format!("dists/trixie-security/{name}"), bytes.to_vec());
+    let files = vec![
+        file("InRelease", &signed),
+        file("main/binary-amd64/Packages.xz", &xz),
+        file("main/binary-arm64/Packages.xz", &xz),
+    ];
+    world.published.lock().unwrap().wheels.insert("debian".to_owned(), files);
+}
+
+const LATER: &str = "Sun, 06 Dec 2099 00:53:14 UTC";
+
+/// A published base whose packages were recorded.
+fn publish_base(world: &World, has: &str) {
     let list = format!("bash\t5.2-1\tamd64\nopenssl\t{has}\tamd64\n");
     let lists = json!({ "linux/amd64": list, "linux/arm64": list }).to_string();
     let kind = "application/vnd.opencode-devbox.debian-packages.v1+json";
-    let entry = json!({ "artifactType": kind, "annotations": { "opencode-devbox.document": lists } });
-    let referrers = format!("/v2/devbox-staging/referrers/{}", xtask::model::key::digest(b"{}"));
-    let script = "import lzma, sys; sys.stdout.buffer.write(lzma.compress(b'Package: openssl\\nVersion: 3.5.1-1+deb13u2\\n'))";
-    let xz = std::process::Command::new("python3").args(["-c", script]).output().unwrap().stdout;
+    let base = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": INDEX.len(),
+        "digest": xtask::model::key::digest(INDEX.as_bytes()) });
+    let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": xtask::model::key::digest(b"{}") });
+    let record = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": kind,
+        "config": empty, "layers": [empty], "subject": base, "annotations": { "opencode-devbox.document": lists } });
+    let digest = xtask::model::key::digest(record.to_string().as_bytes());
+    let entry = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": kind, "digest": digest,
+        "size": record.to_string().len() });
+    let referrers = format!("/v2/devbox-staging/referrers/{}", xtask::model::key::digest(INDEX.as_bytes()));
     let mut published = world.published.lock().unwrap();
     published.tags = vec!["base-latest".to_owned()];
-    published.documents.insert(referrers, json!({ "manifests": [entry] }));
-    let file = |arch| (format!("dists/trixie-security/main/binary-{arch}/Packages.xz"), xz.clone());
-    published.wheels.insert("debian".to_owned(), vec![file("amd64"), file("arm64")]);
+    published.documents.insert(referrers, json!({ "schemaVersion": 2, "manifests": [entry] }));
+    published.documents.insert(format!("/v2/devbox-staging/manifests/{digest}"), record);
 }
 
 /// Failure 11: base tools froze between edits of the base.
 #[test]
 fn security_updates_that_the_published_base_lacks_are_told() {
-    let world = World::new();
-    let archive = format!("http://{}/files", world.host);
-    let run = |line: &str| world.xtask_with(line, &[("DEBIAN_SECURITY_URL", archive.as_str())]);
-    publish_security_update(&world, "3.5.1-1+deb13u1");
+    let (world, signer) = (World::new(), Signer::new());
+    let (archive, keyring) = (format!("http://{}/files", world.host), signer.keyring());
+    let env = [("DEBIAN_SECURITY_URL", archive.as_str()), ("DEBIAN_KEYRING", &keyring)];
+    let run = |line: &str| world.xtask_with(line, &env);
+    serve_archive(&world, &signer, LATER, |_, _| ());
+    publish_base(&world, "3.5.1-1+deb13u1");
     let output = run("outdated");
     contains(
         &String::from_utf8(output.stdout).unwrap(),
@@ -345,12 +410,42 @@ fn security_updates_that_the_published_base_lacks_are_told() {
         &["Take the Debian packages of", "- openssl 3.5.1-1+deb13u1 → 3.5.1-1+deb13u2"],
     );
     world.git("reset --quiet --hard HEAD~1");
-    publish_security_update(&world, "3.5.1-1+deb13u2");
+    publish_base(&world, "3.5.1-1+deb13u2");
     contains(
         &String::from_utf8(run("refresh-base --if-behind").stderr).unwrap(),
         &["has all security updates"],
     );
     assert_eq!(world.git("status --porcelain"), "");
+}
+
+/// Nothing is concluded from a list that Debian did not sign, or that is not the signed one.
+#[test]
+fn a_list_of_updates_that_debian_did_not_sign_is_refused() {
+    let (world, signer, other) = (World::new(), Signer::new(), Signer::new());
+    publish_base(&world, "3.5.1-1+deb13u1");
+    let (archive, keyring) = (format!("http://{}/files", world.host), signer.keyring());
+    let env = [("DEBIAN_SECURITY_URL", archive.as_str()), ("DEBIAN_KEYRING", &keyring)];
+    let refused = |why: &str| {
+        let output = world.xtask_with("refresh-base --if-behind", &env);
+        contains(&String::from_utf8(output.stderr).unwrap(), &[why]);
+        assert!(!output.status.success());
+        assert_eq!(world.git("status --porcelain"), "");
+    };
+    serve_archive(&world, &other, LATER, |_, _| ());
+    refused("is not signed by Debian");
+    serve_archive(&world, &signer, LATER, |_, _| ());
+    world.published.lock().unwrap().wheels.get_mut("debian").unwrap()[0].1 =
+        b"Codename: trixie-security\n".to_vec();
+    refused("is not signed by Debian");
+    serve_archive(&world, &signer, "Sun, 06 Dec 2020 00:53:14 UTC", |_, _| ());
+    refused("was valid until Sun, 06 Dec 2020");
+    serve_archive(&world, &signer, LATER, |index, _| *index = index.replace("trixie", "bookworm"));
+    refused("is of the suite \"bookworm-security\"");
+    serve_archive(&world, &signer, LATER, |_, xz| xz[20] ^= 1);
+    refused("has other bytes than the signed index says");
+    // More than the index says, though it has the right sum: a small file that unpacks to a large one.
+    serve_archive(&world, &signer, LATER, |index, _| *index = index.replace(" 43 main", " 12 main"));
+    refused("unpacks to more than the 12 bytes");
 }
 
 #[test]
@@ -454,7 +549,7 @@ fn programs(world: &World) -> impl Fn() -> Vec<String> {
     for name in ["shellcheck", "docker", "cargo", "crane"] {
         let info = r#"{"ServerVersion":"1","DriverStatus":[["","io.containerd.snapshotter.v1"]]}"#;
         let text = format!(
-            "#!/bin/sh\ncase \"$*\" in\n  'info '*) echo '{info}'; exit ;;\n  *version*) exit ;;\nesac\n\
+            "#!/bin/sh\ncase \"$*\" in\n  'info '*) echo '{info}'; exit ;;\n  *version* | auth*) exit ;;\nesac\n\
              echo \"{name} $1 $2 $3\" >> {}\n[ ! -e {}.fails.{name} ]\n",
             log.display(),
             log.display()
@@ -609,7 +704,7 @@ fn what_cannot_be_had_is_passed_over_or_said() {
     contains(&world.fails("bump-opencode 1.18.16", 1), &["no version is complete"]);
     contains(
         &world.fails("bump-opencode latest", 1),
-        &["no version of opencode is complete on every platform"],
+        &["no version of opencode that latest may stand for is complete on every platform"],
     );
 }
 
@@ -644,8 +739,8 @@ fn a_refresh_of_the_base_is_proposed_where_there_is_a_server() {
     let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
     assert!(world.xtask_with("refresh-base --pull-request", &env).status.success());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%d").to_string();
-    let head = format!("refresh-base-{stamp}");
-    contains(&world.git("ls-remote origin"), &[&head]);
+    contains(&world.git("ls-remote origin"), &["refs/heads/refresh-base"]);
     let post = world.log().into_iter().find(|line| line.starts_with("POST")).unwrap();
-    contains(&post, &["/pulls", &head, "Take the Debian packages of"]);
+    contains(&post, &["/pulls", "\"head\": \"refresh-base\"", "Take the Debian packages of"]);
+    assert!(world.git(&format!("show origin/refresh-base:images/Dockerfile.base")).contains(&stamp));
 }
