@@ -357,6 +357,7 @@ pub fn bake(ctx: &Ctx, targets: &[Target], print: bool) -> Result<()> {
         return Ok(());
     }
     ctx.runner.run_again(&secrets.give(bake_command(ctx, &definition)?))?;
+    await_pushed(ctx, targets)?;
     keep_cache(ctx, targets);
     Ok(())
 }

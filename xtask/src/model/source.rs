@@ -1,5 +1,6 @@
 //! Addresses that may come with an account (`https://user:password@host/path`, RFC 3986, 3.2.1). The account is kept apart from
-//! the address, so that what is printed, passed on or stored never holds it.
+//! the address, so that what is printed, passed on or stored never holds it. Refuses nothing: a text without an account is an
+//! address as it is.
 
 use std::borrow::Cow;
 use std::fmt;

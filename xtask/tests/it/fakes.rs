@@ -200,7 +200,7 @@ impl World {
                 let _ = request.respond(response);
             }
         });
-        world.store.lock().unwrap().manifests.insert("debian:trixie-slim".into(), DEBIAN.into());
+        world.store.lock().unwrap().put("debian", "trixie-slim", DEBIAN.into());
         world
     }
 

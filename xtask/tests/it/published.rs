@@ -102,6 +102,15 @@ impl Published {
         )
     }
 
+    /// What a repository has under a tag as well.
+    fn by_digest(&self, repository: &str, digest: &str) -> Option<Vec<u8>> {
+        let own = format!("/v2/{repository}/manifests/");
+        let documents = self.documents.iter().filter(|(url, _)| url.starts_with(&own));
+        let mut bytes =
+            documents.map(|(_, document)| document.to_string().into_bytes()).chain([INDEX.into()]);
+        bytes.find(|bytes| xtask::model::key::digest(bytes) == digest)
+    }
+
     /// What upstream calls the latest: the highest version, unless a test says otherwise.
     fn tags_of(&self, name: &str) -> Value {
         let named = self.latest.get(name).cloned();
@@ -162,11 +171,12 @@ impl Published {
             self.python(host, project.trim_end_matches('/'))
         } else if let Some(file) = url.strip_prefix("/files/") {
             self.wheels.values().flatten().find(|(name, _)| name == file).map(|(_, bytes)| bytes.clone())
-        } else if let Some((_, tag)) =
+        } else if let Some((repository, tag)) =
             url.strip_prefix("/v2/").and_then(|path| path.split_once("/manifests/"))
         {
             let document = self.documents.get(url).map(|document| document.to_string().into_bytes());
-            document.or_else(|| self.tags.iter().any(|known| known == tag).then(|| INDEX.into()))
+            let known = document.or_else(|| self.tags.iter().any(|known| known == tag).then(|| INDEX.into()));
+            known.or_else(|| self.by_digest(repository, tag))
         } else if method == "GET" {
             self.documents.get(url).map(|document| document.to_string().into_bytes())
         } else {
