@@ -99,7 +99,8 @@ pub fn write(
         base: BaseRecord {
             tag: base.tag.clone(),
             digest: index.digest.to_string(),
-            build_seconds: build_seconds(ctx, &state::staging(ctx, &base.repository), index)?,
+            build_seconds: state::build_record(ctx, &state::staging(ctx, &base.repository), &index.digest)?
+                .map(|record| record.seconds),
         },
         variants: stages.iter().map(|stage| variant(ctx, stage, release)).collect::<Result<_>>()?,
         versions: ctx.versions()?.into_iter().collect(),
@@ -112,15 +113,11 @@ pub fn write(
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
 
-fn build_seconds(ctx: &Ctx, staging: &Repository, image: &Manifest) -> Result<Option<u64>> {
-    Ok(state::build_record(ctx, staging, &image.digest)?.map(|record| record.seconds))
-}
-
 fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
     let index = stage.staged()?;
     let mut platforms = Vec::new();
     let record = state::build_record(ctx, &stage.staging, &index.digest)?;
-    let built = record.map(|record| record.built).unwrap_or_default();
+    let (seconds, built) = record.map_or((None, Vec::new()), |record| (Some(record.seconds), record.built));
     for platform in &ctx.platforms {
         let digest = index.platform(*platform).context("a complete index lacks a platform")?;
         let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
@@ -141,7 +138,7 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
         latest_tag: stage.variant.latest_tag(),
         key: stage.key.to_string(),
         digest: index.digest.to_string(),
-        build_seconds: build_seconds(ctx, &stage.staging, index)?,
+        build_seconds: seconds,
         platforms,
     })
 }

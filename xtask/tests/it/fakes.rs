@@ -240,11 +240,17 @@ impl World {
     }
 
     /// Changes the definition of the family.
+    #[track_caller]
     pub fn configure(&self, from: &str, to: &str) {
+        assert!(self.try_configure(from, to), "{from}");
+    }
+
+    /// The same, and false where the text is not there.
+    pub fn try_configure(&self, from: &str, to: &str) -> bool {
         let file = self.root.join("images/devbox.toml");
         let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(from), "{from}");
         fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        text.contains(from)
     }
 
     fn log_file(&self) -> PathBuf {

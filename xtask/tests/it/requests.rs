@@ -20,6 +20,8 @@ impl Site {
         let lab = Lab::start();
         lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
         let (open, world) = (Lab::before(lab.registry()), World::before(lab.host(), "team/devbox"));
+        // A public base has exactly what the tree includes; only a loopback registry is asked for bases without a part.
+        while world.try_configure("include = true", "include = false") {}
         Self { lab, open, world }
     }
 
@@ -55,11 +57,12 @@ impl Site {
     }
 }
 
+/// Every phase is a process of its own here, as in CI, and asks again what the one before knew.
 #[test]
 fn a_release_reads_few_manifests() {
     let site = Site::new();
     for (name, reads, requests) in
-        [("first release", 90, usize::MAX), ("bump", 60, 250), ("no-op", 15, usize::MAX)]
+        [("first release", 90, usize::MAX), ("bump", 60, 290), ("no-op", 15, usize::MAX)]
     {
         if name == "bump" {
             site.bump();
