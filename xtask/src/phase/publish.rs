@@ -60,8 +60,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 
     // Every problem at once, before the first write.
     ledger.refuse_held(&journal)?;
-    let floating =
-        if args.promote_latest { Some(release_tag::floating_at(ctx, &base.repository, &standing)?) } else { None };
+    let floating = if args.promote_latest {
+        Some(release_tag::floating_at(ctx, &base.repository, &standing)?)
+    } else {
+        None
+    };
     let mut problems = wrong_layers(ctx, &base, &index, &stages)?;
     problems.extend(wrong_commit(ctx, release)?);
     problems.extend(floating.iter().flat_map(|floating| request.wrong_floating(floating)));
