@@ -119,7 +119,8 @@ impl Request<'_> {
         for stage in self.stages {
             let (tag, to) = (stage.variant.version_tag(self.release), stage.staged()?.digest.clone());
             let now = standing.get(&tag).and_then(Option::as_ref);
-            self.refuse_taken(&tag, now.or(journal.promised(&tag)), &to)?;
+            self.refuse_taken(&tag, now, &to)?;
+            self.refuse_promised(&tag, journal.promised(&tag), &to)?;
             moves.push(Move { tag, floating: false, from: None, to });
         }
         for stage in self.stages.iter().filter(|_| self.args.promote_latest) {
@@ -141,6 +142,18 @@ impl Request<'_> {
                 "{} is another image ({other}) and version tags never move: release under the next letter",
                 self.ledger.public.tag(tag)
             ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails if a version tag was promised to another image by a run whose writes may not be visible yet.
+    fn refuse_promised(&self, tag: &str, promised: Option<&Digest>, own: &Digest) -> Result<()> {
+        match promised {
+            Some(other) if other != own => Err(missing(format!(
+                "{} was promised to another image ({other}) by an interrupted promotion: run `cargo xtask repair` to complete \
+                 it, or `cargo xtask repair --undo`",
+                self.ledger.public.tag(tag)
+            ))),
             _ => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use crate::model::promotion::{
     AttemptId, LEASE_SECONDS, MARGIN_SECONDS, Move, Outcome, Promotion, RENEW_SECONDS, Standing, UNDO_SECONDS,
 };
 use crate::promotion::ledger::Ledger;
-use crate::tools::process;
+use crate::tools::{process, registry};
 
 /// How long a tag that was moved may take to read back.
 const READ_BACK: Duration = Duration::from_secs(60);
@@ -86,7 +86,8 @@ impl<'a> Lease<'a> {
             if error.is::<LeaseLost>() {
                 return Err(error);
             }
-            return Err(self.stop(error.context(format!(
+            let outcome = self.outcome_without_floating(&error);
+            return Err(self.stop(outcome, error.context(format!(
                 "version tags of {} are not complete and no floating tag has moved; run the same command again",
                 self.promotion.name()
             ))));
@@ -94,6 +95,10 @@ impl<'a> Lease<'a> {
         let mut written = Vec::new();
         let moved = self.move_floating_tags(&mut written);
         if let Err(error) = moved.and_then(|()| self.read_back(self.promotion.floating())) {
+            if registry::is_final(&error) {
+                // What was refused for good was not written.
+                written.pop();
+            }
             return Err(if error.is::<LeaseLost>() { error } else { self.undo_written(&written, error) });
         }
         self.end(Outcome::Done).map_err(|error| match error.is::<LeaseLost>() {
@@ -102,6 +107,18 @@ impl<'a> Lease<'a> {
                 "all tags have moved, but the promotion could not be closed: run `cargo xtask repair`",
             ),
         })
+    }
+
+    /// How the attempt ends whose version tags could not be set: nothing is left to complete if none of them is set and none
+    /// may still arrive.
+    fn outcome_without_floating(&self, error: &anyhow::Error) -> Outcome {
+        let set = |standing: Standing| {
+            self.promotion.versions().any(|it| standing.get(&it.tag).and_then(Option::as_ref) == Some(&it.to))
+        };
+        match self.ledger.standing_of(&self.promotion).map(set) {
+            Ok(false) if registry::is_final(error) => Outcome::Unchanged,
+            _ => Outcome::Stopped,
+        }
     }
 
     /// Points every floating tag back at what it pointed at before. Reads may be stale, so all of them are written.
@@ -287,7 +304,7 @@ impl<'a> Lease<'a> {
                     Err(error) => format!("where the tags point is unknown: {error:#}"),
                 };
                 let why = undone.err().map(|error| format!(" ({error:#})")).unwrap_or_default();
-                self.stop(error.context(format!(
+                self.stop(Outcome::Stopped, error.context(format!(
                     "{name} is half promoted and could not be undone{why}; run `cargo xtask repair`\n{points}"
                 )))
             }
@@ -305,9 +322,9 @@ impl<'a> Lease<'a> {
         self.await_tags(&expected)
     }
 
-    /// Marks the attempt as given up, so that others need not wait until its lease expires.
-    fn stop(&self, error: anyhow::Error) -> anyhow::Error {
-        if let Err(unclosed) = self.end(Outcome::Stopped) {
+    /// Ends the attempt on the way out of a failure, so that others need not wait until its lease expires.
+    fn stop(&self, outcome: Outcome, error: anyhow::Error) -> anyhow::Error {
+        if let Err(unclosed) = self.end(outcome) {
             self.ledger.ctx.say(format!("{unclosed:#}"));
         }
         error

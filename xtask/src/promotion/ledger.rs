@@ -215,7 +215,7 @@ impl<'a> Ledger<'a> {
             let current = lease.or_withdraw(self.confirm(&lease))?;
             let again = lease.or_withdraw(plan(&current))?;
             if again == lease.promotion {
-                lease.or_withdraw(self.supersede(&current, &lease.id))?;
+                lease.or_withdraw(self.supersede(&current, &lease))?;
                 return Ok(lease);
             }
             lease.end(Outcome::Unchanged)?;
@@ -283,10 +283,28 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// Names a release whose version tags stay incomplete because another release goes on.
+    fn report_incomplete(&self, promotion: &Promotion) -> Result<()> {
+        let standing = self.standing(promotion.versions().map(|it| &it.tag))?;
+        let set = standing.values().flatten().count();
+        if set > 0 && set < standing.len() {
+            self.ctx.say(format!(
+                "warning: {} has {set} of {} version tags: run `cargo xtask publish --release-tag {}` from its commit to complete it",
+                promotion.name(),
+                standing.len(),
+                promotion.name()
+            ));
+        }
+        Ok(())
+    }
+
     /// Tells the runs of interrupted attempts, should one of them go on, that the lease is no longer theirs.
-    fn supersede(&self, journal: &Journal, own: &AttemptId) -> Result<()> {
-        for (attempt, promotion) in journal.interrupted().filter(|(attempt, _)| attempt.id != *own) {
+    fn supersede(&self, journal: &Journal, lease: &Lease<'_>) -> Result<()> {
+        for (attempt, promotion) in journal.interrupted().filter(|(attempt, _)| attempt.id != lease.id) {
             self.ctx.say(format!("continuing after the interrupted promotion of {}", promotion.name()));
+            if promotion.release != lease.promotion.release {
+                self.report_incomplete(promotion)?;
+            }
             self.mark(&attempt.id, Outcome::Superseded)?;
         }
         Ok(())

@@ -69,6 +69,23 @@ impl std::fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
+/// The registry gave a final answer to a write, so nothing was written and nothing will arrive later.
+pub fn is_final(error: &anyhow::Error) -> bool {
+    error.is::<Denied>() || error.is::<Refused>()
+}
+
+/// The registry refused a request for another reason than the account.
+#[derive(Debug)]
+struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 pub struct Registry {
     agent: Agent,
     /// Folder of manifests and configurations by digest; nothing is kept without one.
@@ -505,7 +522,8 @@ impl Registry {
                 )),
                 Err(error) => error.context(what),
             },
-            429 => anyhow::anyhow!("{what}: rate limited{}", self.limit()),
+            429 => anyhow::Error::new(Refused(format!("{what}: rate limited{}", self.limit()))),
+            400..=499 => anyhow::Error::new(Refused(what)),
             _ => anyhow::anyhow!(what),
         }
     }
