@@ -59,6 +59,19 @@ impl Registry {
         Arc::new(registry)
     }
 
+    /// A registry that begins with data that [`Self::save`] has stored.
+    pub fn restore(from: &Path) -> Arc<Self> {
+        let registry = Self::new(None);
+        copy(&from.join("data"), &registry.dir.path().join("data"));
+        registry.run("");
+        Arc::new(registry)
+    }
+
+    /// Stores a copy of all data in a folder.
+    pub fn save(&self, to: &Path) {
+        copy(&self.dir.path().join("data"), &to.join("data"));
+    }
+
     /// The registry at a port of this machine. It has no accounts.
     pub fn at_port(port: u16) -> Arc<Self> {
         Arc::new(Self::new(Some(port)))
@@ -154,14 +167,24 @@ impl Registry {
 
     /// Copies all repositories below a name: links to blobs, which all repositories share.
     pub fn copy(&self, from: &str, to: &str) {
-        let (from, to) = (self.repository(from), self.repository(to));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+        copy(&self.repository(from), &self.repository(to));
     }
 
     /// Deletes all repositories below a name.
     pub fn remove(&self, path: &str) {
         fs::remove_dir_all(self.repository(path)).unwrap();
+    }
+
+    /// Deletes a tag or a manifest of a repository, and the tags of a manifest with it.
+    pub fn forget(&self, repository: &str, reference: &str) {
+        let manifests = self.repository(repository).join("_manifests");
+        let Some(hex) = reference.strip_prefix("sha256:") else {
+            return fs::remove_dir_all(manifests.join("tags").join(reference)).unwrap();
+        };
+        for tag in self.tags(repository).iter().filter(|(_, digest)| *digest == reference) {
+            fs::remove_dir_all(manifests.join("tags").join(tag.0)).unwrap();
+        }
+        fs::remove_dir_all(manifests.join("revisions/sha256").join(hex)).unwrap();
     }
 
     /// Stores a manifest under a tag, without what it refers to. Returns its digest.
@@ -224,6 +247,12 @@ impl Registry {
         digests.sort();
         digests.into_iter().map(|(_, digest)| digest).collect()
     }
+}
+
+/// Copies a folder, with the times of its files: the order of pushes.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
 /// A connection to the registry.

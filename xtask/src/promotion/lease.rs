@@ -311,15 +311,20 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Writes where these tags pointed before, the last first, and reads them back.
+    /// Writes where these tags pointed before, the last first, and reads them back. One that cannot be written does not
+    /// keep the others where they are, unless the lease is lost.
     fn take_back(&self, moves: &[&Move]) -> Result<()> {
-        let mut expected = BTreeMap::new();
+        let (mut expected, mut failed) = (BTreeMap::new(), None);
         for it in moves.iter().rev() {
             let Some(from) = &it.from else { continue };
-            self.point(it, from, Part::Undo, false)?;
-            expected.insert(it.tag.clone(), from.clone());
+            match self.point(it, from, Part::Undo, false) {
+                Err(error) if error.is::<LeaseLost>() => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
+                Ok(()) => drop(expected.insert(it.tag.clone(), from.clone())),
+            }
         }
-        self.await_tags(&expected)
+        self.await_tags(&expected)?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Ends the attempt on the way out of a failure, so that others need not wait until its lease expires.

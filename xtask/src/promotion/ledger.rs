@@ -207,6 +207,7 @@ impl<'a> Ledger<'a> {
             self.refuse_held(&journal)?;
             self.refuse_mixture(&journal, &promotion)?;
             if self.ctx.runner.dry_run {
+                self.copy(&promotion)?;
                 println!("# take the lease in {}: promotion of {}", self.staging, promotion.name());
                 return Ok(Lease::dry(self, promotion));
             }

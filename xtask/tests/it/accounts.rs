@@ -217,3 +217,30 @@ fn tags_that_may_not_move_stop_a_promotion_whole() {
         assert_eq!(after[&tag], digest, "{tag}");
     }
 }
+
+/// Docker Hub gives a token with fewer scopes than it was asked for, and refuses only what is then tried.
+#[test]
+fn a_refusal_names_account_repository_and_scope() {
+    let site = Site::new(token_lab(), &Login::password("reader", "s3cret"));
+    let text = site.fails("build-base", 1);
+    assert!(text.contains("the account reader has no pull,push access to team/devbox-staging"), "{text}");
+}
+
+/// The right to push is proved by beginning an upload, which leaves nothing behind.
+#[test]
+fn the_right_to_push_is_proved_without_writing() {
+    use std::time::Duration;
+    use xtask::tools::{http, registry::Registry as Client, runner::Runner};
+    let site = Site::new(Lab::start(), &Login::Nobody);
+    let runner = Runner::new(site.world.root.to_str().unwrap().into(), Duration::from_secs(5));
+    let client = Client::new(&http::agent(Duration::from_secs(5), ""), None);
+    let repository = format!("{}/team/devbox", site.lab.host()).parse().unwrap();
+    client.prove_push(&runner, &repository).unwrap();
+    let registry = site.lab.registry();
+    assert!(registry.tags("team/devbox").is_empty() && registry.manifests("team/devbox").is_empty());
+    let writes: Vec<_> = site.lab.log().into_iter().map(|entry| entry.method).collect();
+    assert_eq!(writes.last().map(String::as_str), Some("DELETE"), "the upload is cancelled");
+    site.lab.set_token_server(TokenServer::new([ci()]));
+    let error = client.prove_push(&runner, &repository).unwrap_err().to_string();
+    assert!(error.contains("HTTP 401") && error.contains("pull,push"), "{error}");
+}

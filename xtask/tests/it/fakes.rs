@@ -1,123 +1,16 @@
-//! A release without an engine: a registry in this process, and fake `docker`, `crane` and smoke script that push into
-//! it and keep an ordered log of their command lines.
+//! A release without an engine: a tree before a registry lab, with the real registry and the real crane, and stand-ins
+//! for docker and the smoke script that keep an ordered log of their command lines.
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use registry_lab::{Address, Client, Lab, Registry, digest};
 use tempfile::TempDir;
-use tiny_http::{Header, Method, Request, Response, Server};
-
-#[derive(Clone, Default)]
-pub struct Store {
-    /// Manifests by `repository:tag` and `repository@digest`.
-    manifests: HashMap<String, Vec<u8>>,
-    blobs: HashMap<String, Vec<u8>>,
-    pub requests: usize,
-    pub writes: usize,
-    /// Answers to the next reads of manifests, before the truth.
-    pub faults: Vec<u16>,
-    /// Every request wants a token, and no token lets the pipeline write.
-    pub refuse_writes: bool,
-    /// Other files that are there, by path; their content is nobody's concern.
-    pub files: HashSet<String>,
-    /// The credentials that a token was asked for with.
-    pub basic: Option<String>,
-}
-
-/// Status, body, and a header.
-type Answer = (u16, Vec<u8>, Option<(String, String)>);
-
-impl Store {
-    pub fn put(&mut self, repository: &str, reference: &str, body: Vec<u8>) {
-        self.manifests.insert(format!("{repository}@{}", digest(&body)), body.clone());
-        if !reference.starts_with("sha256:") {
-            self.manifests.insert(format!("{repository}:{reference}"), body);
-        }
-    }
-
-    /// Deletes whatever has this in its name.
-    pub fn forget(&mut self, part: &str) {
-        self.manifests.retain(|name, _| !name.contains(part));
-    }
-
-    /// A challenge for a request without a token, or whose token is not enough; the token where one is asked for.
-    fn guard(&mut self, request: &Request) -> Option<Answer> {
-        let header = |name: &'static str| request.headers().iter().find(|it| it.field.equiv(name));
-        let value = |name| header(name).map(|it| it.value.to_string()).unwrap_or_default();
-        if request.url().starts_with("/token") {
-            self.basic = Some(value("Authorization"));
-            return Some((200, br#"{"token":"read-only"}"#.to_vec(), None));
-        }
-        // The fake docker pushes by curl, with rights of its own.
-        let writes = !matches!(request.method(), Method::Get | Method::Head);
-        if value("User-Agent").starts_with("curl") || (!value("Authorization").is_empty() && !writes) {
-            return None;
-        }
-        let challenge = format!("Bearer realm=\"http://{}/token\",service=\"registry\"", value("Host"));
-        Some((401, Vec::new(), Some(("WWW-Authenticate".into(), challenge))))
-    }
-}
-
-pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
-
-/// The API of a registry, as far as the pipeline uses it.
-fn serve(store: &mut Store, request: &mut Request) -> Answer {
-    store.requests += 1;
-    let url = request.url().trim_start_matches("/v2/").to_owned();
-    let mut body = Vec::new();
-    request.as_reader().read_to_end(&mut body).unwrap();
-    if store.refuse_writes
-        && let Some(answer) = store.guard(request)
-    {
-        return answer;
-    }
-    let method = request.method().clone();
-    if let Some((repository, reference)) = url.split_once("/manifests/") {
-        if method == Method::Put {
-            store.writes += 1;
-            store.put(repository, reference, body);
-            return (201, Vec::new(), None);
-        }
-        if !store.faults.is_empty() {
-            return (store.faults.remove(0), Vec::new(), None);
-        }
-        let joint = if reference.starts_with("sha256:") { '@' } else { ':' };
-        return match store.manifests.get(&format!("{repository}{joint}{reference}")) {
-            Some(manifest) => (200, manifest.clone(), None),
-            None => (404, br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(), None),
-        };
-    }
-    if store.files.contains(request.url()) {
-        return (200, Vec::new(), None);
-    }
-    // Like the distribution registry before version 3, this one has no referrers API.
-    let Some((repository, blob)) = url.split_once("/blobs/") else {
-        return (404, b"404 page not found".to_vec(), None);
-    };
-    match method {
-        Method::Post => {
-            (202, Vec::new(), Some(("Location".into(), format!("/v2/{repository}/blobs/uploads/1?s=1"))))
-        }
-        Method::Put => {
-            store.writes += 1;
-            store.blobs.insert(digest(&body), body);
-            (201, Vec::new(), None)
-        }
-        _ => match store.blobs.get(blob) {
-            Some(bytes) => (200, bytes.clone(), None),
-            None => (404, Vec::new(), None),
-        },
-    }
-}
+use xtask::model::promotion::{AttemptId, Promotion};
 
 /// A command line of xtask that finds the programs of a folder first, and nothing of the forge that runs this test.
 pub fn command(line: &str, programs: &Path) -> Command {
@@ -133,18 +26,23 @@ pub fn command(line: &str, programs: &Path) -> Command {
     command
 }
 
-/// A copy of the tree whose outside world is fake.
+/// A copy of the tree whose builds and smoke tests are fake.
 pub struct World {
     pub root: PathBuf,
-    pub store: Arc<Mutex<Store>>,
     pub host: String,
     /// Path of the public repository.
     pub path: String,
+    lab: Option<Lab>,
+    /// Where the fake docker pushes: what the lab counts is what xtask and crane ask.
+    push: Option<Client>,
     _dir: TempDir,
 }
 
 pub const DOCKER: &str = include_str!("fakes/docker");
-const CRANE: &str = include_str!("fakes/crane");
+
+/// The real crane, which is the next one on PATH; its command lines are noted.
+const CRANE: &str =
+    "#!/usr/bin/env bash\necho \"crane $*\" >> \"$FAKE_LOG\"\nPATH=${PATH#*:}\nexec crane \"$@\"\n";
 
 const SMOKE: &str = r#"#!/usr/bin/env bash
 echo "smoke $4 $6" >> "$FAKE_LOG"
@@ -183,28 +81,22 @@ pub const DEBIAN: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.
      "digest":"sha256:d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2"}]}"#;
 
 impl World {
-    /// A tree before a registry in this process, with a fake crane.
+    /// A tree before a registry of its own.
     pub fn new() -> Self {
-        let server = Server::http("127.0.0.1:0").unwrap();
-        let world = Self::before(&server.server_addr().to_string(), "devbox");
-        script(&world.root.with_file_name("bin").join("crane"), CRANE);
-        let shared = world.store.clone();
-        thread::spawn(move || {
-            for mut request in server.incoming_requests() {
-                let (status, body, header) = serve(&mut shared.lock().unwrap(), &mut request);
-                let mut response = Response::from_data(body).with_status_code(status);
-                if let Some((name, value)) = header {
-                    response.add_header(Header::from_bytes(name, value).unwrap());
-                }
-                // A client that was killed no longer listens.
-                let _ = request.respond(response);
-            }
-        });
-        world.store.lock().unwrap().put("debian", "trixie-slim", DEBIAN.into());
+        Self::of(Registry::start())
+    }
+
+    /// A tree before a lab of its own on this registry.
+    pub fn of(registry: Arc<Registry>) -> Self {
+        let lab = Lab::with(registry, Address::V4);
+        lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
+        let mut world = Self::before(lab.host(), "devbox");
+        world.program("crane", CRANE);
+        (world.push, world.lab) = (Some(lab.trusted_client()), Some(lab));
         world
     }
 
-    /// A tree before the registry at `host`, with the machine's own crane.
+    /// A tree before the registry at `host`, with the machine's crane.
     pub fn before(host: &str, path: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let root = dir.path().join("tree");
@@ -225,8 +117,7 @@ impl World {
         fs::write(root.join("images/devbox.toml"), definition).unwrap();
         script(&root.join("scripts/smoke-test.sh"), SMOKE);
         script(&dir.path().join("bin/docker"), DOCKER);
-        let store = Arc::new(Mutex::new(Store::default()));
-        Self { root, store, host: host.to_owned(), path: path.to_owned(), _dir: dir }
+        Self { root, host: host.to_owned(), path: path.to_owned(), lab: None, push: None, _dir: dir }
     }
 
     /// Puts a program before all others on PATH.
@@ -324,6 +215,9 @@ impl World {
         command.env("DEVBOX_ROOT", &self.root).env("FAKE_LOG", self.log_file());
         command.env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
         command.env("DEVBOX_REPOSITORY", format!("{}/{}", self.host, self.path));
+        if let Some(push) = &self.push {
+            command.env("FAKE_PUSH_HOST", push.host());
+        }
         command.env("GIT_DIR", "/nonexistent").current_dir(&self.root);
         command
     }
@@ -344,37 +238,73 @@ impl World {
         text
     }
 
-    /// The digest of a staged variant.
+    /// Standard error of a run that has to succeed.
+    #[track_caller]
+    pub fn notes(&self, line: &str) -> String {
+        let output = self.xtask(line);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{line}: {text}");
+        text
+    }
+
+    /// Runs a command line in a process group of its own, which the lab's faults strike. Returns its exit code (nothing
+    /// if it was killed) and standard error.
+    pub fn struck(&self, line: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
+        let mut command = self.command(line);
+        command.envs(env.iter().copied()).process_group(0);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.lab().set_process_group(child.id());
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// The lab of a world that has its own.
+    pub fn lab(&self) -> &Lab {
+        self.lab.as_ref().unwrap()
+    }
+
+    pub fn registry(&self) -> &Arc<Registry> {
+        self.lab().registry()
+    }
+
+    /// The digest of the staged image of a variant.
     pub fn staged(&self, variant: &str) -> String {
-        let store = self.store.lock().unwrap();
-        let key = |name: &str| name.strip_prefix(variant)?.strip_prefix('-').map(str::len);
-        let tag = |name: &str| key(name.strip_prefix("devbox-staging:")?);
-        let found = store.manifests.iter().filter(|(name, _)| tag(name) == Some(12));
-        found.map(|(_, bytes)| digest(bytes)).last().unwrap()
+        let tags = self.registry().tags("devbox-staging");
+        let is_key = |tag: &str| {
+            let key = tag.strip_prefix(variant).and_then(|rest| rest.strip_prefix('-'));
+            key.is_some_and(|key| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
+        tags.into_iter().find(|(tag, _)| is_key(tag)).unwrap().1
     }
 
-    /// Requests and writes so far.
-    pub fn counts(&self) -> (usize, usize) {
-        let store = self.store.lock().unwrap();
-        (store.requests, store.writes)
+    /// Writes so far, those of the fake docker included.
+    pub fn writes(&self) -> usize {
+        self.lab().counts().writes + self.push.as_ref().unwrap().counts().writes
     }
 
-    /// The document under `repository:tag`.
-    pub fn document(&self, name: &str) -> serde_json::Value {
-        let manifest = self.store.lock().unwrap().manifests[name].clone();
+    /// The document under a tag of the staging repository.
+    pub fn document(&self, tag: &str) -> serde_json::Value {
+        let digest = self.registry().tag("devbox-staging", tag).unwrap();
+        let manifest = self.registry().blob(&digest).unwrap();
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
         serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
     }
 
-    /// Public tags with their digests, sorted.
+    /// Stores an attempt at a promotion as another machine would have left it.
+    pub fn plant(&self, id: &AttemptId, promotion: &Promotion) {
+        let document = serde_json::to_string(promotion).unwrap();
+        let empty = serde_json::json!({ "mediaType": "application/vnd.oci.empty.v1+json",
+            "digest": digest(b"{}"), "size": 2 });
+        let manifest = serde_json::json!({ "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "artifactType": "application/vnd.opencode-devbox.promotion.v1+json",
+            "config": empty, "layers": [empty], "annotations": { "opencode-devbox.document": document } });
+        self.registry().put("devbox-staging", &id.tag(), &serde_json::to_vec(&manifest).unwrap());
+    }
+
+    /// Public tags with their digests, sorted, without those of content keys.
     pub fn tags(&self) -> Vec<(String, String)> {
-        let store = self.store.lock().unwrap();
-        let public = store.manifests.iter().filter_map(|(name, bytes)| {
-            let tag = name.strip_prefix("devbox:")?;
-            (!tag.starts_with("base-") || tag == "base-latest").then(|| (tag.to_owned(), digest(bytes)))
-        });
-        let mut tags: Vec<_> = public.collect();
-        tags.sort();
-        tags
+        let is_public = |(tag, _): &(String, String)| !tag.starts_with("base-") || tag == "base-latest";
+        self.registry().tags("devbox").into_iter().filter(is_public).collect()
     }
 }

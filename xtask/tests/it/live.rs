@@ -85,7 +85,7 @@ fn gitea_mcp_gets_in_only_with_the_published_checksum() {
     prepare_debian();
     let tar = tarball("gitea-mcp");
     let name = "gitea-mcp_Linux_x86_64.tar.gz";
-    let sum = crate::fakes::digest(&tar).replace("sha256:", "");
+    let sum = registry_lab::digest(&tar).replace("sha256:", "");
     let fetch = |checksums: String| {
         let files = [(name, tar.clone()), ("checksums.txt", checksums.into_bytes())];
         fetch("gitea-mcp", &files, &|url| {
@@ -104,7 +104,7 @@ fn gitea_mcp_gets_in_only_with_the_published_checksum() {
 fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
     prepare_debian();
     let tar = tarball("onnx/model.onnx");
-    let sum = crate::fakes::digest(&tar).replace("sha256:", "");
+    let sum = registry_lab::digest(&tar).replace("sha256:", "");
     let fetch = |sum: &str| {
         fetch("embedding-model", &[("onnx.tar.gz", tar.clone())], &|url| {
             vec![

@@ -1,8 +1,13 @@
 //! The phases that set a machine up, look after it and chain the others, on a machine whose programs are stand-ins.
 
 use std::fs;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use serde_json::Value;
+use tiny_http::{Response, Server};
 use xtask::model::platform::Platform;
 
 use crate::fakes::World;
@@ -10,15 +15,40 @@ use crate::fakes::World;
 const WORKS: &str = "#!/bin/sh\nexit 0\n";
 const LACKING: &str = "#!/bin/sh\nexit 127\n";
 
-/// A tree on a machine that has what a release on this platform needs.
-fn machine() -> World {
+/// A tree on a machine that has what a release on this platform needs, and Debian's archive.
+struct Machine {
+    world: World,
+    archive: String,
+    /// True if the archive has the file that `doctor` asks for.
+    is_served: Arc<AtomicBool>,
+}
+
+impl Deref for Machine {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+fn machine() -> Machine {
     let world = World::new();
     for name in ["shellcheck", "python3"] {
         world.program(name, WORKS);
     }
-    let archive = format!("echo 'http://{}/debian main'", world.host);
-    world.program("apt-get", &format!("#!/bin/sh\ncase $1 in indextargets) {archive} ;; esac\n"));
-    world
+    let server = Server::http("127.0.0.1:0").unwrap();
+    let archive = server.server_addr().to_string();
+    let is_served = Arc::new(AtomicBool::default());
+    let shared = is_served.clone();
+    thread::spawn(move || {
+        for request in server.incoming_requests() {
+            let has = request.url() == "/debian/dists/trixie/InRelease" && shared.load(Ordering::SeqCst);
+            let _ = request.respond(Response::empty(if has { 200 } else { 404 }));
+        }
+    });
+    let echo = format!("echo 'http://{archive}/debian main'");
+    world.program("apt-get", &format!("#!/bin/sh\ncase $1 in indextargets) {echo} ;; esac\n"));
+    Machine { world, archive, is_served }
 }
 
 /// Package registries that answer, and the one platform that needs no emulation.
@@ -42,9 +72,9 @@ fn contains(text: &str, parts: &[&str]) {
     }
 }
 
-/// The archive's file that `doctor` asks for, where its registry has it.
-fn serve_archive(world: &World) {
-    world.store.lock().unwrap().files.insert("/debian/dists/trixie/InRelease".to_owned());
+/// From now on the archive has the file that `doctor` asks for.
+fn serve_archive(machine: &Machine) {
+    machine.is_served.store(true, Ordering::SeqCst);
 }
 
 #[test]
@@ -130,7 +160,7 @@ fn doctor_installs_only_what_is_missing() {
     let started = ["dockerd", "systemctl enable --now docker"].iter().any(|line| plan.contains(line));
     assert!(started, "{plan}");
     if is("debian") {
-        let suite = format!("URIs: http://{}/debian\nSuites: forky\n", world.host);
+        let suite = format!("URIs: http://{}/debian\nSuites: forky\n", world.archive);
         let packages =
             "docker.io/forky docker-cli/forky containerd/forky docker-buildx/forky crane/forky shellcheck";
         contains(&plan, &[&suite, "Pin-Priority: 50", packages]);
@@ -174,7 +204,7 @@ fn the_local_registry_is_started_shown_and_stopped() {
 
     let (code, _, text) = local("repair");
     assert_eq!(code, 0, "{text}");
-    contains(&text, &["$ docker-registry serve", "no promotion was cut off: nothing to repair"]);
+    contains(&text, &["$ docker-registry serve", "no promotion was interrupted: nothing to repair"]);
     let status: Value = serde_json::from_str(&local("local status --json").1).unwrap();
     let (pid, port) = (&status["registry"]["pid"], &status["registry"]["port"]);
     contains(&local("local status").1, &[&format!("registry: process {pid}, localhost:{port}")]);
@@ -260,11 +290,11 @@ fn a_dry_run_of_a_release_prints_what_it_would_run_and_runs_nothing() {
         assert_eq!(code, 0, "{text}");
     }
     world.log();
-    let writes = world.store.lock().unwrap().writes;
+    let writes = world.writes();
     let (code, plan, text) = run(&world, "release --dry-run", &[]);
     assert_eq!(code, 0, "{plan}{text}");
     contains(&plan, &["scripts/smoke-test.sh --image", "--variant omos-with-pi"]);
-    assert_eq!((world.log(), world.store.lock().unwrap().writes), (vec![], writes));
+    assert_eq!((world.log(), world.writes()), (vec![], writes));
 }
 
 #[test]

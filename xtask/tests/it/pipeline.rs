@@ -3,6 +3,7 @@
 use std::fs;
 
 use expect_test::expect_file;
+use registry_lab::{Fault, Rule};
 
 use crate::fakes::World;
 
@@ -34,10 +35,10 @@ fn a_release_runs_these_commands_and_a_second_one_none() {
     let all = "base-latest latest latest-omos latest-omos-with-pi latest-with-pi \
                v1.18.18 v1.18.18-omos v1.18.18-omos-with-pi v1.18.18-with-pi";
     assert_eq!(names(&world).join(" "), all);
-    let writes = world.store.lock().unwrap().writes;
+    let writes = world.writes();
     publish(&world);
     assert_eq!(world.log(), [""; 0], "a finished release runs nothing");
-    assert_eq!(world.store.lock().unwrap().writes, writes, "and writes nothing");
+    assert_eq!(world.writes(), writes, "and writes nothing");
 }
 
 #[test]
@@ -101,11 +102,12 @@ fn changed_contents_get_the_next_letter_and_no_version_tag_moves() {
 fn a_registry_that_cannot_tell_is_not_an_absent_image() {
     let world = World::new();
     for status in [401, 403, 500] {
-        world.store.lock().unwrap().faults = vec![status];
+        world.lab().arm([Rule::on("* */manifests/*", Fault::Status(status))]);
         let text = world.fails("base-decide", &[], 1);
         assert!(text.contains("cannot tell") || text.contains("does not"), "{text}");
     }
-    world.store.lock().unwrap().faults = vec![503, 429];
+    let reads = |n, status| Rule::on("HEAD */manifests/*", Fault::Status(status)).nth(n);
+    world.lab().arm([reads(1, 503), reads(2, 429)]);
     assert!(world.ok("base-decide").contains("has to be built"), "a transient fault is tried again");
     assert_eq!(world.log(), [""; 0]);
 }
@@ -138,11 +140,11 @@ fn a_dry_run_prints_and_changes_nothing() {
     assert!(text.contains("scripts/smoke-test.sh --image"), "{text}");
     SMOKES.iter().for_each(|line| drop(world.ok(line)));
     world.log();
-    let writes = world.store.lock().unwrap().writes;
+    let writes = world.writes();
     let text = world.ok("publish --promote-latest --dry-run");
     let count = |verb: &str| text.lines().filter(|line| line.starts_with(verb)).count();
     assert_eq!((count("crane copy"), count("crane tag")), (4, 4), "{text}");
-    assert_eq!((world.log(), world.store.lock().unwrap().writes), (vec![], writes));
+    assert_eq!((world.log(), world.writes()), (vec![], writes));
 }
 
 #[test]
@@ -221,13 +223,14 @@ fn smoke_can_test_one_platform_of_an_image_of_all() {
 fn a_finished_release_needs_a_few_requests_and_no_program() {
     let world = World::new();
     publish(&world);
-    let (requests, writes) = world.counts();
+    world.lab().arm([]);
     let mut command = world.command("release --json");
     let output = command.env("PATH", world.root.join("nothing")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("nothing to publish"), "{text}");
-    assert_eq!(world.counts().1, writes, "a finished release writes nothing");
-    let asked = world.counts().0 - requests;
+    let counts = world.lab().counts();
+    assert_eq!(counts.writes, 0, "a finished release writes nothing");
+    let asked = counts.requests;
     println!("a finished release in one process: {asked} requests");
     assert!(asked <= 40, "{asked} requests");
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -285,7 +288,7 @@ fn emulation_is_said_and_refused_where_it_is_not_allowed() {
 fn the_release_record_says_where_each_image_was_built() {
     let world = World::new();
     publish(&world);
-    let record = world.document("devbox-staging:release-v1.18.18");
+    let record = world.document("release-v1.18.18");
     let platforms = &record["variants"][0]["platforms"];
     let built = |how| {
         serde_json::json!({ "platform": "linux/amd64", "builder": "default", "node": "fake0",

@@ -1,21 +1,27 @@
-//! Leases, undo, repair, rollback, and the phases that only look, with a fake outside world.
+//! Leases, undo, repair, rollback, and the phases that only look, before a real registry.
 
 use std::fs;
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::fakes::{Store, World};
+use registry_lab::{Fault, Registry, Rule};
+use tempfile::TempDir;
+use xtask::model::oci::Digest;
+use xtask::model::promotion::{AttemptId, Holder, LEASE_SECONDS, Move, Promotion, PromotionKind};
+
+use crate::fakes::{DEBIAN, World};
 
 /// A world in which v1.18.18 is out. It is released once, and what the registry then holds is copied for each test.
 fn released() -> World {
-    static RELEASED: OnceLock<Store> = OnceLock::new();
-    let store = RELEASED.get_or_init(|| {
+    static RELEASED: OnceLock<TempDir> = OnceLock::new();
+    let data = RELEASED.get_or_init(|| {
+        let data = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let world = World::new();
         release(&world);
-        world.store.lock().unwrap().clone()
+        world.registry().save(data.path());
+        data
     });
-    let world = World::new();
-    *world.store.lock().unwrap() = store.clone();
-    world
+    World::of(Registry::restore(data.path()))
 }
 
 fn release(world: &World) {
@@ -56,7 +62,7 @@ fn a_rollback_takes_all_floating_tags_back_and_a_downgrade_is_refused() {
     let file = world.root.join("images/Dockerfile.variant");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("1.18.19", "1.18.18")).unwrap();
     let text = world.fails("publish --promote-latest", &[], 3);
-    assert!(text.contains("latest stands at v1.18.19") && text.contains("--allow-downgrade"), "{text}");
+    assert!(text.contains("latest is at v1.18.19") && text.contains("--allow-downgrade"), "{text}");
     world.ok("publish --promote-latest --allow-downgrade");
 }
 
@@ -94,7 +100,7 @@ fn plan_tells_the_cause_and_changes_nothing() {
     assert_eq!(plan["rows"].as_array().unwrap().len(), 10);
     assert_eq!(plan["rows"][0]["actions"][0], "build");
     release(&world);
-    let writes = world.store.lock().unwrap().writes;
+    let writes = world.writes();
     world.log();
     let plan = json(&world, "plan --json");
     let rows = plan["rows"].as_array().unwrap();
@@ -108,7 +114,7 @@ fn plan_tells_the_cause_and_changes_nothing() {
     fs::write(world.root.join("rootfs/etc/new"), "x").unwrap();
     let text = world.ok("plan");
     assert!(text.contains("rootfs/etc/new added") && text.contains("the base is built anew"), "{text}");
-    assert_eq!((world.log(), world.store.lock().unwrap().writes), (vec![], writes));
+    assert_eq!((world.log(), world.writes()), (vec![], writes));
 }
 
 #[test]
@@ -145,31 +151,42 @@ fn status_draws_the_grid_from_the_registry() {
     assert!(text.contains("yes       yes       yes       yes       no"), "{text}");
 }
 
-/// Stores a ledger as another machine would have left it.
-fn plant_ledger(world: &World, expires: u64) {
-    let lease = serde_json::json!({ "expires": expires,
-        "holder": { "host": "elsewhere", "realm": "x", "pid": 7, "started": "1" } });
-    let ledger = serde_json::json!({ "lease": lease, "promotion": null, "latest": null }).to_string();
-    let manifest = serde_json::json!({ "annotations": { "opencode-devbox.document": ledger } });
-    let bytes = serde_json::to_vec(&manifest).unwrap();
-    world.store.lock().unwrap().put("devbox-staging", "ledger", bytes);
+/// An attempt that another machine has begun so many seconds ago, at a release whose floating tag does not move.
+fn plant(world: &World, seconds_ago: u64) -> AttemptId {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let id = AttemptId { begun: now - seconds_ago, nonce: format!("{seconds_ago:016x}") };
+    let moves =
+        vec![Move { tag: "v1.18.17".into(), floating: false, from: None, to: Digest::of(DEBIAN.as_bytes()) }];
+    let holder = Holder { host: "elsewhere".into(), realm: "x".into(), pid: 7, started: "1".into() };
+    let release = Some("v1.18.17".parse().unwrap());
+    world.plant(&id, &Promotion { release, kind: PromotionKind::Publish, moves, holder });
+    id
 }
 
 #[test]
 fn a_lease_keeps_a_second_release_out_until_it_expires() {
     let world = World::new();
-    for line in ["build-base", "build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
-        world.ok(line);
-    }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    plant_ledger(&world, now + 200);
+    world.ok("build-base");
+    stage(&world);
+    let id = plant(&world, LEASE_SECONDS - 100);
     let text = world.fails("publish", &[], 3);
     assert!(text.contains("process 7 on elsewhere is promoting") && text.contains("--break-lease"), "{text}");
     assert!(world.tags().is_empty());
-    plant_ledger(&world, now - 1);
-    let output = world.xtask("publish");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && text.contains("taking over the lease"), "{text}");
+    world.registry().forget("devbox-staging", &id.tag());
+    plant(&world, LEASE_SECONDS + 1);
+    let text = world.notes("publish");
+    assert!(text.contains("continuing after the interrupted promotion of v1.18.17"), "{text}");
+}
+
+#[test]
+fn a_lease_is_broken_only_when_asked() {
+    let world = released();
+    let id = plant(&world, 100);
+    let text = world.fails("repair", &[], 3);
+    assert!(text.contains("process 7 on elsewhere is promoting"), "{text}");
+    let text = world.notes("repair --break-lease");
+    assert!(text.contains(&format!("breaking the lease of {}", id.tag())), "{text}");
+    assert!(world.notes("repair").contains("nothing to repair"));
 }
 
 #[test]
@@ -188,80 +205,50 @@ fn a_build_that_would_fill_the_disk_is_refused() {
     assert_eq!(world.log().iter().filter(|line| line.contains("bake")).count(), 3, "nothing more was built");
 }
 
-/// Docker Hub gives a token with fewer scopes than it was asked for, and refuses only what is then tried.
+/// The registry answers a tag's writes no more: what had moved is returned, and the next run completes it.
 #[test]
-fn a_refusal_names_account_repository_and_scope() {
-    let world = World::new();
-    world.program("crane", "#!/bin/sh\necho '{\"Username\":\"you\",\"Secret\":\"s3cret\"}'\n");
-    world.store.lock().unwrap().refuse_writes = true;
-    let text = world.fails("build-base", &[], 1);
-    assert!(text.contains("the account you lacks pull,push on devbox-staging"), "{text}");
-    assert!(!text.contains("s3cret"), "{text}");
-    assert_eq!(world.store.lock().unwrap().basic.as_deref(), Some("Basic eW91OnMzY3JldA=="));
-}
-
-/// The right to push is proved by beginning an upload, which leaves nothing behind.
-#[test]
-fn the_right_to_push_is_proved_without_writing() {
-    use std::time::Duration;
-    use xtask::tools::{http, registry::Registry, runner::Runner};
-    let world = World::new();
-    let runner = Runner::new(world.root.to_str().unwrap().into(), Duration::from_secs(5));
-    let registry = Registry::new(&http::agent(Duration::from_secs(5), ""), None);
-    let repository = format!("{}/devbox", world.host).parse().unwrap();
-    registry.prove_push(&runner, &repository).unwrap();
-    assert_eq!(world.store.lock().unwrap().writes, 0);
-    world.store.lock().unwrap().refuse_writes = true;
-    let error = registry.prove_push(&runner, &repository).unwrap_err().to_string();
-    assert!(error.contains("HTTP 401") && error.contains("pull,push"), "{error}");
-}
-
-/// A command that hangs is ended and tried once more; then its failure counts, and what had moved is taken back.
-#[test]
-fn a_command_that_hangs_is_ended_and_the_floating_tags_are_taken_back() {
+fn a_registry_that_falls_silent_has_the_floating_tags_returned() {
     let world = released();
     let old = world.tags();
     bump(&world);
-    for line in ["build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
-        world.ok(line);
+    stage(&world);
+    let silent = Rule::on("PUT */devbox/manifests/latest-with-pi", Fault::Silence);
+    world.lab().arm([silent.times(5)]);
+    let text = world.fails("publish --promote-latest", &[("DEVBOX_HTTP_TIMEOUT", "1")], 1);
+    assert!(text.contains("timed out; trying again"), "{text}");
+    assert!(text.contains("the floating tags point where they did before v1.18.19"), "{text}");
+    let now = world.tags();
+    for (tag, digest) in old {
+        assert!(now.contains(&(tag.clone(), digest)), "{tag}");
     }
-    let crane = world.root.with_file_name("bin").join("crane");
-    let real = fs::read_to_string(&crane).unwrap();
-    // The third floating tag hangs, from then on for good.
-    let hang = "case \"$1 ${3:-}\" in 'tag latest-with-pi') exec sleep 30 ;; esac\n";
-    world.program("crane", &real.replacen("set -euo pipefail\n", &format!("set -euo pipefail\n{hang}"), 1));
+    world.lab().arm([]);
+    world.ok("publish --promote-latest");
+}
+
+/// A command that prints nothing is ended and tried once more; then its failure counts, before any tag has moved.
+#[test]
+fn a_copy_that_hangs_is_ended() {
+    let world = released();
+    let old = world.tags();
+    bump(&world);
+    stage(&world);
+    world.lab().arm([Rule::on("PUT */devbox/manifests/sha256:*", Fault::Silence)]);
     let text = world.fails("publish --promote-latest", &[("DEVBOX_STALL_SECONDS", "1")], 1);
     assert!(
         text.contains("no output; trying again") && text.contains("was ended: it printed nothing for 1 s"),
         "{text}"
     );
-    assert!(text.contains("were taken back to where they stood before v1.18.19"), "{text}");
-    let now = world.tags();
-    for (tag, digest) in old {
-        assert!(now.contains(&(tag.clone(), digest)), "{tag}");
-    }
-    world.program("crane", &real);
+    assert_eq!(world.tags(), old);
+    world.lab().arm([]);
     world.ok("publish --promote-latest");
 }
 
-/// A crane that, at this command line, kills the run that called it: before or after it did what it was told.
-fn killing_crane(world: &World, at: &str, after: bool) {
-    let real = fs::read_to_string(world.root.with_file_name("bin").join("crane")).unwrap();
-    let kill = format!("case \"$*\" in {at}) kill -9 $PPID; exit 1 ;; esac\n");
-    let text = match after {
-        true => format!("{real}{kill}"),
-        false => real.replacen("set -euo pipefail\n", &format!("set -euo pipefail\n{kill}"), 1),
-    };
-    world.program("crane", &text);
-}
-
-/// Runs a line that is killed on its way, then gives the world its own crane back.
-fn killed(world: &World, line: &str, at: &str, after: bool) {
-    let crane = world.root.with_file_name("bin").join("crane");
-    let real = fs::read_to_string(&crane).unwrap();
-    killing_crane(world, at, after);
-    assert_eq!(world.xtask(line).status.code(), None, "{line} was not killed at {at}");
-    world.program("crane", &real);
+/// Runs a line that is killed right after the registry has taken a request.
+fn killed(world: &World, line: &str, after: &str) {
+    world.lab().arm([Rule::on(after, Fault::KillAfter)]);
+    let (code, text) = world.struck(line, &[]);
+    assert_eq!(code, None, "{line} was not killed after {after}: {text}");
+    world.lab().arm([]);
 }
 
 fn stage(world: &World) {
@@ -270,36 +257,29 @@ fn stage(world: &World) {
     }
 }
 
-fn stderr(world: &World, line: &str) -> String {
-    let output = world.xtask(line);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{line}: {text}");
-    text
-}
-
 #[test]
 fn a_run_that_was_killed_between_two_tags_is_undone_or_completed() {
     let world = released();
-    assert!(stderr(&world, "repair").contains("no promotion was cut off: nothing to repair"));
+    assert!(world.notes("repair").contains("no promotion was interrupted: nothing to repair"));
     let old = world.tags();
     bump(&world);
     stage(&world);
-    killed(&world, "publish --promote-latest", "*@*' latest-with-pi'", false);
-    assert!(world.ok("status").contains("the promotion of v1.18.19 was cut off or is under way"));
+    killed(&world, "publish --promote-latest", "PUT */devbox/manifests/latest-omos");
+    assert!(world.ok("status").contains("the promotion of v1.18.19 was interrupted"));
     let text = world.fails("publish", &[], 3);
-    assert!(text.contains("the promotion of v1.18.19 was cut off: run `cargo xtask repair`"), "{text}");
-    let text = stderr(&world, "repair --undo");
-    assert!(text.contains("the floating tags stand where they stood before v1.18.19"), "{text}");
+    assert!(text.contains("the promotion of v1.18.19 was interrupted: run `cargo xtask repair`"), "{text}");
+    let text = world.notes("repair --undo");
+    assert!(text.contains("the floating tags point where they did before v1.18.19"), "{text}");
     let floating = |tags: Vec<(String, String)>| {
         tags.into_iter().filter(|(tag, _)| !tag.starts_with('v')).collect::<Vec<_>>()
     };
     assert_eq!(floating(world.tags()), floating(old));
 
-    killed(&world, "publish --promote-latest", "*@*' latest-with-pi'", false);
+    killed(&world, "publish --promote-latest", "PUT */devbox/manifests/latest-omos");
     let report = json(&world, "repair --json");
     assert_eq!(
         (&report["release"], &report["result"]),
-        (&"v1.18.19".into(), &"all tags stand at v1.18.19".into())
+        (&"v1.18.19".into(), &"all tags are at v1.18.19".into())
     );
     let tags: std::collections::BTreeMap<_, _> = world.tags().into_iter().collect();
     for suffix in ["", "-omos", "-with-pi", "-omos-with-pi"] {
@@ -307,16 +287,16 @@ fn a_run_that_was_killed_between_two_tags_is_undone_or_completed() {
     }
 }
 
-/// All tags stand, only the ledger does not say so: the same run again closes it.
+/// All tags have moved, and the attempt has no end: the same run again closes it.
 #[test]
 fn a_run_that_was_killed_after_its_last_tag_is_closed_by_the_next() {
     let world = released();
     bump(&world);
     stage(&world);
-    killed(&world, "publish --promote-latest", "*@*' latest-omos-with-pi'", true);
-    assert!(world.ok("status").contains("was cut off"));
-    assert!(stderr(&world, "publish --promote-latest").contains("all tags stand already"));
-    assert!(!world.ok("status").contains("was cut off"));
+    killed(&world, "publish --promote-latest", "PUT */devbox/manifests/latest-omos-with-pi");
+    assert!(world.ok("status").contains("was interrupted"));
+    assert!(world.notes("publish --promote-latest").contains("all tags are up to date"));
+    assert!(!world.ok("status").contains("was interrupted"));
     let report = json(&world, "publish --promote-latest --json");
     assert_eq!((&report["release"], &report["moved"]), (&"v1.18.19".into(), &0.into()));
 }
@@ -328,14 +308,14 @@ fn a_repair_refuses_what_a_release_would_refuse() {
     world.ok("build-base");
     stage(&world);
     // It dies before the first variant has its version tag.
-    killed(&world, "publish", "copy*", false);
+    killed(&world, "publish", "PUT */devbox-staging/manifests/promotion-*");
     world.fails("smoke omos --force", &[("FAKE_BROKEN", "omos")], 1);
     let text = world.fails("repair", &[], 1);
     assert!(text.contains("the image of v1.18.18-omos is untested or failed: sha256:"), "{text}");
     assert!(text.contains("v1.18.18 cannot be completed, run `cargo xtask repair --undo`"), "{text}");
     world.ok("smoke omos --force");
     let staged = world.staged("with-pi");
-    world.store.lock().unwrap().forget(&format!("devbox-staging@{staged}"));
+    world.registry().forget("devbox-staging", &staged);
     let text = world.fails("repair", &[], 1);
     assert!(text.contains("the image of v1.18.18-with-pi is no longer staged"), "{text}");
     assert!(world.tags().is_empty());
@@ -349,11 +329,16 @@ fn a_rollback_is_done_once_and_only_to_what_is_whole() {
     let report = json(&world, "rollback v1.18.18 --json");
     assert_eq!((&report["release"], &report["moved"]), (&"v1.18.18".into(), &4.into()));
     world.log();
-    assert!(stderr(&world, "rollback v1.18.18").contains("the floating tags stand at v1.18.18 already"));
+    assert!(world.notes("rollback v1.18.18").contains("the floating tags are at v1.18.18 already"));
     assert_eq!(world.log(), [""; 0]);
-    world.store.lock().unwrap().forget("devbox:v1.18.19-omos");
+    // The image is what counts, not the tag that it was published under.
+    let image = world.registry().tag("devbox", "v1.18.19-omos").unwrap();
+    world.registry().forget("devbox", "v1.18.19-omos");
+    world.ok("rollback v1.18.19 --dry-run");
+    world.registry().forget("devbox", &image);
+    world.registry().forget("devbox-staging", &image);
     let text = world.fails("rollback v1.18.19", &[], 1);
-    assert!(text.contains("v1.18.19 is not complete in") && text.contains("v1.18.19-omos"), "{text}");
+    assert!(text.contains("v1.18.19 is not complete in") && text.contains(&image), "{text}");
     assert!(world.fails("status --release-tag v9.9.9", &[], 1).contains("no record of v9.9.9"));
 }
 
@@ -385,8 +370,7 @@ fn explain_tells_packages_and_layers_and_what_it_cannot_compare() {
         let text = world.ok(&format!("explain {image}"));
         assert!(text.contains("layers: one side is not built"), "{text}");
     }
-    let index = crate::fakes::DEBIAN.as_bytes().to_vec();
-    world.store.lock().unwrap().put("devbox", "foreign", index);
+    world.registry().put("devbox", "foreign", DEBIAN.as_bytes());
     let text = world.fails("explain foreign", &[], 1);
     assert!(text.contains("devbox:foreign does not say what it was made from"), "{text}");
     let file = world.root.join("images/devbox.toml");
@@ -422,8 +406,7 @@ fn plan_tells_what_is_only_to_be_tested_and_tagged() {
         world.ok("plan").contains("s, going by the last recorded runs")
             || world.ok("plan").contains("nothing is to be")
     );
-    let index = crate::fakes::DEBIAN.as_bytes().to_vec();
-    world.store.lock().unwrap().put("devbox", "latest-omos", index);
+    world.registry().put("devbox", "latest-omos", DEBIAN.as_bytes());
     assert!(world.ok("plan").contains("the published image does not say what it was made from"));
 }
 
@@ -433,19 +416,23 @@ fn a_release_is_named_after_the_pinned_opencode_until_the_letters_end() {
     world.ok("build-base");
     stage(&world);
     let text = world.fails("promote-base-latest", &[], 3);
-    assert!(text.contains("are not published: run `cargo xtask publish --promote-latest`"), "{text}");
+    assert!(
+        text.contains("are not what latest points at: run `cargo xtask publish --promote-latest`"),
+        "{text}"
+    );
     let text = world.fails("publish --release-tag v1.18.99", &[], 1);
     assert!(
         text.contains("does not match the pinned opencode 1.18.18: run `cargo xtask bump-opencode 1.18.99`")
     );
-    let index = crate::fakes::DEBIAN.as_bytes().to_vec();
-    world.store.lock().unwrap().put("devbox", "v1.18.18", index.clone());
+    world.registry().put("devbox", "v1.18.18", DEBIAN.as_bytes());
     let report = json(&world, "publish --json");
     assert_eq!((&report["release"], &report["moved"]), (&"v1.18.18b".into(), &4.into()));
-    world.store.lock().unwrap().forget("devbox:v1.18.18b");
+    for suffix in ["", "-omos", "-with-pi", "-omos-with-pi"] {
+        world.registry().forget("devbox", &format!("v1.18.18b{suffix}"));
+    }
     for letter in 'b'..='z' {
-        world.store.lock().unwrap().put("devbox", &format!("v1.18.18{letter}-omos"), index.clone());
+        world.registry().put("devbox", &format!("v1.18.18{letter}-omos"), DEBIAN.as_bytes());
     }
     let text = world.fails("publish", &[], 1);
-    assert!(text.contains("all releases of 1.18.18 from bare to z are taken"), "{text}");
+    assert!(text.contains("all releases of 1.18.18 from v1.18.18 to v1.18.18z are taken"), "{text}");
 }

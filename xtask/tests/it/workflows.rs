@@ -289,11 +289,11 @@ fn a_release_goes_through_the_jobs_and_a_rerun_does_what_is_missing() {
     }
 
     // Rerun of all jobs, and the same as a manual run.
-    let writes = world.store.lock().unwrap().writes;
+    let writes = world.writes();
     for inputs in [&[][..], &[("release_tag", "v1.18.18"), ("promote_latest", "true")]] {
         assert!(run(&world, &command, &url, inputs).go());
         assert_eq!(world.log(), [""; 0]);
-        assert_eq!(world.store.lock().unwrap().writes, writes);
+        assert_eq!(world.writes(), writes);
     }
 }
 
