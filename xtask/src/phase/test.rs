@@ -7,13 +7,14 @@ use anyhow::Result;
 
 use crate::addresses;
 use crate::ctx::Ctx;
+use crate::missing;
 use crate::model::command::Cmd;
 use crate::phase::{doctor, validate};
-use crate::tools::local;
+use crate::tools::{crane, local};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Only what needs no Docker engine: format, lints, unit and black-box tests
+    /// Only what needs no Docker engine: format, lints, unit and black-box tests; crane and docker-registry have to be there
     #[arg(long)]
     pub fast: bool,
 }
@@ -22,6 +23,11 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let cargo = |line: &str| ctx.runner.run(&Cmd::new("cargo", line.split(' ')));
     cargo("fmt --all --check")?;
     cargo("clippy --locked --workspace --all-targets -- -D warnings")?;
+    // The black-box tests run the real crane before real registries.
+    match args.fast {
+        true => require(ctx)?,
+        false => doctor::run(ctx, &doctor::Args { install: true })?,
+    }
     // The black-box tests wait for servers and programs more than they compute.
     let threads = thread::available_parallelism().map_or(1, usize::from) * 3;
     let tests = Cmd::new("cargo", ["test", "--locked", "--workspace"]);
@@ -32,7 +38,6 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         return Ok(());
     }
     // The rest is the real thing: a release of one variant through a real engine into a real registry.
-    doctor::run(ctx, &doctor::Args { install: true })?;
     validate::run(ctx)?;
     // The registries that the release is tried on behave as the tests believe.
     cargo("test --locked --package registry-lab -- --ignored")?;
@@ -55,4 +60,17 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
     let live = live.env("DEVBOX_LIVE_NPM", addresses::npm_registry(ctx)?.url);
     ctx.runner.run(&live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?.url))
+}
+
+/// The programs that the black-box tests start.
+fn require(ctx: &Ctx) -> Result<()> {
+    for cmd in [crane::version(), Cmd::new("docker-registry", ["--version"])] {
+        if ctx.runner.probe(&cmd).is_none() {
+            return Err(missing(format!(
+                "{} is not installed: run `cargo xtask doctor --install`",
+                cmd.program
+            )));
+        }
+    }
+    Ok(())
 }
