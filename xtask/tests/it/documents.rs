@@ -156,7 +156,7 @@ fn source(folder: &Path) -> String {
 fn the_errors_that_the_failure_table_quotes_exist() {
     // A message may go over lines in the source, and has values where the page has none.
     let source = source(&tree().join("xtask/src")).replace("\\\n", "");
-    let source = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("{scope}", "pull,push");
+    let source = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("{action}", "pull,push");
     let page = fs::read_to_string(tree().join(".gitea/README.md")).unwrap();
     let table = page.split("| You see |").nth(1).unwrap().split("\n\n").next().unwrap();
     let mut count = 0;

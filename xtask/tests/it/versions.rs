@@ -466,8 +466,12 @@ fn the_debian_image_is_locked_to_a_digest() {
         world.read("images/Dockerfile.base").replace("127.0.0.1:9/debian", &format!("{}/debian", world.host));
     fs::write(world.root.join("images/Dockerfile.base"), dockerfile).unwrap();
     let index = |digest: &str, architectures: &[&str]| {
-        let entry = |arch: &&str| json!({ "digest": format!("sha256:{digest}"), "platform": { "os": "linux", "architecture": arch } });
-        json!({ "manifests": architectures.iter().map(entry).collect::<Vec<_>>() })
+        let entry = |arch: &&str| {
+            json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 2,
+            "digest": format!("sha256:{}", digest.repeat(32)), "platform": { "os": "linux", "architecture": arch } })
+        };
+        json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": architectures.iter().map(entry).collect::<Vec<_>>() })
     };
     let serve = |name: &str, document: &serde_json::Value| {
         let mut published = world.published.lock().unwrap();
@@ -512,10 +516,21 @@ fn a_published_release_is_weighed() {
     contains(&world.fails("docs --sizes v1.18.15", 1), &["v1.18.15 is not published"]);
     {
         let mut published = world.published.lock().unwrap();
-        let layers = json!({ "layers": [{ "digest": "sha256:a", "size": 600_000_000 }, { "digest": "sha256:b", "size": 57_400_000 }] });
+        let layer = |digit: &str, size: u64| {
+            json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
+            "digest": format!("sha256:{}", digit.repeat(64)), "size": size })
+        };
+        let config = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "size": 2,
+            "digest": registry_lab::digest(b"{}") });
+        let layers = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config, "layers": [layer("a", 600_000_000), layer("b", 57_400_000)] });
         let digest = xtask::model::key::digest(layers.to_string().as_bytes());
-        let entry = |arch| json!({ "digest": digest, "platform": { "os": "linux", "architecture": arch } });
-        let index = json!({ "manifests": [entry("amd64"), entry("arm64")] });
+        let entry = |arch| {
+            json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 2,
+            "digest": digest, "platform": { "os": "linux", "architecture": arch } })
+        };
+        let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [entry("amd64"), entry("arm64")] });
         for suffix in ["", "-omos", "-with-pi", "-omos-with-pi"] {
             published.documents.insert(format!("/v2/devbox/manifests/v1.18.15{suffix}"), index.clone());
         }

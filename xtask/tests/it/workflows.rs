@@ -202,7 +202,12 @@ impl Run<'_> {
                 command.env(name, file(name));
             }
             if words[1] == "update-description" {
-                command.env("DEVBOX_REPOSITORY", "docker.io/you/devbox").env("DOCKERHUB_URL", self.hub);
+                // Its registry is the one that the images went to.
+                let registry = command.get_envs().find(|(name, _)| *name == "DEVBOX_REPOSITORY");
+                let registry = registry.unwrap().1.unwrap().to_str().unwrap().split('/').next().unwrap();
+                let registry = format!("http://{registry}");
+                command.env("DOCKERHUB_REGISTRY_URL", registry).env("DOCKERHUB_URL", self.hub);
+                command.env("DEVBOX_REPOSITORY", "docker.io/you/devbox");
             }
             let output = command.env("FAKE_BROKEN", self.broken).output().unwrap();
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
