@@ -236,7 +236,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use serde_json::json;
 
     const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 

@@ -445,11 +445,7 @@ fn a_bump_is_one_cause() {
     let world = World::new();
     world.ok("build-base");
     world.ok("build");
-    for smoke in ["base", "omos", "with-pi", "omos-with-pi"] {
-        world.ok(&format!("smoke {smoke}"));
-    }
-    world.ok("publish --promote-latest");
-    world.ok("promote-base-latest");
+    world.publish_all();
     let edit = |path: &str, from: &str, to: &str| {
         let file = world.root.join(path);
         let text = fs::read_to_string(&file).unwrap();

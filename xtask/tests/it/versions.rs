@@ -444,7 +444,7 @@ fn a_list_of_updates_that_debian_did_not_sign_is_refused() {
     serve_archive(&world, &signer, LATER, |_, xz| xz[20] ^= 1);
     refused("has other bytes than the signed index says");
     // More than the index says, though it has the right sum: a small file that unpacks to a large one.
-    serve_archive(&world, &signer, LATER, |index, _| *index = index.replace(" 43 main", " 12 main"));
+    serve_archive(&world, &signer, LATER, |index, _| *index = index.replace(" 42 main", " 12 main"));
     refused("unpacks to more than the 12 bytes");
 }
 
