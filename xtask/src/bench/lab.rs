@@ -63,6 +63,7 @@ impl<'a> Lab<'a> {
         let debian = state::base(ctx)?.debian;
         let state = ctx.state_dir().join("bench");
         clear(ctx)?;
+        fs::create_dir_all(&state).with_context(|| format!("cannot create {state}"))?;
         let port = local::start_registry(&ctx.runner, &state, true)?;
         let meter = Meter::start(port)?;
         let host = format!("localhost:{}", meter.port);

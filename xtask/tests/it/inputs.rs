@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
+use registry_lab::{Fault, Rule};
 use xtask::image::tree::Tree;
 use xtask::tools::runner::Runner;
 
@@ -317,4 +318,154 @@ fn the_bytes_that_were_hashed_are_the_bytes_that_are_built() {
     });
     let left = fs::read_dir(&contexts).unwrap().count();
     assert_eq!(left, 2, "nothing half laid out is left");
+}
+
+/// Gives the tree both parts, locked, from a host that answers as `answers` of the world's files says.
+fn with_parts(world: &World) {
+    let host = format!("http://{}", world.host);
+    let file = world.root.join("images/Dockerfile.base");
+    let text = fs::read_to_string(&file).unwrap().replace("http://127.0.0.1:9\n", &format!("{host}\n"));
+    let text = text.replace(
+        &format!("ARG EMBEDDING_MODEL_URL={host}\n"),
+        &format!("ARG EMBEDDING_MODEL_URL={host}/model\nARG EMBEDDING_MODEL_SHA256={}\n", "0".repeat(64)),
+    );
+    fs::write(&file, text).unwrap();
+    let lock = format!(
+        "# gitea-mcp 0.1.0\n{0}  gitea-mcp_Linux_x86_64.tar.gz\n{0}  gitea-mcp_Linux_arm64.tar.gz\n",
+        "0".repeat(64)
+    );
+    fs::write(world.root.join("images/locks/gitea-mcp/checksums.txt"), lock).unwrap();
+}
+
+/// How the hosts of both parts answer.
+fn answer(world: &World, gitea_mcp: u16, model: u16) {
+    let rule = |path: &str, status| Rule::on(&format!("* {path}"), Fault::Status(status));
+    world.lab().arm([rule("/v0.1.0/checksums.txt", gitea_mcp), rule("/model", model)]);
+}
+
+/// What a base on this machine is without depends on when it was built, not on who answers the next job.
+#[test]
+fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
+    let world = World::new();
+    with_parts(&world);
+    for status in [503, 429, 403] {
+        answer(&world, status, 200);
+        let output = world.xtask("build-base --dry-run");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let why = "gitea-mcp is left out of base-".to_owned();
+        assert!(
+            text.contains(&why) && text.contains(&format!("its host cannot be asked: HTTP {status}")),
+            "{text}"
+        );
+    }
+    let output = world.xtask("build-base");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let without = key(&world);
+    // The host answers: the jobs that follow use the base that was built.
+    answer(&world, 200, 200);
+    assert_eq!(key(&world), without);
+    world.ok("build");
+    assert!(world.ok("base-decide").contains("is there"));
+    // Only a build of the base adds the part, and from then on it is used, whoever answers.
+    world.ok("build-base");
+    let whole = key(&world);
+    assert_ne!(whole, without);
+    answer(&world, 503, 200);
+    assert_eq!(key(&world), whole);
+    let output = world.xtask("build-base");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is there: nothing to build"));
+    assert_eq!(key(&world), whole);
+}
+
+/// A clear 404 is no reason to leave a part out, and the tree may say that it is not wanted.
+#[test]
+fn the_tree_decides_what_the_base_contains() {
+    let world = World::new();
+    with_parts(&world);
+    answer(&world, 404, 404);
+    let missing = key(&world);
+    answer(&world, 200, 200);
+    assert_eq!(key(&world), missing);
+    world.configure("name = \"gitea-mcp\"\ninclude = true", "name = \"gitea-mcp\"\ninclude = false");
+    assert_ne!(key(&world), missing);
+    let text = world.ok("build-base --dry-run");
+    assert!(
+        text.contains("\"INSTALL_GITEA_MCP\": \"false\"")
+            && text.contains("\"INSTALL_EMBEDDING_MODEL\": \"true\"")
+    );
+    // Without a lock a part is in no base at all.
+    let world = World::new();
+    with_parts(&world);
+    answer(&world, 200, 200);
+    fs::write(world.root.join("images/locks/gitea-mcp/checksums.txt"), "# gitea-mcp 0.0.9\n").unwrap();
+    let output = world.xtask("build-base --dry-run");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let why = "does not lock gitea-mcp 0.1.0: run `cargo xtask lock gitea-mcp`";
+    assert!(text.contains(why), "{text}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"INSTALL_GITEA_MCP\": \"false\""));
+}
+
+/// A run that ended between the push of a base and the record of its packages.
+#[test]
+fn a_base_that_was_not_recorded_is_recorded_by_the_next_run() {
+    let world = World::new();
+    world.ok("build-base");
+    let registry = world.registry();
+    let tags = registry.tags("devbox-staging").into_keys().filter(|tag| tag.starts_with("sha256-"));
+    tags.for_each(|tag| registry.forget("devbox-staging", &tag));
+    let writes = world.writes();
+    let text = world.ok("build-base --dry-run");
+    assert!(text.contains("# record the Debian packages of"), "{text}");
+    assert_eq!(world.writes(), writes);
+    world.ok("build-base");
+    assert!(world.writes() > writes);
+    let writes = world.writes();
+    world.ok("build-base");
+    assert_eq!(world.writes(), writes, "recorded once");
+}
+
+/// What a dry run on a fresh machine leaves behind.
+#[test]
+fn a_dry_run_on_a_fresh_machine_writes_nothing() {
+    let world = checkout();
+    world.ok("build-base --dry-run");
+    assert!(!world.root.join(".devbox").exists());
+    let mut command = world.command("build-base --dry-run");
+    let output = command.env_remove("DEVBOX_REPOSITORY").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("run `cargo xtask release --local`"), "{text}");
+    assert!(!world.root.join(".devbox").exists());
+}
+
+/// A bump is one cause, in every variant whose inputs it changes.
+#[test]
+fn a_bump_is_one_cause() {
+    let world = World::new();
+    world.ok("build-base");
+    world.ok("build");
+    world.publish_all();
+    let edit = |path: &str, from: &str, to: &str| {
+        let file = world.root.join(path);
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{path}: {from}");
+        fs::write(&file, text.replace(from, to)).unwrap();
+    };
+    edit("images/Dockerfile.variant", "OMOS_VERSION=2.0.0", "OMOS_VERSION=2.1.0");
+    edit("images/locks/omos/package.json", "{", "{ ");
+    edit("images/locks/omos/package-lock.json", "{", "{ ");
+    let plan: serde_json::Value = serde_json::from_str(&world.ok("plan --json")).unwrap();
+    for row in plan["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| !row["image"].as_str().unwrap().starts_with("base-"))
+    {
+        assert_eq!(row["causes"], serde_json::json!(["omos 2.0.0 → 2.1.0"]), "{row}");
+    }
+    // An edit beside it is a cause of its own.
+    edit("images/Dockerfile.variant", "ARG PI_VERSION", "# A remark.\nARG PI_VERSION");
+    let plan: serde_json::Value = serde_json::from_str(&world.ok("plan --json")).unwrap();
+    let causes = plan["rows"].as_array().unwrap().last().unwrap()["causes"].to_string();
+    assert!(causes.contains("omos 2.0.0") && causes.contains("Dockerfile.variant changed"), "{causes}");
 }

@@ -92,7 +92,7 @@ fn doctor_tells_all_that_is_missing_at_once_and_how_to_mend_it() {
             "FAIL  crane is not installed: run `cargo xtask doctor --install`",
             "FAIL  shellcheck is not installed",
             "127.0.0.1:9 does not answer: Debian's archive is used instead",
-            "a new base on this machine leaves out gitea-mcp",
+            "a new base on this machine leaves out gitea-mcp: images/locks/gitea-mcp/checksums.txt does not lock gitea-mcp",
             "FAIL  Debian's archive does not answer at http://",
             "ok    the npm registry answers",
             "error: 3 things are missing on this machine: run `cargo xtask doctor --install`",

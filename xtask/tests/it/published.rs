@@ -219,7 +219,8 @@ impl Published {
             }
             ("POST", None) => {
                 let same = |pull: &&Value| {
-                    pull["state"] == "open"
+                    pull["head"]["repo_id"] == 1
+                        && pull["state"] == "open"
                         && pull["head"]["label"] == body["head"]
                         && pull["base"]["label"] == body["base"]
                 };

@@ -444,7 +444,7 @@ fn a_list_of_updates_that_debian_did_not_sign_is_refused() {
     serve_archive(&world, &signer, LATER, |_, xz| xz[20] ^= 1);
     refused("has other bytes than the signed index says");
     // More than the index says, though it has the right sum: a small file that unpacks to a large one.
-    serve_archive(&world, &signer, LATER, |index, _| *index = index.replace(" 43 main", " 12 main"));
+    serve_archive(&world, &signer, LATER, |index, _| *index = index.replace(" 42 main", " 12 main"));
     refused("unpacks to more than the 12 bytes");
 }
 
@@ -758,4 +758,264 @@ fn a_refresh_of_the_base_is_proposed_where_there_is_a_server() {
     let post = world.log().into_iter().find(|line| line.starts_with("POST")).unwrap();
     contains(&post, &["/pulls", "\"head\": \"refresh-base\"", "Take the Debian packages of"]);
     assert!(world.git("show origin/refresh-base:images/Dockerfile.base").contains(&stamp));
+}
+
+/// Everything that a run may show: what it printed, and what the programs that it started had on their command lines.
+fn shown(world: &World, line: &str, env: &[(&str, &str)]) -> (bool, String) {
+    let argv = world.root.with_file_name("argv");
+    let mut all = env.to_vec();
+    all.push(("FAKE_ARGV", argv.to_str().unwrap()));
+    let output = world.xtask_with(line, &all);
+    let text = [output.stdout, output.stderr, fs::read(&argv).unwrap_or_default()].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+/// A mirror with an account: it is used for everything, and shown nowhere.
+#[test]
+fn an_account_in_the_address_of_a_registry_is_used_and_not_shown() {
+    let world = World::new();
+    world.published.lock().unwrap().basic = Some("Basic bWU6Y2FuYXJ5QDE=".to_owned());
+    let npm = format!("http://me:canary%401@{}/npm", world.host);
+    let pypi = format!("http://me:canary%401@{}/simple/", world.host);
+    let env = [("npm_config_registry", npm.as_str()), ("PIP_INDEX_URL", &pypi)];
+    let hidden = |text: &str| {
+        for form in ["canary", "bWU6Y2FuYXJ5QDE="] {
+            assert!(!text.contains(form), "{text}");
+        }
+    };
+    for line in
+        ["-v bump-opencode latest --commit", "-v lock --check", "-v preflight", "outdated", "bump omos 9.9.9"]
+    {
+        let (ok, text) = shown(&world, line, &env);
+        hidden(&text);
+        assert!(ok || line.contains("9.9.9"), "{line}: {text}");
+    }
+    assert_eq!(world.git("log -1 --format=%s"), "Bump opencode 1.18.15 → 1.18.18");
+    hidden(&world.git("show HEAD"));
+    // A wrong password is refused by name, without showing it.
+    let wrong = format!("http://me:canary2@{}/npm", world.host);
+    let (ok, text) = shown(
+        &world,
+        "bump omos 9.9.9",
+        &[("npm_config_registry", wrong.as_str()), ("PIP_INDEX_URL", &pypi)],
+    );
+    assert!(!ok && text.contains("HTTP 401"), "{text}");
+    hidden(&text);
+}
+
+/// The accounts reach a build as secrets, and are in no argument, definition or key.
+#[test]
+fn a_build_gets_accounts_as_secrets() {
+    let world = crate::fakes::World::new();
+    let env = [
+        ("npm_config_registry", "http://me:canary@mirror.example/npm/"),
+        ("PIP_INDEX_URL", "http://me:canary@mirror.example:81/simple"),
+    ];
+    let plain = world.ok("base-decide --json");
+    let run = |line: &str| {
+        let output = world.xtask_with(line, &env);
+        let text = [output.stdout.clone(), output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert!(output.status.success() && !text.contains("canary"), "{line}: {text}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run("base-decide --json"), plain, "in no key");
+    let text = run("build-base --dry-run");
+    for part in [
+        "\"PIP_INDEX_URL\": \"http://mirror.example:81/simple\"",
+        "\"type=env,id=netrc,env=DEVBOX_BUILD_NETRC\"",
+        "\"type=env,id=npmrc,env=DEVBOX_BUILD_NPMRC\"",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    run("build-base");
+    run("build");
+    for log in ["log", "log.bake"] {
+        assert!(!fs::read_to_string(world.root.with_file_name(log)).unwrap().contains("canary"), "{log}");
+    }
+    let secrets = fs::read_to_string(world.root.with_file_name("log.secrets")).unwrap();
+    contains(
+        &secrets,
+        &[
+            "DEVBOX_BUILD_NETRC=machine mirror.example login me password canary",
+            "DEVBOX_BUILD_NPMRC=//mirror.example/npm/:_auth=bWU6Y2FuYXJ5",
+        ],
+    );
+}
+
+/// A clone as CI makes it knows no tags: the entry of a published release must not become that of another.
+#[test]
+fn the_entry_of_a_published_release_is_never_renamed() {
+    let world = World::new();
+    world.published.lock().unwrap().tags = vec!["v1.18.15-omos".to_owned()];
+    let before = world.read("CHANGELOG.md");
+    world.ok("bump-opencode 1.18.18");
+    let entries = |text: &str| {
+        text.lines().filter(|line| line.starts_with("## v")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(entries(&world.read("CHANGELOG.md"))[1..], entries(&before), "no tag in this clone");
+    world.git("reset --quiet --hard");
+    let (diff, _) = world.ok("changelog promote v1.18.15b --dry-run");
+    assert!(!diff.contains("-## v1.18.15"), "{diff}");
+    // Nothing is known to be published, so the entry may still change.
+    world.published.lock().unwrap().tags.clear();
+    assert!(world.ok("changelog promote v1.18.15b --dry-run").0.contains("-## v1.18.15 - 2026-08-09"));
+    // A registry that gives no answer: the entry stays.
+    let away = [("DEVBOX_REPOSITORY", "127.0.0.1:9/devbox")];
+    let output = world.xtask_with("changelog promote v1.18.15b --dry-run", &away);
+    let text = String::from_utf8(output.stderr).unwrap();
+    contains(&text, &["whether v1.18.15 is published is unknown, so its entry stays as it is"]);
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("-## v1.18.15"));
+    // A shallow clone is refused, unless it has the tag.
+    world.git("commit --quiet --allow-empty --message Second");
+    let shallow = world.root.with_file_name("shallow");
+    world.git(&format!("clone --quiet --depth 1 file://{} {}", world.root.display(), shallow.display()));
+    let root = [("DEVBOX_ROOT", shallow.to_str().unwrap())];
+    for line in ["changelog promote v1.18.15b", "bump-opencode 1.18.18"] {
+        let output = world.xtask_with(line, &root);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        contains(
+            &text,
+            &[
+                "this clone is shallow and may be without the tag v1.18.15: run `git fetch --unshallow --tags`",
+            ],
+        );
+    }
+}
+
+#[test]
+fn latest_is_what_upstream_calls_the_latest_and_a_new_major_is_taken_by_name() {
+    let world = World::new();
+    {
+        let mut published = world.published.lock().unwrap();
+        for version in ["2.0.1", "2.0.2", "3.0.0", "3.0.1", "3.0.2", "3.0.3", "3.0.4", "3.0.5", "4.0.0"] {
+            published.add("oh-my-opencode-slim", version, 1);
+        }
+        published.package("oh-my-opencode-slim", "2.0.2").deprecated = Some("breaks everything");
+        published.latest.insert("oh-my-opencode-slim".to_owned(), "3.0.5".to_owned());
+    }
+    let json: serde_json::Value = serde_json::from_str(&world.ok("outdated --json").0).unwrap();
+    let row = json["components"].as_array().unwrap().iter().find(|row| row["component"] == "omos").unwrap();
+    assert_eq!((&row["newest_complete"], &row["new_major"]), (&json!("2.0.1"), &json!("3.0.5")));
+    let (_, text) = world.ok("bump omos latest --commit");
+    contains(&text, &["omos 3.0.5 is a new major version: `cargo xtask bump omos 3.0.5` takes it"]);
+    assert_eq!(world.git("log -1 --format=%s"), "Bump omos 2.0.0 → 2.0.1");
+    let (_, text) = world.ok("bump omos 2.0.2 --commit");
+    contains(&text, &["upstream says not to use omos 2.0.2: breaks everything"]);
+    contains(&world.ok("outdated").0, &["omos: upstream says not to use 2.0.2: breaks everything"]);
+    world.ok("bump omos 3.0.1 --commit");
+    world.ok("bump omos latest --commit");
+    assert_eq!(world.git("log -1 --format=%s"), "Bump omos 3.0.1 → 3.0.5", "nothing beyond the latest");
+    // The old name of the flag still works.
+    world.ok("bump omos 3.0.4 --downgrade");
+}
+
+/// One open request for each component, and one that was closed stays closed.
+#[test]
+fn proposals_are_updated_and_refused_ones_stay_away() {
+    let world = World::new();
+    let remote = world.root.with_file_name("remote.git");
+    world.git(&format!("init --quiet --bare {}", remote.display()));
+    world.git(&format!("remote add origin {}", remote.display()));
+    let url = format!("http://{}", world.host);
+    let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
+    let propose = || {
+        let output = world.xtask_with("bump omos latest --pull-request", &env);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        text
+    };
+    let publish = |version: &str| world.published.lock().unwrap().add("oh-my-opencode-slim", version, 1);
+    let pulls = || world.published.lock().unwrap().pulls.clone();
+    // Others' requests fill a page of their own, and one comes from a fork with the same name of its branch.
+    {
+        let mut published = world.published.lock().unwrap();
+        published.page_limit = 2;
+        for number in 1..=3 {
+            let head = json!({ "label": "bump-omos", "ref": "bump-omos", "repo_id": 7 + number });
+            let base = json!({ "label": "main", "ref": "main", "repo_id": 1 });
+            published.pulls.push(json!({ "number": number, "state": "open", "merged": false, "mergeable": true, "title": "Other",
+                "body": "", "html_url": "http://x", "head": head, "base": base }));
+        }
+    }
+    publish("2.0.1");
+    contains(&propose(), &["Bump omos 2.0.0 → 2.0.1: http://"]);
+    contains(&propose(), &["is proposed already"]);
+    publish("2.0.2");
+    propose();
+    let all = pulls();
+    assert_eq!(all.len(), 4, "the same request");
+    assert_eq!(all[3]["title"], "Bump omos 2.0.0 → 2.0.2");
+    contains(&world.git("show origin/bump-omos:images/Dockerfile.variant"), &["OMOS_VERSION=2.0.2"]);
+    // One with conflicts is made again on top of what is there now.
+    world.published.lock().unwrap().pulls[3]["mergeable"] = false.into();
+    world.git("commit --quiet --allow-empty --message Meanwhile");
+    propose();
+    assert_eq!(world.git("merge-base origin/bump-omos main"), world.git("rev-parse main"));
+    // Closed, and its branch deleted, so that `ref` no longer names it.
+    {
+        let mut published = world.published.lock().unwrap();
+        published.pulls[3]["state"] = "closed".into();
+        published.pulls[3]["head"]["ref"] = "refs/pull/4/head".into();
+    }
+    contains(&propose(), &["Bump omos 2.0.0 → 2.0.2 was proposed and closed, so it is left out"]);
+    assert_eq!(pulls().len(), 4);
+    publish("2.0.3");
+    propose();
+    assert_eq!(pulls().len(), 5, "a version that nobody refused");
+}
+
+#[test]
+fn a_body_that_breaks_off_is_read_again() {
+    for part in ["opencode-linux-x64/1.18.15", "opencode-linux-x64/-/", "simple/mempalace"] {
+        let world = World::new();
+        world.published.lock().unwrap().broken = Some((part.to_owned(), 2));
+        let (_, text) = world.ok("preflight opencode mempalace");
+        contains(&text, &["trying again in", "match their locks"]);
+    }
+}
+
+/// One unclear answer must not end the wait for what is propagating.
+#[test]
+fn waiting_goes_on_after_an_answer_that_says_nothing() {
+    let world = World::new();
+    {
+        let mut published = world.published.lock().unwrap();
+        published.add("opencode-linux-arm64", "1.18.15", 1);
+        published.later = Some(("opencode-linux-arm64".to_owned(), 2));
+        published.faults = vec![("opencode-linux-x64/1.18.15".to_owned(), 403, None)];
+    }
+    contains(
+        &world.ok("preflight opencode --wait 30s").1,
+        &["2 files are not available yet", "match their locks"],
+    );
+}
+
+#[test]
+fn a_withdrawn_wheel_is_a_problem() {
+    let world = World::new();
+    world
+        .published
+        .lock()
+        .unwrap()
+        .yanked
+        .insert("mempalace-3.0.0-py3-none-any.whl".to_owned(), "broken metadata");
+    let text = world.fails("preflight mempalace", 1);
+    contains(&text, &["mempalace-3.0.0-py3-none-any.whl", "was withdrawn by its authors (broken metadata)"]);
+}
+
+/// A release for others needs every part of the base, locked.
+#[test]
+fn a_public_release_refuses_a_part_that_is_not_locked() {
+    let world = World::new();
+    let text = world.fails("preflight --repository registry.example/you/devbox", 1);
+    contains(
+        &text,
+        &[
+            "images/locks/gitea-mcp/checksums.txt does not lock gitea-mcp 0.1.0: run `cargo xtask lock gitea-mcp` where its host \
+             is reached and commit it, or set include = false",
+            "images/Dockerfile.base has no SHA-256 of embedding-model",
+        ],
+    );
 }
