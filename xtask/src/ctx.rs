@@ -312,13 +312,14 @@ impl Ctx {
 
 impl Settings {
     fn read() -> Result<Self> {
+        refuse_expressions()?;
         let bundles =
             ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
         let ca_bundle = env::var("SSL_CERT_FILE").ok().into_iter().chain(bundles.map(String::from));
         Ok(Self {
             ci: env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false")),
             actions: env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
-            promote_latest: first(&["INPUT_PROMOTE_LATEST"]).map(|text| text != "false"),
+            promote_latest: switch("INPUT_PROMOTE_LATEST")?,
             ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,
             hub_token: secret("DOCKERHUB_TOKEN")?,
@@ -340,6 +341,33 @@ impl Settings {
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
         })
     }
+}
+
+/// Variables that a workflow sets for the phases.
+const OF_WORKFLOWS: [&str; 4] = ["INPUT_", "DEVBOX_", "DOCKERHUB_", "GITEA_"];
+
+/// Refuses a variable that holds an expression of a workflow: an engine passes on as text what it cannot evaluate, such
+/// as an input of another event.
+fn refuse_expressions() -> Result<()> {
+    for (name, value) in env::vars_os() {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        if OF_WORKFLOWS.iter().any(|prefix| name.starts_with(prefix)) && value.contains("${{") {
+            anyhow::bail!(
+                "{name} holds the expression of a workflow as text, which this CI engine did not evaluate; read the \
+                 input as github.event.inputs.NAME (`cargo xtask workflows` writes the workflows so)"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A checkbox of a manual run; nothing where the run has none.
+fn switch(name: &str) -> Result<Option<bool>> {
+    first(&[name]).map_or(Ok(None), |text| match text.as_str() {
+        "true" => Ok(Some(true)),
+        "false" => Ok(Some(false)),
+        _ => anyhow::bail!("{name}={text}: expected true or false"),
+    })
 }
 
 /// The file that a variable names.

@@ -19,7 +19,10 @@ const HUB: [(&str, &str); 2] = [
     ("DOCKERHUB_USERNAME", "${{ secrets.DOCKERHUB_USERNAME }}"),
     ("DOCKERHUB_TOKEN", "${{ secrets.DOCKERHUB_TOKEN }}"),
 ];
-const TAG: (&str, &str) = ("INPUT_RELEASE_TAG", "${{ inputs.release_tag }}");
+// `inputs` exists on manual runs only, and an engine may keep an expression it cannot evaluate as text; a field of
+// the event is empty everywhere else.
+const TAG: (&str, &str) = ("INPUT_RELEASE_TAG", "${{ github.event.inputs.release_tag }}");
+const LATEST: (&str, &str) = ("INPUT_PROMOTE_LATEST", "${{ github.event.inputs.promote_latest }}");
 const FORGE: (&str, &str) = ("GITEA_TOKEN", "${{ secrets.GITEA_TOKEN }}");
 
 /// One job. What it does is in `lines`, each an argument list of `cargo xtask`.
@@ -192,13 +195,13 @@ fn publish(config: &Config) -> Vec<Job> {
         minutes,
         env: [&HUB[..], &[TAG]].concat(),
         // Empty on the push of a tag, which is then what is checked out.
-        checkout: vec!["ref: ${{ inputs.release_tag }}"],
+        checkout: vec!["ref: ${{ github.event.inputs.release_tag }}"],
         login: true,
         lines: lines.iter().map(ToString::to_string).collect(),
         ..Job::default()
     };
     let latest = |job: Job| Job {
-        env: [job.env, vec![("INPUT_PROMOTE_LATEST", "${{ inputs.promote_latest }}")]].concat(),
+        env: [job.env, vec![LATEST]].concat(),
         ..job
     };
     let names: Vec<String> = config.variant.iter().map(|variant| variant.name.clone()).collect();

@@ -94,7 +94,8 @@ fn workflows_are_generated_pinned_bounded_and_decide_nothing() {
     let mut lines = 0;
     for name in ["publish", "refresh", "validate"] {
         let text = fs::read_to_string(tree().join(format!(".gitea/workflows/{name}.yml"))).unwrap();
-        for refused in ["if:", "artifact", "env.", " && ", " || "] {
+        // `inputs` exists on manual runs only: on other events an engine may pass the expression on as text.
+        for refused in ["if:", "artifact", "env.", " && ", " || ", "{ inputs."] {
             assert!(!text.contains(refused), "{name} has {refused:?}");
         }
         let workflow = workflow(name);
@@ -178,7 +179,10 @@ impl Run<'_> {
         git(self.origin, &["clone", "--quiet", ".", clone.to_str().unwrap()]);
         let value = |name: &str| match name.split_once('.').unwrap() {
             ("matrix", _) => variant.to_owned(),
-            ("inputs", input) => self.inputs.get(input).cloned().unwrap_or_default(),
+            ("github", field) => {
+                let input = field.strip_prefix("event.inputs.").unwrap_or_else(|| panic!("{name}"));
+                self.inputs.get(input).cloned().unwrap_or_default()
+            }
             ("secrets", "DOCKERHUB_USERNAME") => "you".to_owned(),
             ("secrets", "DOCKERHUB_TOKEN") => "s3cret".to_owned(),
             _ => String::new(),
@@ -471,6 +475,19 @@ fn a_real_release_goes_through_the_jobs_of_the_workflow() {
     assert!(again.summaries.contains("nothing to publish") && again.summaries.contains("passed before"));
     assert_eq!(live.tags(), tags);
     assert_eq!(hub.lock().unwrap().sent.len(), 1, "the description stands");
+}
+
+/// An engine passes on as text what it cannot evaluate, such as an input of another event.
+#[test]
+fn an_expression_that_an_engine_did_not_evaluate_is_refused() {
+    let world = World::new();
+    for name in ["INPUT_RELEASE_TAG", "INPUT_PROMOTE_LATEST", "DOCKERHUB_TOKEN", "DEVBOX_STALL_SECONDS"] {
+        let text = world.fails("publish", &[(name, "${{ inputs.x }}")], 1);
+        let line = format!("error: {name} holds the expression of a workflow as text");
+        assert!(text.starts_with(&line) && text.lines().count() == 1, "{text}");
+    }
+    let text = world.fails("publish", &[("INPUT_PROMOTE_LATEST", "yes")], 1);
+    assert_eq!(text, "error: INPUT_PROMOTE_LATEST=yes: expected true or false\n");
 }
 
 /// It deletes toolchains, so nothing but a runner of a forge may call it.
