@@ -1,17 +1,20 @@
 //! What counts as an input of an image: exactly what git tracks, on every machine.
 
+use std::collections::HashMap;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
-use registry_lab::{Fault, Rule};
 use xtask::image::tree::Tree;
 use xtask::tools::runner::Runner;
 
 use crate::fakes::World;
+use crate::published::answer_one;
 
 fn git(root: &Path, line: &str) {
     let mut command = Command::new("git");
@@ -320,36 +323,54 @@ fn the_bytes_that_were_hashed_are_the_bytes_that_are_built() {
     assert_eq!(left, 2, "nothing half laid out is left");
 }
 
-/// Gives the tree both parts, locked, from a host that answers as `answers` of the world's files says.
-fn with_parts(world: &World) {
-    let host = format!("http://{}", world.host);
-    let file = world.root.join("images/Dockerfile.base");
-    let text = fs::read_to_string(&file).unwrap().replace("http://127.0.0.1:9\n", &format!("{host}\n"));
-    let text = text.replace(
-        &format!("ARG EMBEDDING_MODEL_URL={host}\n"),
-        &format!("ARG EMBEDDING_MODEL_URL={host}/model\nARG EMBEDDING_MODEL_SHA256={}\n", "0".repeat(64)),
-    );
-    fs::write(&file, text).unwrap();
-    let lock = format!(
-        "# gitea-mcp 0.1.0\n{0}  gitea-mcp_Linux_x86_64.tar.gz\n{0}  gitea-mcp_Linux_arm64.tar.gz\n",
-        "0".repeat(64)
-    );
-    fs::write(world.root.join("images/locks/gitea-mcp/checksums.txt"), lock).unwrap();
+/// The host of the base's parts: an answer for each path, by status.
+#[derive(Clone)]
+struct PartsHost {
+    answers: Arc<Mutex<HashMap<String, u16>>>,
 }
 
-/// How the hosts of both parts answer.
-fn answer(world: &World, gitea_mcp: u16, model: u16) {
-    let rule = |path: &str, status| Rule::on(&format!("* {path}"), Fault::Status(status));
-    world.lab().arm([rule("/v0.1.0/checksums.txt", gitea_mcp), rule("/model", model)]);
+impl PartsHost {
+    fn answer(&self, path: &str, status: u16) {
+        self.answers.lock().unwrap().insert(path.to_owned(), status);
+    }
 }
+
+/// Gives the tree both parts, locked, from a host of their own.
+fn with_parts(world: &World) -> PartsHost {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let host = PartsHost { answers: Arc::default() };
+    let shared = host.clone();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            answer_one(&stream.unwrap(), |_, path, _| {
+                let status = shared.answers.lock().unwrap().get(path).copied();
+                (status.unwrap_or(404), Vec::new(), String::new())
+            });
+        }
+    });
+    let file = world.root.join("images/Dockerfile.base");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace("GITEA_MCP_URL=http://127.0.0.1:9\n", &format!("GITEA_MCP_URL={url}\n"));
+    let model = format!("EMBEDDING_MODEL_URL={url}/model\nARG EMBEDDING_MODEL_SHA256={}\n", "0".repeat(64));
+    fs::write(&file, text.replace("EMBEDDING_MODEL_URL=http://127.0.0.1:9\n", &model)).unwrap();
+    let files =
+        ["x86_64", "arm64"].map(|machine| format!("{}  gitea-mcp_Linux_{machine}.tar.gz\n", "0".repeat(64)));
+    let lock = format!("# gitea-mcp 0.1.0\n{}", files.concat());
+    fs::write(world.root.join("images/locks/gitea-mcp/checksums.txt"), lock).unwrap();
+    host
+}
+
+const SUMS: &str = "/v0.1.0/checksums.txt";
 
 /// What a base on this machine is without depends on when it was built, not on who answers the next job.
 #[test]
 fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     let world = World::new();
-    with_parts(&world);
+    let host = with_parts(&world);
     for status in [503, 429, 403] {
-        answer(&world, status, 200);
+        host.answer(SUMS, status);
+        host.answer("/model", 200);
         let output = world.xtask("build-base --dry-run");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let why = "gitea-mcp is left out of base-".to_owned();
@@ -362,7 +383,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let without = key(&world);
     // The host answers: the jobs that follow use the base that was built.
-    answer(&world, 200, 200);
+    host.answer(SUMS, 200);
     assert_eq!(key(&world), without);
     world.ok("build");
     assert!(world.ok("base-decide").contains("is there"));
@@ -370,7 +391,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     world.ok("build-base");
     let whole = key(&world);
     assert_ne!(whole, without);
-    answer(&world, 503, 200);
+    host.answer(SUMS, 503);
     assert_eq!(key(&world), whole);
     let output = world.xtask("build-base");
     assert!(String::from_utf8_lossy(&output.stderr).contains("is there: nothing to build"));
@@ -381,10 +402,12 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
 #[test]
 fn the_tree_decides_what_the_base_contains() {
     let world = World::new();
-    with_parts(&world);
-    answer(&world, 404, 404);
+    let host = with_parts(&world);
+    host.answer(SUMS, 404);
+    host.answer("/model", 404);
     let missing = key(&world);
-    answer(&world, 200, 200);
+    host.answer(SUMS, 200);
+    host.answer("/model", 200);
     assert_eq!(key(&world), missing);
     world.configure("name = \"gitea-mcp\"\ninclude = true", "name = \"gitea-mcp\"\ninclude = false");
     assert_ne!(key(&world), missing);
@@ -395,8 +418,9 @@ fn the_tree_decides_what_the_base_contains() {
     );
     // Without a lock a part is in no base at all.
     let world = World::new();
-    with_parts(&world);
-    answer(&world, 200, 200);
+    let host = with_parts(&world);
+    host.answer(SUMS, 200);
+    host.answer("/model", 200);
     fs::write(world.root.join("images/locks/gitea-mcp/checksums.txt"), "# gitea-mcp 0.0.9\n").unwrap();
     let output = world.xtask("build-base --dry-run");
     let text = String::from_utf8_lossy(&output.stderr);
@@ -411,8 +435,10 @@ fn a_base_that_was_not_recorded_is_recorded_by_the_next_run() {
     let world = World::new();
     world.ok("build-base");
     let registry = world.registry();
-    let tags = registry.tags("devbox-staging").into_keys().filter(|tag| tag.starts_with("sha256-"));
-    tags.for_each(|tag| registry.forget("devbox-staging", &tag));
+    for (tag, _) in registry.tags("devbox-staging").into_iter().filter(|(tag, _)| tag.starts_with("sha256-"))
+    {
+        registry.forget("devbox-staging", &tag);
+    }
     let writes = world.writes();
     let text = world.ok("build-base --dry-run");
     assert!(text.contains("# record the Debian packages of"), "{text}");
@@ -444,7 +470,11 @@ fn a_bump_is_one_cause() {
     let world = World::new();
     world.ok("build-base");
     world.ok("build");
-    world.publish_all();
+    for smoke in ["base", "omos", "with-pi", "omos-with-pi"] {
+        world.ok(&format!("smoke {smoke}"));
+    }
+    world.ok("publish --promote-latest");
+    world.ok("promote-base-latest");
     let edit = |path: &str, from: &str, to: &str| {
         let file = world.root.join(path);
         let text = fs::read_to_string(&file).unwrap();
