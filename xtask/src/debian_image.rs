@@ -143,7 +143,15 @@ pub fn problem(ctx: &Ctx) -> Result<Option<String>> {
             "{LOCK} does not lock {reference}: run `cargo xtask lock {NAME}` and commit it"
         )));
     }
-    Ok(official(ctx, &pin).err().map(|error| format!("{error:#}")))
+    if let Err(error) = official(ctx, &pin) {
+        return Ok(Some(format!("{error:#}")));
+    }
+    // Its manifest may be known from an earlier run: whether it can still be pulled is another question.
+    let gone = match pin.locked(ctx) {
+        Some(digest) if !ctx.registry.has(&ctx.runner, &pin.official, &digest)? => Some(digest),
+        _ => None,
+    };
+    Ok(gone.map(|digest| format!("{} has no complete {digest}: run `cargo xtask refresh-base`", pin.official)))
 }
 
 fn bootstrap(ctx: &Ctx, pin: &Pin, mirror: &Repository) -> Result<Manifest> {

@@ -477,6 +477,8 @@ fn the_debian_image_is_locked_to_a_digest() {
         let mut published = world.published.lock().unwrap();
         published.documents.insert(format!("/v2/debian/manifests/{name}"), document.clone());
     };
+    let definition = world.read("images/devbox.toml").replace("include = true", "include = false");
+    fs::write(world.root.join("images/devbox.toml"), definition).unwrap();
     let remote = "--repository registry.example/you/devbox";
     let unlocked = format!(
         "images/locks/debian.txt does not lock {}/debian:trixie-slim: run `cargo xtask lock debian`",
