@@ -151,7 +151,8 @@ pub fn problem(ctx: &Ctx) -> Result<Option<String>> {
         Some(digest) if !ctx.registry.has(&ctx.runner, &pin.official, &digest)? => Some(digest),
         _ => None,
     };
-    Ok(gone.map(|digest| format!("{} has no complete {digest}: run `cargo xtask refresh-base`", pin.official)))
+    Ok(gone
+        .map(|digest| format!("{} has no complete {digest}: run `cargo xtask refresh-base`", pin.official)))
 }
 
 fn bootstrap(ctx: &Ctx, pin: &Pin, mirror: &Repository) -> Result<Manifest> {
