@@ -290,15 +290,6 @@ impl World {
         serde_json::from_str(manifest["annotations"]["opencode-devbox.document"].as_str().unwrap()).unwrap()
     }
 
-    /// Points the floating tags of all variants at the staged images, as if they had been published.
-    pub fn publish_all(&self) {
-        for variant in ["base", "omos", "with-pi", "omos-with-pi"] {
-            let index = self.registry().blob(&self.staged(variant)).unwrap();
-            let suffix = if variant == "base" { String::new() } else { format!("-{variant}") };
-            self.registry().put("devbox", &format!("latest{suffix}"), &index);
-        }
-    }
-
     /// Stores an attempt at a promotion as another machine would have left it.
     pub fn plant(&self, id: &AttemptId, promotion: &Promotion) {
         let document = serde_json::to_string(promotion).unwrap();
