@@ -211,6 +211,13 @@ impl Registry {
         names.filter_map(|tag| Some((tag.clone(), self.tag(repository, &tag)?))).collect()
     }
 
+    /// Every digest that a tag ever had: the registry keeps them.
+    pub fn tag_history(&self, repository: &str, tag: &str) -> Vec<String> {
+        let index = self.repository(repository).join("_manifests/tags").join(tag).join("index/sha256");
+        let names = fs::read_dir(index).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+        names.map(|name| format!("sha256:{}", name.into_string().unwrap())).collect()
+    }
+
     /// The digest that a tag has now.
     pub fn tag(&self, repository: &str, tag: &str) -> Option<String> {
         if self.port.is_some() {

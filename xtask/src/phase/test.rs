@@ -17,6 +17,9 @@ pub struct Args {
     /// Only what needs no Docker engine: format, lints, unit and black-box tests; crane and docker-registry have to be there
     #[arg(long)]
     pub fast: bool,
+    /// Every crash point and race instead of a sample, which takes hours
+    #[arg(long, conflicts_with = "fast")]
+    pub exhaustive: bool,
 }
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
@@ -58,6 +61,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
         ],
     );
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
+    let live = live.env("DEVBOX_TEST_EXHAUSTIVE", if args.exhaustive { "1" } else { "0" });
     let live = live.env("DEVBOX_LIVE_NPM", addresses::npm_registry(ctx)?.url);
     ctx.runner.run(&live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?.url))
 }

@@ -26,6 +26,11 @@ pub fn command(line: &str, programs: &Path) -> Command {
     command
 }
 
+/// The tree that these tests belong to.
+pub fn tree() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
 /// A copy of the tree whose builds and smoke tests are fake.
 pub struct World {
     pub root: PathBuf,
@@ -101,9 +106,8 @@ impl World {
         let dir = TempDir::new().unwrap();
         let root = dir.path().join("tree");
         fs::create_dir(&root).unwrap();
-        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         for part in ["images", "rootfs"] {
-            assert!(Command::new("cp").arg("-r").arg(tree.join(part)).arg(&root).status().unwrap().success());
+            assert!(Command::new("cp").arg("-r").arg(tree().join(part)).arg(&root).status().unwrap().success());
         }
         // Versions of its own, so that a bump of the real ones changes no test.
         for (path, text) in FILES {

@@ -12,7 +12,7 @@ use xtask::model::promotion::{AttemptId, Holder, LEASE_SECONDS, Move, Promotion,
 use crate::fakes::{DEBIAN, World};
 
 /// A world in which v1.18.18 is out. It is released once, and what the registry then holds is copied for each test.
-fn released() -> World {
+pub fn released() -> World {
     static RELEASED: OnceLock<TempDir> = OnceLock::new();
     let data = RELEASED.get_or_init(|| {
         let data = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -24,7 +24,7 @@ fn released() -> World {
     World::of(Registry::restore(data.path()))
 }
 
-fn release(world: &World) {
+pub fn release(world: &World) {
     for line in ["build-base", "build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
         world.ok(line);
     }
@@ -32,7 +32,7 @@ fn release(world: &World) {
     world.ok("promote-base-latest");
 }
 
-fn bump(world: &World) {
+pub fn bump(world: &World) {
     let file = world.root.join("images/Dockerfile.variant");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(file, text.replace("OPENCODE_VERSION=1.18.18", "OPENCODE_VERSION=1.18.19")).unwrap();
@@ -251,7 +251,7 @@ fn killed(world: &World, line: &str, after: &str) {
     world.lab().arm([]);
 }
 
-fn stage(world: &World) {
+pub fn stage(world: &World) {
     for line in ["build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
         world.ok(line);
     }
