@@ -91,6 +91,8 @@ pub struct Settings {
     pub ci: bool,
     /// True on the runner of a forge, whose machine is thrown away or belongs to jobs.
     pub actions: bool,
+    /// True on a machine of the forge itself, which it throws away after the job.
+    pub hosted_runner: bool,
     /// What a manual run says of floating tags; nothing where it was not asked.
     pub promote_latest: Option<bool>,
     /// The certificate bundle of this host, where there is one.
@@ -319,6 +321,7 @@ impl Settings {
         Ok(Self {
             ci: env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false")),
             actions: env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
+            hosted_runner: env::var("RUNNER_ENVIRONMENT").is_ok_and(|value| value == "github-hosted"),
             promote_latest: switch("INPUT_PROMOTE_LATEST")?,
             ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,

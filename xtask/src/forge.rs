@@ -121,11 +121,14 @@ pub fn propose(ctx: &Ctx, proposal: &Proposal<'_>) -> Result<()> {
 fn push(ctx: &Ctx, branch: &str, base: &str, proposal: &Proposal<'_>) -> Result<()> {
     let Proposal { title, body, edits, .. } = *proposal;
     let paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
+    let settings = &ctx.settings;
+    let server = settings.gitea_url.as_deref().unwrap_or_default();
+    let token = settings.gitea_token.as_deref().unwrap_or_default();
     git::switch_to_new(&ctx.runner, branch)?;
     let pushed = ctx
         .replace(edits)
         .and_then(|()| git::commit(&ctx.runner, &paths, format!("{title}\n\n{body}").trim_end()))
-        .and_then(|()| git::push(&ctx.runner, branch));
+        .and_then(|()| git::push(&ctx.runner, branch, server, token));
     git::switch(&ctx.runner, base)?;
     pushed
 }

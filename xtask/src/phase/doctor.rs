@@ -81,6 +81,10 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
     let install = "run `cargo xtask doctor --install`";
     let mut findings = Vec::new();
     match docker::engine(&ctx.runner) {
+        Some(engine) if is_older(&engine.version, ENGINE) => findings.push(Finding::bad(
+            format!("engine {}: {} or newer is needed", engine.version, dotted(ENGINE)),
+            "upgrade the Docker engine (its package is docker.io or docker-ce)",
+        )),
         Some(engine) if engine.containerd_store => findings.push(Finding::ok(format!("engine {}", engine.version))),
         Some(_) => findings.push(Finding::bad(
             "the engine's image store",
@@ -88,10 +92,13 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
         )),
         None => findings.push(Finding::bad("no Docker engine answers", install)),
     }
-    for (name, there) in tools(ctx) {
-        findings.push(match there {
-            true => Finding::ok(name),
-            false => Finding::bad(format!("{name} is not installed"), install),
+    for (name, found) in tools(ctx) {
+        findings.push(match found {
+            Found::Fine(version) => Finding::ok([name, version.as_str()].join(" ").trim_end()),
+            Found::Old(version, least) => {
+                Finding::bad(format!("{name} {version}: {} or newer is needed", dotted(least)), install)
+            }
+            Found::Missing => Finding::bad(format!("{name} is not installed"), install),
         });
     }
     for platform in ctx.platforms.iter().filter(|platform| **platform != Platform::host()) {
@@ -211,25 +218,75 @@ fn base_parts(ctx: &Ctx) -> Vec<Finding> {
     parts::included(ctx).map(finding).collect()
 }
 
-/// The programs that are needed, by their Debian packages, and whether each is there. All are asked at once, since some
-/// take a while to say their version.
-fn tools(ctx: &Ctx) -> Vec<(&'static str, bool)> {
+/// The first engine that can keep its images in containerd's store, which holds several platforms of one image.
+const ENGINE: Number = (24, 0);
+/// The first buildx whose `bake` takes `--allow=fs.read=`; 0.13, which Debian 13 has, ends with exit code 125.
+const BUILDX: Number = (0, 19);
+/// The oldest crane that releases were made with.
+const CRANE: Number = (0, 20);
+
+/// Major and minor number of a program.
+type Number = (u64, u64);
+
+fn dotted((major, minor): Number) -> String {
+    format!("{major}.{minor}")
+}
+
+/// The first word of a program's output that is a version, such as `28.5.2+dfsg1` or `v0.20.7`.
+fn version_in(text: &str) -> Option<(&str, Number)> {
+    text.split_whitespace().find_map(|word| {
+        let word = word.trim_start_matches('v').trim_end_matches(',');
+        let mut numbers = word.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+        let number = (numbers.next()?, numbers.next()?);
+        word.starts_with(|c: char| c.is_ascii_digit()).then_some((word, number))
+    })
+}
+
+/// False for a version that is not known: a build by a distribution may not print one.
+fn is_older(version: &str, least: Number) -> bool {
+    version_in(version).is_some_and(|(_, number)| number < least)
+}
+
+/// A program on this machine.
+enum Found {
+    Missing,
+    /// Its version, and the one that is needed.
+    Old(String, Number),
+    /// Its version, where it matters and the program prints it.
+    Fine(String),
+}
+
+impl Found {
+    fn of(output: Option<String>, least: Option<Number>) -> Self {
+        let (Some(output), Some(least)) = (&output, least) else {
+            return output.map_or(Self::Missing, |_| Self::Fine(String::new()));
+        };
+        match version_in(output) {
+            Some((version, number)) if number < least => Self::Old(version.to_owned(), least),
+            found => Self::Fine(found.map_or("", |(version, _)| version).to_owned()),
+        }
+    }
+}
+
+/// The programs that are needed, by their Debian packages. All are asked at once, since some take a while to print their
+/// version.
+fn tools(ctx: &Ctx) -> Vec<(&'static str, Found)> {
     let mut tools = vec![
-        ("buildx", Cmd::new("docker", ["buildx", "version"])),
-        ("crane", crane::version()),
-        ("shellcheck", Cmd::new("shellcheck", ["--version"])),
-        ("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"])),
-        ("python3", Cmd::new("python3", ["--version"])),
+        ("buildx", Cmd::new("docker", ["buildx", "version"]), Some(BUILDX)),
+        ("crane", crane::version(), Some(CRANE)),
+        ("shellcheck", Cmd::new("shellcheck", ["--version"]), None),
+        ("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"]), None),
+        ("python3", Cmd::new("python3", ["--version"]), None),
     ];
     if ctx.destination == Destination::Local {
-        tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"])));
-        tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"])));
+        tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"]), None));
+        tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"]), None));
     }
     let runner = &ctx.runner;
     thread::scope(|scope| {
-        let ask = |(name, cmd)| (name, scope.spawn(move || runner.probe(&cmd).is_some()));
+        let ask = |(name, cmd, least)| (name, scope.spawn(move || Found::of(runner.probe(&cmd), least)));
         let asked: Vec<_> = tools.into_iter().map(ask).collect();
-        asked.into_iter().map(|(name, there)| (name, there.join().unwrap_or(false))).collect()
+        asked.into_iter().map(|(name, found)| (name, found.join().unwrap_or(Found::Missing))).collect()
     })
 }
 
@@ -277,7 +334,7 @@ fn install(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The Debian packages whose programs are not there.
+/// The Debian packages whose programs are missing or too old.
 fn packages(ctx: &Ctx) -> Vec<&'static str> {
     let mut lacking = Vec::new();
     // Somebody else's engine is used as it is; only without any is Debian's installed.
@@ -286,7 +343,7 @@ fn packages(ctx: &Ctx) -> Vec<&'static str> {
     {
         lacking.extend(["docker.io", "docker-cli", "containerd"]);
     }
-    let tools = tools(ctx).into_iter().filter(|(_, there)| !there);
+    let tools = tools(ctx).into_iter().filter(|(_, found)| !matches!(found, Found::Fine(_)));
     lacking.extend(tools.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }));
     if lacks_emulation(ctx) {
         lacking.extend(["binfmt-support", "qemu-user-static"]);
@@ -368,4 +425,23 @@ fn write(ctx: &Ctx, path: &str, text: &str) -> Result<()> {
     let folder = Utf8Path::new(path).parent().context("a path without a folder")?;
     fs::create_dir_all(folder)?;
     fs::write(path, text).with_context(|| format!("cannot write {path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_the_programs_print_them() {
+        for (text, number) in [
+            ("github.com/docker/buildx 0.29.1+ds1 0.29.1+ds1-4", (0, 29)),
+            ("github.com/docker/buildx v0.13.1 788433953af10f2a698f5c07611dddce2e08c7a0", (0, 13)),
+            ("28.5.2+dfsg1", (28, 5)),
+            ("v0.20.7", (0, 20)),
+        ] {
+            assert_eq!(version_in(text).map(|(_, number)| number), Some(number), "{text}");
+        }
+        assert_eq!(version_in("could not determine build information"), None);
+        assert!(is_older("20.10.24", ENGINE) && !is_older("24.0.9", ENGINE) && !is_older("unknown", ENGINE));
+    }
 }

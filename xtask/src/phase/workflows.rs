@@ -17,7 +17,7 @@ pub struct Args {
 
 pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let page = ctx.read(workflow::PAGE)?;
-    let drawn = environment::splice(&page, workflow::PASSAGE, &workflow::diagram(&ctx.config))?;
+    let drawn = environment::splice(&page, workflow::PASSAGE, &workflow::diagram(&ctx.config)?)?;
     let after =
         drawn.with_context(|| format!("{} has no passage `{}`", workflow::PAGE, workflow::PASSAGE))?;
     let mut edits = vec![Edit { path: workflow::PAGE.to_owned(), before: page, after }];

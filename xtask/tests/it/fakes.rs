@@ -107,7 +107,9 @@ impl World {
         let root = dir.path().join("tree");
         fs::create_dir(&root).unwrap();
         for part in ["images", "rootfs"] {
-            assert!(Command::new("cp").arg("-r").arg(tree().join(part)).arg(&root).status().unwrap().success());
+            assert!(
+                Command::new("cp").arg("-r").arg(tree().join(part)).arg(&root).status().unwrap().success()
+            );
         }
         // Versions of its own, so that a bump of the real ones changes no test.
         for (path, text) in FILES {

@@ -31,6 +31,7 @@ fn one_variant_is_released_and_a_second_run_finds_nothing_to_do() {
 fn fetch(
     stage: &str,
     files: &[(&str, Vec<u8>)],
+    locks: &[(&str, String)],
     args: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Vec<String>, String> {
     let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
@@ -47,6 +48,14 @@ fn fetch(
     let host = repository.split('/').next().unwrap();
     let out = tempfile::TempDir::new().unwrap();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // A copy of the context, whose locks may differ.
+    let context = tempfile::TempDir::new().unwrap();
+    let copy =
+        Command::new("cp").args(["-r", "images", "rootfs"]).arg(context.path()).current_dir(root).status();
+    assert!(copy.unwrap().success());
+    for (path, text) in locks {
+        std::fs::write(context.path().join("images/locks").join(path), text).unwrap();
+    }
     let mut command = Command::new("docker");
     command.args(["buildx", "build", "--progress=plain", "--network=host", "--platform=linux/amd64"]);
     command.args([&format!("--target={stage}"), "--file=images/Dockerfile.base"]);
@@ -54,7 +63,7 @@ fn fetch(
     command.arg(format!("--build-arg=DEBIAN_IMAGE={host}/debian:trixie-slim"));
     command.arg("--secret=id=ca,src=/etc/ssl/certs/ca-certificates.crt");
     command.arg(format!("--output=type=local,dest={}", out.path().display()));
-    let output = command.arg(".").current_dir(root).output().unwrap();
+    let output = command.arg(".").current_dir(context.path()).output().unwrap();
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
@@ -81,22 +90,29 @@ fn prepare_debian() {
 /// The release host is not reached from everywhere, so a stand-in proves that only verified bytes get in.
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
-fn gitea_mcp_gets_in_only_with_the_published_checksum() {
+fn gitea_mcp_gets_in_only_with_the_locked_checksum() {
     prepare_debian();
     let tar = tarball("gitea-mcp");
     let name = "gitea-mcp_Linux_x86_64.tar.gz";
     let sum = registry_lab::digest(&tar).replace("sha256:", "");
-    let fetch = |checksums: String| {
-        let files = [(name, tar.clone()), ("checksums.txt", checksums.into_bytes())];
-        fetch("gitea-mcp", &files, &|url| {
-            vec!["INSTALL_GITEA_MCP=true".into(), format!("GITEA_MCP_URL={url}")]
+    let fetch = |lock: String| {
+        let locks = [("gitea-mcp/checksums.txt", lock)];
+        fetch("gitea-mcp", &[(name, tar.clone())], &locks, &|url| {
+            vec![
+                "INSTALL_GITEA_MCP=true".into(),
+                "GITEA_MCP_VERSION=0.4.0".into(),
+                format!("GITEA_MCP_URL={url}"),
+            ]
         })
     };
-    assert_eq!(fetch(format!("{sum}  {name}\n")).unwrap(), ["./usr/local/bin/gitea-mcp"]);
-    let wrong = fetch(format!("{}  {name}\n", "0".repeat(64))).unwrap_err();
+    let locked = |sum: &str, name: &str| format!("# gitea-mcp 0.4.0\n{sum}  {name}\n");
+    assert_eq!(fetch(locked(&sum, name)).unwrap(), ["./usr/local/bin/gitea-mcp"]);
+    let wrong = fetch(locked(&"0".repeat(64), name)).unwrap_err();
     assert!(wrong.contains("did NOT match"), "{wrong}");
-    let unlisted = fetch("0  other.tar.gz\n".to_owned()).unwrap_err();
+    let unlisted = fetch(locked("0", "other.tar.gz")).unwrap_err();
     assert!(unlisted.contains("no properly formatted"), "{unlisted}");
+    let older = fetch(format!("# gitea-mcp 0.3.0\n{sum}  {name}\n")).unwrap_err();
+    assert!(older.contains("does not lock gitea-mcp 0.4.0: run cargo xtask lock gitea-mcp"), "{older}");
 }
 
 #[test]
@@ -106,7 +122,7 @@ fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
     let tar = tarball("onnx/model.onnx");
     let sum = registry_lab::digest(&tar).replace("sha256:", "");
     let fetch = |sum: &str| {
-        fetch("embedding-model", &[("onnx.tar.gz", tar.clone())], &|url| {
+        fetch("embedding-model", &[("onnx.tar.gz", tar.clone())], &[], &|url| {
             vec![
                 "INSTALL_EMBEDDING_MODEL=true".into(),
                 format!("EMBEDDING_MODEL_URL={url}/onnx.tar.gz"),

@@ -19,7 +19,9 @@ fn latest(world: &World) -> Vec<Option<String>> {
 }
 
 fn of_release(world: &World, release: &str) -> Vec<Option<String>> {
-    ["", "-omos", "-with-pi", "-omos-with-pi"].map(|suffix| tag(world, &format!("{release}{suffix}"))).to_vec()
+    ["", "-omos", "-with-pi", "-omos-with-pi"]
+        .map(|suffix| tag(world, &format!("{release}{suffix}")))
+        .to_vec()
 }
 
 fn settled(world: &World) {

@@ -94,7 +94,8 @@ impl Site {
         let name = format!("race-{}-{}", race.number, race.skew);
         self.registry.copy("race", &name);
         let path = format!("{name}/devbox");
-        let tree = [Trees::Same, Trees::OtherImages, Trees::OtherRelease].iter().position(|it| *it == race.trees);
+        let tree =
+            [Trees::Same, Trees::OtherImages, Trees::OtherRelease].iter().position(|it| *it == race.trees);
         let bench = &mut self.benches[tree.unwrap()];
         (self.first_bench.world.path, bench.world.path) = (path.clone(), path.clone());
         let seed = race.number as u64;

@@ -43,7 +43,8 @@ fn listed(world: &World, image: &str) -> (String, Value, Value) {
 
 /// Stores a verdict as an artifact that refers to an image, and returns its entry for a listing.
 fn artifact(world: &World, subject: &str, verdict: &Value) -> Value {
-    let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(b"{}"), "size": 2 });
+    let empty =
+        json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(b"{}"), "size": 2 });
     let size = world.registry().blob(subject).unwrap().len();
     let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": VERDICT, "config": empty,
         "layers": [empty], "subject": { "mediaType": MANIFEST, "digest": subject, "size": size },
@@ -81,7 +82,8 @@ fn a_forged_listing_makes_nothing_pass() {
     is_refused(&world, "as it was tested");
     let (tag, listing, verdict) = listed(&world, &image);
     let passed = with(&verdict, &json!({ "passed": true, "sequence": 99 }));
-    let annotations = json!({ "opencode-devbox.document": passed.to_string(), "opencode-devbox.passed": "true" });
+    let annotations =
+        json!({ "opencode-devbox.document": passed.to_string(), "opencode-devbox.passed": "true" });
 
     // The entry of the failure says that it passed.
     let mut forged = listing.clone();

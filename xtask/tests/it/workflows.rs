@@ -46,8 +46,9 @@ struct Strategy {
 
 #[derive(Deserialize)]
 struct Step {
-    uses: Option<String>,
     run: Option<String>,
+    #[serde(default)]
+    env: Table,
 }
 
 fn tree() -> &'static Path {
@@ -83,6 +84,9 @@ fn a_release_goes_to_the_defined_repository() {
 fn words(run: &str) -> Vec<String> {
     let line = run.strip_prefix("cargo ").unwrap_or_else(|| panic!("logic in a workflow: {run}"));
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    if line == "xtask --version" {
+        return words;
+    }
     Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{run}: {error}"));
     words
 }
@@ -94,6 +98,8 @@ fn workflows_are_generated_pinned_bounded_and_decide_nothing() {
     let mut lines = 0;
     for name in ["publish", "refresh", "validate"] {
         let text = fs::read_to_string(tree().join(format!(".gitea/workflows/{name}.yml"))).unwrap();
+        // The one choice: a queue is named after the release, however that was started.
+        let text = text.replace("github.event.inputs.release_tag || github.ref_name", "");
         // `inputs` exists on manual runs only: on other events an engine may pass the expression on as text.
         for refused in ["if:", "artifact", "env.", " && ", " || ", "{ inputs."] {
             assert!(!text.contains(refused), "{name} has {refused:?}");
@@ -104,10 +110,6 @@ fn workflows_are_generated_pinned_bounded_and_decide_nothing() {
         for (id, job) in &workflow.jobs {
             assert!((1..=180).contains(&job.timeout_minutes), "{name} {id}");
             assert!(job.needs.iter().all(|need| workflow.jobs.contains_key(need)), "{name} {id}");
-            for uses in job.steps.iter().filter_map(|step| step.uses.as_ref()) {
-                let (_, commit) = uses.split_once('@').unwrap();
-                assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{uses}");
-            }
             for run in job.steps.iter().filter_map(|step| step.run.as_ref()) {
                 words(&filled(run, |_| "omos".to_owned()));
                 lines += 1;
@@ -189,14 +191,16 @@ impl Run<'_> {
         };
         let env = workflow.env.iter().chain(&job.env).filter(|(name, _)| *name != "DEVBOX_REPOSITORY");
         let env: Table = env.map(|(name, text)| (name.clone(), filled(text, value))).collect();
-        for (number, run) in job.steps.iter().filter_map(|step| step.run.as_ref()).enumerate() {
+        let runs = job.steps.iter().filter_map(|step| Some((step.run.as_ref()?, &step.env)));
+        for (number, (run, secrets)) in runs.enumerate() {
             let words = words(&filled(run, value));
             if self.skips.contains(&words[1].as_str()) {
                 continue;
             }
             let mut command = (self.command)(&words[1..].join(" "));
             command.env_remove("GIT_DIR").env("DEVBOX_ROOT", &clone).current_dir(&clone);
-            command.envs(&env).env("CI", "true").env("GITHUB_ACTIONS", "true");
+            command.envs(&env).envs(secrets.iter().map(|(name, text)| (name, filled(text, value))));
+            command.env("CI", "true").env("GITHUB_ACTIONS", "true");
             if self.inputs.is_empty() {
                 command.env("GITHUB_REF_TYPE", "tag").env("GITHUB_REF_NAME", self.tag);
             }
@@ -502,6 +506,12 @@ fn reclaim_refuses_outside_a_runner_and_looks_before_it_deletes() {
     world.program("df", "#!/bin/sh\nprintf 'Avail\\n9000000000\\n'\n");
     let output = world.xtask_with("reclaim --dry-run", &actions);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("docker builder prune --force --filter until=168h"), "{text}");
+    let label = "label=org.opencontainers.image.source=https://hub.docker.com/r/joakimp/opencode-devbox";
+    let prune = format!("docker image prune --all --force --filter {label} --filter until=168h");
+    assert!(text.contains(&prune), "{text}");
+    // The engine may be that of other projects, and a machine that runs jobs keeps what it has.
+    assert!(!text.contains("builder prune") && !text.contains("system prune"), "{text}");
+    let is_container = ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists());
+    assert!(is_container || !text.contains("rm -rf"), "{text}");
     assert_eq!(world.log(), [""; 0]);
 }

@@ -1,0 +1,249 @@
+//! The workflows on the engine that runs them: the real act, jobs on this machine, before a registry with accounts and
+//! a scripted Docker Hub. Stand-ins of the actions are in `act/`; builds and smoke tests are those of `fakes`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use registry_lab::{Account, Lab, TokenServer};
+use tempfile::TempDir;
+
+use crate::fakes::{DEBIAN, World};
+use crate::hub::{self, Hub};
+
+/// The token of Docker Hub: no log shows it and no step without need has it.
+const CANARY: &str = "c4n4ry-s3cret";
+const REPOSITORY: &str = "joakimp/opencode-devbox";
+const TAG: &str = "v1.18.18";
+const CARGO: &str = include_str!("act/cargo");
+
+/// A repository on a forge, and what its jobs reach.
+struct Forge {
+    lab: Lab,
+    open: Lab,
+    world: World,
+    hub_url: String,
+    hub: Arc<Mutex<Hub>>,
+    dir: TempDir,
+}
+
+/// How a run of a workflow ended.
+struct Run {
+    success: bool,
+    text: String,
+    /// `job: line` of each step, in order.
+    steps: Vec<String>,
+}
+
+fn tree() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+impl Forge {
+    fn new() -> Self {
+        let account = Account::new("you", CANARY).may_push("*");
+        let lab = Lab::start().token_server(TokenServer::new([account]));
+        lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
+        let (open, world) = (Lab::before(lab.registry()), World::before(lab.host(), REPOSITORY));
+        world.program("cargo", CARGO);
+        let workflows = world.root.join(".gitea/workflows");
+        fs::create_dir_all(&workflows).unwrap();
+        for name in ["publish", "refresh", "validate"] {
+            let file = format!("{name}.yml");
+            fs::copy(tree().join(".gitea/workflows").join(&file), workflows.join(&file)).unwrap();
+        }
+        let changelog = format!("# Changelog\n\n## Unreleased\n\n## {TAG} - 2026-11-24\n\n- A thing.\n");
+        fs::write(world.root.join("CHANGELOG.md"), changelog).unwrap();
+        let (hub_url, hub) = hub::start(200);
+        let forge = Self { lab, open, world, hub_url, hub, dir: TempDir::new().unwrap() };
+        forge.git(&["init", "--quiet", "--initial-branch=main"]);
+        forge.git(&["remote", "add", "origin", "https://forge.invalid/you/devbox.git"]);
+        for message in ["First", "Release"] {
+            forge.git(&["add", "--all"]);
+            forge.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
+        }
+        forge.git(&["tag", TAG]);
+        forge.git(&["update-ref", "refs/pull/7/merge", "HEAD"]);
+        forge
+    }
+
+    fn git(&self, args: &[&str]) {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(args);
+        let status = command.current_dir(&self.world.root).env_remove("GIT_DIR").status().unwrap();
+        assert!(status.success(), "git {args:?}");
+    }
+
+    /// Starts a workflow by an event, with the smoke test of one variant broken.
+    fn run(&self, workflow: &str, event: &str, payload: &str, broken: &str) -> Run {
+        let path = |name: &str| self.dir.path().join(name);
+        fs::write(path("event.json"), payload).unwrap();
+        fs::write(path("log"), "").unwrap();
+        let act = std::env::var("DEVBOX_LIVE_ACT").expect("run through `cargo xtask test`");
+        let mut command = Command::new(act);
+        command.arg(event).arg("--workflows").arg(format!(".gitea/workflows/{workflow}.yml"));
+        command.args(["--platform", "ubuntu-latest=-self-hosted", "--action-offline-mode"]);
+        command.args(["--no-skip-checkout", "--no-cache-server", "--eventpath"]).arg(path("event.json"));
+        for uses in self.actions() {
+            let name = uses.split(['/', '@']).nth(1).unwrap();
+            let folder = tree().join("xtask/tests/it/act").join(name);
+            command.arg(format!("--local-repository={uses}={}", folder.display()));
+        }
+        let secrets = [("DOCKERHUB_USERNAME", "you"), ("DOCKERHUB_TOKEN", CANARY), ("GITHUB_TOKEN", CANARY)];
+        // A forge gives a pull request no secret but the token of the job.
+        let given = secrets.iter().skip(if event == "pull_request" { 2 } else { 0 });
+        let lines: String = given.map(|(name, value)| format!("{name}={value}\n")).collect();
+        fs::write(path("secrets"), lines).unwrap();
+        command.arg("--secret-file").arg(path("secrets"));
+        self.surroundings(&mut command).env("FAKE_BROKEN", broken);
+        let output = command.current_dir(&self.world.root).output().unwrap();
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text += &String::from_utf8_lossy(&output.stderr);
+        assert!(!text.contains(CANARY), "{text}");
+        let steps = fs::read_to_string(path("log")).unwrap();
+        Run { success: output.status.success(), text, steps: steps.lines().map(str::to_owned).collect() }
+    }
+
+    /// Each action that a workflow uses, as it names it.
+    fn actions(&self) -> BTreeSet<String> {
+        let mut actions = BTreeSet::new();
+        for entry in fs::read_dir(self.world.root.join(".gitea/workflows")).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            let uses = text.lines().filter_map(|line| line.trim().strip_prefix("- uses: "));
+            actions.extend(uses.map(|uses| uses.split(' ').next().unwrap().to_owned()));
+        }
+        actions
+    }
+
+    /// What jobs find on their machine. No secret is in it: jobs on this machine inherit the environment of act.
+    fn surroundings<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        for (name, value) in self.world.command("status").get_envs() {
+            match value {
+                Some(value) if name != "DEVBOX_REPOSITORY" && name != "GIT_DIR" => command.env(name, value),
+                _ => command.env_remove(name),
+            };
+        }
+        let home = self.dir.path().join("home");
+        fs::create_dir_all(&home).unwrap();
+        let (lab, canary) = (format!("http://{}", self.lab.host()), self.dir.path().join("canary"));
+        fs::write(&canary, CANARY).unwrap();
+        command.env("FAKE_PUSH_HOST", self.open.host()).env("DOCKERHUB_URL", &self.hub_url);
+        command.env("DOCKERHUB_REGISTRY_URL", lab).env("ACT_HOST", self.lab.host());
+        command.env("ACT_LOG", self.dir.path().join("log")).env("ACT_CANARY_FILE", &canary);
+        command.env("ACT_ORIGIN", &self.world.root).env("ACT_XTASK", env!("CARGO_BIN_EXE_xtask"));
+        command.env_remove("XDG_CACHE_HOME").env_remove("DOCKER_CONFIG").env("HOME", home)
+    }
+
+    fn publish(&self, event: &str, payload: &str, broken: &str) -> Run {
+        self.run("publish", event, payload, broken)
+    }
+
+    /// Public tags, without those of content keys.
+    fn tags(&self) -> Vec<String> {
+        let tags = self.lab.registry().tags(REPOSITORY).into_keys();
+        tags.filter(|tag| !tag.starts_with("base-") || tag == "base-latest").collect()
+    }
+
+    fn descriptions(&self) -> usize {
+        self.hub.lock().unwrap().sent.len()
+    }
+}
+
+impl Run {
+    #[track_caller]
+    fn succeeds(self) -> Self {
+        assert!(self.success, "{}", self.text);
+        self
+    }
+
+    fn has(&self, step: &str) -> bool {
+        self.steps.iter().any(|it| it.split(" +").next() == Some(step))
+    }
+}
+
+const PUSH: &str = r#"{"ref":"refs/tags/v1.18.18"}"#;
+const VERSIONS: [&str; 4] = ["v1.18.18", "v1.18.18-omos", "v1.18.18-omos-with-pi", "v1.18.18-with-pi"];
+
+fn by_hand(promote: &str) -> String {
+    format!(r#"{{"ref":"refs/heads/main","inputs":{{"release_tag":"{TAG}","promote_latest":{promote}}}}}"#)
+}
+
+/// A pushed tag is released; a variant that fails holds all back, and the next run does only what is missing.
+#[test]
+#[ignore = "needs act; `cargo xtask test` runs it"]
+fn a_pushed_tag_is_released_after_a_job_that_failed() {
+    let forge = Forge::new();
+    let first = forge.publish("push", PUSH, "omos");
+    assert!(!first.success && first.text.contains("smoke omos"), "{}", first.text);
+    assert!(first.has("variant: smoke with-pi"), "the others have their verdict: {:?}", first.steps);
+    assert!(!first.steps.iter().any(|step| step.starts_with("publish")), "{:?}", first.steps);
+    assert_eq!(forge.tags(), [""; 0], "nothing public has moved");
+    forge.world.log();
+
+    let second = forge.publish("push", PUSH, "none").succeeds();
+    let log = forge.world.log();
+    assert!(!log.iter().any(|line| line.starts_with("docker")), "nothing is built again: {log:?}");
+    assert_eq!(log.iter().filter(|line| line.starts_with("smoke omos ")).count(), 2, "{log:?}");
+    let floating = ["base-latest", "latest", "latest-omos", "latest-omos-with-pi", "latest-with-pi"];
+    assert_eq!(forge.tags(), [&floating[..], &VERSIONS].concat());
+    assert_eq!(forge.descriptions(), 1);
+
+    // Who saw a secret, and when: never what compiles, and only steps after the login.
+    let lines = |found: &str| -> BTreeSet<&str> {
+        let steps = second.steps.iter().filter(|step| step.contains(found));
+        steps.filter_map(|step| step.split(' ').nth(1)).collect()
+    };
+    assert_eq!(lines(" +secret"), BTreeSet::from(["doctor", "publish", "update-description"]));
+    assert!(!second.steps.iter().any(|step| step.ends_with(": cache")), "{:?}", second.steps);
+
+    let writes = forge.lab.counts().writes;
+    for payload in [PUSH, &by_hand("true")] {
+        let event = if payload == PUSH { "push" } else { "workflow_dispatch" };
+        forge.publish(event, payload, "none").succeeds();
+        assert_eq!(forge.lab.counts().writes, writes, "a finished release writes nothing");
+    }
+    assert_eq!(forge.descriptions(), 1);
+}
+
+/// Forges send a checkbox as a truth value or as text.
+#[test]
+#[ignore = "needs act; `cargo xtask test` runs it"]
+fn a_manual_run_moves_the_floating_tags_only_if_asked_to() {
+    let forge = Forge::new();
+    for promote in ["false", "\"false\""] {
+        let run = forge.publish("workflow_dispatch", &by_hand(promote), "none").succeeds();
+        assert!(run.text.contains("promote_latest is false"), "{}", run.text);
+        assert_eq!(forge.tags(), VERSIONS);
+        assert_eq!(forge.descriptions(), 0);
+    }
+    forge.publish("workflow_dispatch", &by_hand("true"), "none").succeeds();
+    assert_eq!(forge.tags().len(), 9);
+    assert_eq!(forge.descriptions(), 1);
+}
+
+#[test]
+#[ignore = "needs act; `cargo xtask test` runs it"]
+fn a_pull_request_sees_no_secret_and_a_schedule_runs_by_the_same_engine() {
+    let forge = Forge::new();
+    let request = r#"{"number":7,"pull_request":{"number":7,"head":{"ref":"topic"},"base":{"ref":"main"}}}"#;
+    let jobs = ["plan", "test", "rehearse"];
+    for (event, payload) in [("pull_request", request), ("push", r#"{"ref":"refs/heads/main"}"#)] {
+        let run = forge.run("validate", event, payload, "none").succeeds();
+        for job in jobs {
+            assert!(run.steps.iter().any(|step| step.starts_with(&format!("{job}: "))), "{:?}", run.steps);
+            assert!(run.has(&format!("{job}: cache")), "{:?}", run.steps);
+        }
+        assert!(!run.steps.iter().any(|step| step.contains('+')), "{:?}", run.steps);
+        assert_eq!(forge.tags(), [""; 0]);
+    }
+    let run = forge.run("refresh", "schedule", r#"{"ref":"refs/heads/main"}"#, "none").succeeds();
+    let steps: Vec<&str> = run.steps.iter().map(String::as_str).collect();
+    let expected = ["--version", "outdated", "bump all latest --pull-request"]
+        .into_iter()
+        .chain(["refresh-base --if-behind --pull-request"])
+        .map(|line| format!("propose: {line}"))
+        .collect::<Vec<_>>();
+    assert_eq!(steps, expected);
+}
