@@ -12,6 +12,7 @@ mod hub;
 mod inputs;
 mod live;
 mod machine;
+mod people;
 mod pipeline;
 mod privilege;
 mod published;

@@ -155,9 +155,6 @@ def prepare(environ):
         # Even where the image's home is read-only, the volumes in it may be mounted.
         environ["HOME"] = HOME
     user_path(environ)
-    names(environ)
-    terminal(environ)
-    network.prepare(environ)
     for name, folder in CACHES:
         environ.setdefault(name, f"{environ['HOME']}/{folder}")
     # By itself it would lie beside everybody's configuration, in no volume.
@@ -167,6 +164,9 @@ def prepare(environ):
     private = environ.get("XDG_RUNTIME_DIR") or runtime()
     if private:
         environ["XDG_RUNTIME_DIR"] = private
+    names(environ)
+    terminal(environ)
+    network.prepare(environ)
     if private and "TMPDIR" not in environ and not os.access("/tmp", os.W_OK) and writable(f"{private}/tmp"):
         environ["TMPDIR"] = f"{private}/tmp"
     spare = []

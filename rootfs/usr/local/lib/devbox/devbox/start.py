@@ -170,7 +170,6 @@ def telemetry(settings, environ):
     # The image updates as a whole: tools that look for newer versions of themselves could not install them.
     for name in ("PI_SKIP_VERSION_CHECK", "GH_NO_UPDATE_NOTIFIER"):
         environ.setdefault(name, "1")
-    environ.setdefault("NPM_CONFIG_UPDATE_NOTIFIER", "false")
 
 
 def is_shell(command):
