@@ -418,7 +418,7 @@ const BAD_INPUT: &[(&[&str], &str, i32)] = &[
     (&["--read-only"], "devbox: user 1000 cannot write ~/.config, ", 0),
     (
         &["--tmpfs=/home/developer:size=4k"],
-        "devbox: cannot write /home/developer/.local/state/devbox/versions.json: No space left on device",
+        "devbox: cannot write /home/developer/.local/state/devbox/gitconfig: No space left on device",
         0,
     ),
     (&["--tmpfs=/home/developer/.pi:ro"], "devbox: /home/developer/.pi is mounted read-only", 0),

@@ -245,3 +245,37 @@ server.socket = context.wrap_socket(server.socket, server_side=True); server.ser
         assert!(!with.contains("BAD"), "{given}: {with}");
     }
 }
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn an_agent_that_only_root_reaches_serves_the_user() {
+    let stage = Stage::new("desktop");
+    // Docker Desktop's socket: root's, with the mode 0660, in front of an agent of somebody else's.
+    let script = r#"mkdir /run/host && ssh-agent -a /run/host/real >/dev/null && ssh-keygen -q -t ed25519 -N '' -f /run/host/key &&
+        SSH_AUTH_SOCK=/run/host/real ssh-add -q /run/host/key
+        socat UNIX-LISTEN:/run/host/ssh-auth.sock,fork,mode=0660 UNIX-CONNECT:/run/host/real &
+        while [ ! -S /run/host/ssh-auth.sock ]; do sleep 0.1; done; chmod 755 /run/host
+        export SSH_AUTH_SOCK=/run/host/ssh-auth.sock
+        exec devbox-entrypoint bash -c 'for _ in $(seq 50); do ssh-add -l && break; sleep 0.1; done; id -u; ps -eo user:20,args | grep "[U]NIX-CONNECT:/run/host/ssh"'"#;
+    let output = stage.run(&["--entrypoint", "/bin/bash"], &["-c", script]);
+    says(&output, "ED25519");
+    says(&output, "\n1000\n");
+    assert!(
+        text(&output).lines().any(|line| line.starts_with("developer") && line.contains("mode=0600")),
+        "{}",
+        text(&output)
+    );
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn a_login_that_calls_back_is_reached_from_outside() {
+    let stage = Stage::new("callback");
+    let script = "python3 -m http.server --bind 127.0.0.1 1455 >/dev/null 2>&1 & curl -s --retry 20 --retry-connrefused --retry-delay 1 \
+                  -o /dev/null -w '%{http_code}\\n' http://$(hostname -i):1455/";
+    says(&stage.run(&["-e", "DEVBOX_CALLBACK_PORTS=1455,19876"], &["bash", "-c", script]), "200\n");
+    let wrong = stage.run(&[], &["devbox", "forward", "http"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    says(&wrong, "devbox: forward http: expected ports");
+    says(&stage.run(&["--network", "none"], &["devbox", "forward", "1455"]), "this container has no network");
+}

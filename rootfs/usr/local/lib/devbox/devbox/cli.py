@@ -14,6 +14,7 @@ USAGE = """usage: devbox COMMAND
   update-check       whether a newer image is out: 0 no, 10 yes, 3 cannot tell
   aws-login [ARG…]   log in to AWS IAM Identity Center with a code that you enter in any browser
   shell [ARG…]       a shell as the container's user, for `docker exec -it NAME devbox shell`
+  forward PORT…      let the host reach what listens on this container's 127.0.0.1, such as a login's callback
   setup              apply the environment again; the entrypoint does this at each start
   health             what the image's HEALTHCHECK asks"""
 
@@ -62,6 +63,11 @@ def command(argv):
 
             start.setup(*session())
             return 0
+        case ["forward", *ports]:
+            from devbox import network
+
+            session()
+            return network.forward(ports)
         case ["shell", *rest]:
             from devbox import start
 

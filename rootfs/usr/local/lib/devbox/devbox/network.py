@@ -90,6 +90,31 @@ def certificates_in(path):
     return found
 
 
+def forward(ports):
+    """Lets the host reach ports that programs open on this container's loopback only: logins by browser call them back.
+
+    `docker run -p` leads to the container's own address, which is another one, so both can have the same port.
+    """
+    import socket
+    import subprocess
+
+    wrong = [port for port in ports if not (port.isdecimal() and 0 < int(port) < 65536)]
+    if wrong or not ports:
+        say(f"forward {' '.join(wrong)}: expected ports, numbers from 1 to 65535, such as 1455")
+        return 2
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            # Nothing is sent: the kernel only says which address it would send from.
+            asked.connect(("192.0.2.1", 9))
+            address = asked.getsockname()[0]
+    except OSError as error:
+        say(f"forward: this container has no network: {reason(error)}")
+        return 1
+    doors = [f"TCP-LISTEN:{port},bind={address},fork,reuseaddr" for port in ports]
+    children = [subprocess.Popen(["/usr/bin/socat", door, f"TCP:127.0.0.1:{port}"]) for door, port in zip(doors, ports)]
+    return max(child.wait() for child in children)
+
+
 # How each tool asks for a page; each ends with a word on the certificate if it does not trust the host.
 PROBES = {
     "curl": ["curl", "-sS", "-o", "/dev/null", "-m", "20", "{url}"],

@@ -19,6 +19,8 @@ LAST_RESORT = "/dev/devbox"
 # killed leave 14 MB each.
 LEFTOVER = re.compile(r"\.[0-9a-f]{16}-[0-9a-f]{8}\.(so|node)")
 LEFTOVER_SECONDS = 60
+# In the user's folder in memory: the socket that leads to an agent which the user itself cannot ask.
+AGENT = "ssh-agent"
 NAMES = "/usr/local/lib/devbox/libnss_wrapper.so"
 # File systems that nobody works on.
 KERNEL = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "fusectl", "autofs")
@@ -164,6 +166,8 @@ def prepare(environ):
     private = environ.get("XDG_RUNTIME_DIR") or runtime()
     if private:
         environ["XDG_RUNTIME_DIR"] = private
+    if private and not os.access(environ.get("SSH_AUTH_SOCK", "/"), os.W_OK) and os.path.exists(f"{private}/{AGENT}"):
+        environ["SSH_AUTH_SOCK"] = f"{private}/{AGENT}"
     names(environ)
     terminal(environ)
     network.prepare(environ)

@@ -55,6 +55,7 @@ def become_user(settings, environ):
     if place.capabilities() != 0:
         user.own(uid, gid, settings.table["volume"])
         user.secrets(settings, environ, uid, gid)
+        user.agent(environ, uid, gid)
         # Some of the keys only root may be able to read.
         access.copy_keys(settings, place.HOME, (uid, gid))
     else:
@@ -86,6 +87,11 @@ def prepare(settings, environ):
     access.aws(settings, environ)
     skills.deploy(settings, environ)
     embedding_model(environ)
+    if settings.given("DEVBOX_CALLBACK_PORTS") and os.getpid() == 1:
+        import subprocess
+
+        # Beside the command; it goes with the container.
+        subprocess.Popen(["/usr/local/bin/devbox", "forward", *settings.text("DEVBOX_CALLBACK_PORTS").replace(",", " ").split()], env=environ)
     return record(environ)
 
 

@@ -272,6 +272,38 @@ def replace(path, content, mode):
     os.replace(scratch, path)
 
 
+def agent(environ, uid, gid):
+    """An SSH agent whose socket is open to a group only, as Docker Desktop's is to root's, gets a door for the user: a
+    process of the user's id that is in that group, and in no other."""
+    path = environ.get("SSH_AUTH_SOCK")
+    try:
+        info = os.stat(path) if path else None
+    except OSError:
+        return
+    if info is None or not stat.S_ISSOCK(info.st_mode) or info.st_mode & 0o060 != 0o060:
+        return
+    with acting_as(uid, gid):
+        if os.access(path, os.W_OK, effective_ids=True):
+            return
+        private = runtime()
+    if private is None:
+        return
+    door = f"{private}/{place.AGENT}"
+    if os.fork() == 0:
+        try:
+            os.setgroups([info.st_gid])
+            os.setgid(gid)
+            os.setuid(uid)
+            quiet = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(quiet, number)
+            listen = f"UNIX-LISTEN:{door},fork,mode=0600,unlink-early"
+            os.execv("/usr/bin/socat", ["socat", listen, f"UNIX-CONNECT:{path}"])
+        finally:
+            os._exit(1)
+    environ["SSH_AUTH_SOCK"] = door
+
+
 def drop(uid, gid):
     """Becomes the user for good. Groups that the engine was asked to add (--group-add) stay."""
     if uid == 0:
