@@ -57,7 +57,11 @@ fn opencode_writes_a_file_with_the_right_owner() {
         "/home/developer:exec",
     ];
     let open = format!("{}:/workspace", stage.volume("work"));
-    stage.run(&["--entrypoint", "/bin/chmod", "-v", &open], &["777", "/workspace"]);
+    // With a file in it: an engine gives an empty volume the image's mode again.
+    stage.run(
+        &["--entrypoint", "/bin/sh", "-v", &open],
+        &["-c", "touch /workspace/keep && chmod 777 /workspace"],
+    );
     for (options, owner) in
         [(&hard[..], "4242:4242"), (&["-e", "PUID=1234567890", "-e", "PGID=77"], "1234567890:77")]
     {

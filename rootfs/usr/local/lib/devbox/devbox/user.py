@@ -92,6 +92,7 @@ def own(uid, gid, volumes):
         except OSError:
             # Not there, a link of the user's, or read-only.
             continue
+    _own_workspace(found.get(place.WORKSPACE), uid, gid)
     for path in [HOME] + [volume["path"] for volume in volumes]:
         try:
             with folder(path) as opened:
@@ -104,6 +105,15 @@ def own(uid, gid, volumes):
                 # A read-only container: what cannot be written there is reported later.
                 continue
             say(f"{path}: cannot give it to {uid}:{gid}: {reason(error)}; its files stay as they are")
+
+
+def _own_workspace(mount, uid, gid):
+    """A new volume to work in is the user's. One with files has its owner already, and they are left alone."""
+    with contextlib.suppress(OSError):
+        if mount and mount.private and "ro" not in mount.options:
+            with folder(mount.path) as opened:
+                if not os.listdir(opened):
+                    os.fchown(opened, uid, gid)
 
 
 def _own(path, opened, mount, uid, gid):
