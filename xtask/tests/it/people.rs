@@ -168,20 +168,12 @@ fn docker(args: &[&str]) -> Output {
     Command::new("docker").args(args).output().unwrap()
 }
 
-/// A host whose certificate an own authority has signed, as a proxy that inspects TLS shows it.
-#[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
-fn one_variable_makes_every_tool_trust_an_own_authority() {
-    let stage = Stage::new("trust");
-    let (network, certificates) = (stage.volume("net"), format!("{}:/ca", stage.volume("ca")));
-    assert!(docker(&["network", "create", &network]).status.success());
-    let make = "cd /ca && openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 30 -subj /CN=Authority -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null &&
+const AUTHORITY: &str = "cd /ca && openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 30 -subj /CN=Authority -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null &&
         openssl req -newkey rsa:2048 -nodes -keyout host.key -out host.csr -subj /CN=inspected 2>/dev/null &&
         printf 'subjectAltName=DNS:inspected' > ext && openssl x509 -req -in host.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out host.crt 2>/dev/null &&
         mkdir -p only && cp ca.crt only/ && chmod -R a+rX .";
-    let made = stage.run(&["--entrypoint", "/bin/bash", "-v", &certificates], &["-c", make]);
-    assert!(made.status.success(), "{}", text(&made));
-    let server = "import http.server, ssl
+
+const INSPECTED: &str = "import http.server, ssl
 class Handler(http.server.SimpleHTTPRequestHandler):
     def do_PUT(self): self.do_GET()
     def do_POST(self): self.do_GET()
@@ -190,6 +182,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(('', 443), Handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain('/ca/host.crt', '/ca/host.key')
 server.socket = context.wrap_socket(server.socket, server_side=True); server.serve_forever()";
+
+/// A host whose certificate an own authority has signed, as a proxy that inspects TLS shows it.
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn one_variable_makes_every_tool_trust_an_own_authority() {
+    let stage = Stage::new("trust");
+    let (network, certificates) = (stage.volume("net"), format!("{}:/ca", stage.volume("ca")));
+    assert!(docker(&["network", "create", &network]).status.success());
+    let made = stage.run(&["--entrypoint", "/bin/bash", "-v", &certificates], &["-c", AUTHORITY]);
+    assert!(made.status.success(), "{}", text(&made));
     let host = stage.volume("host");
     let started = docker(&[
         "run",
@@ -208,7 +210,7 @@ server.socket = context.wrap_socket(server.socket, server_side=True); server.ser
         "/usr/bin/python3",
         &stage.image,
         "-c",
-        server,
+        INSPECTED,
     ]);
     assert!(started.status.success(), "{}", text(&started));
     let ask = "for _ in $(seq 50); do curl -skm 2 -o /dev/null https://inspected/ && break; sleep 0.2; done
