@@ -268,7 +268,7 @@ serves_with_secrets() {
   printf 'smoke-key\n' > "$work/secrets/key"
   chmod 600 "$work/secrets"/*
   begin listening -v "$work/secrets:/run/secrets:ro" -e OPENCODE_SERVER_PASSWORD_FILE=/run/secrets/password \
-    -e ANTHROPIC_API_KEY_FILE=/run/secrets/key "$image" opencode serve --port 4096
+    -e ANTHROPIC_API_KEY_FILE=/run/secrets/key "$image" opencode --print-logs serve --port 4096
   says '^serving$' docker exec "$id" devbox health
   says '^401$' docker exec "$id" curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.1:4096/global/health
   says '^no key$' docker exec --user developer "$id" bash -c \
@@ -426,9 +426,14 @@ for component in opencode bun omos pi; do
     quick "$component is not there" "! command -v $program"
   fi
 done
+# Another major version has another configuration and interface, and the image's launcher would be wrong about both.
+if has opencode; then quick 'opencode is of the major version that the launcher knows' "opencode --version | grep -qE '^1\.'"; fi
 quick 'opencode serve is healthy' healthy
 # User-mode emulation does not honour set-user-id programs unless the host is set up for it.
 native quick 'sudo works without a password' 'sudo -n true'
+shared quick 'git-lfs stores pointers' 'cd $(mktemp -d) && git init -q && git lfs track "*.bin" && echo x > a.bin && git add . && git cat-file -p :a.bin | grep -q git-lfs'
+shared quick 'user folders come after the programs of the image' 'case $PATH in */usr/bin:*/home/developer/.local/bin:*) ;; *) echo "$PATH"; exit 1 ;; esac'
+shared quick 'old time zones and new terminals are known' 'TZ=US/Eastern date +%Z | grep -qE "^E[SD]T$" && TERM=alacritty tput colors'
 native quick 'the palace lies in its volume' "[ \"\$(/opt/mempalace/bin/python -c \
   'from mempalace.config import MempalaceConfig; print(MempalaceConfig().palace_path)')\" = /home/developer/.mempalace/palace ]"
 shared quick 'aws has its help' 'aws s3 cp help | grep SYNOPSIS'
@@ -439,6 +444,11 @@ run_quick &
 native check 'a server with secrets in files is healthy and leaks none' serves_with_secrets
 native check 'opencode is configured in layers and your file stays' configures_in_layers
 if has omos || has pi; then native check 'agents are set up, and again is the same' sets_up_agents; fi
+native check 'no server is open to all without a password' exits 64 run "$image" opencode --print-logs serve --hostname 0.0.0.0
+shared check 'root has no folder of the user on PATH' says '^/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin$' \
+  run --entrypoint /bin/sh "$image" -c 'echo $PATH'
+native check 'a user without a name gets one' says '^developer developer$' run --user 4242 "$image" bash -c \
+  'echo "$(id -un) $(node -p "require(\"os\").userInfo().username")"'
 native check 'newer data and a second container are said' guards_data
 native check 'opencode answers offline' says '"autoupdate": false' run --network none "$image" opencode debug config
 shared check 'doctor talks to mempalace' says '^ok +mcp mempalace +mempalace ' inside 'devbox doctor --wait 400'

@@ -19,6 +19,35 @@ if [ -n "$_devbox_user" ]; then
     esac
   done
 fi
+case ${UMASK-} in [0-7][0-7][0-7] | 0[0-7][0-7][0-7]) umask "$UMASK" ;; esac
+: "${GOMODCACHE:=$HOME/.cache/go/mod}" "${BUN_INSTALL_CACHE_DIR:=$HOME/.cache/bun}" "${MEMPALACE_CONFIG_DIR:=$HOME/.mempalace}"
+export GOMODCACHE BUN_INSTALL_CACHE_DIR MEMPALACE_CONFIG_DIR
+
+# A user whom passwd does not know: the start has written a passwd with a name for it.
+if [ -n "${UID-}" ] && [ -z "${NSS_WRAPPER_PASSWD-}" ]; then
+  for _devbox_value in /dev/shm/devbox-"$UID"-*/passwd; do
+    if [ -O "$_devbox_value" ]; then
+      export LD_PRELOAD=/usr/local/lib/devbox/libnss_wrapper.so
+      export NSS_WRAPPER_PASSWD="$_devbox_value" NSS_WRAPPER_GROUP="${_devbox_value%passwd}group"
+    fi
+  done
+fi
+# Certificates of the container's own, which the start has put together.
+if [ -n "${UID-}" ]; then
+  for _devbox_value in /dev/shm/devbox-"$UID"-*/ca.crt; do
+    if [ -O "$_devbox_value" ]; then
+      : "${SSL_CERT_FILE:=$_devbox_value}" "${CURL_CA_BUNDLE:=$_devbox_value}" "${GIT_SSL_CAINFO:=$_devbox_value}" \
+        "${REQUESTS_CA_BUNDLE:=$_devbox_value}" "${PIP_CERT:=$_devbox_value}" "${AWS_CA_BUNDLE:=$_devbox_value}" \
+        "${CARGO_HTTP_CAINFO:=$_devbox_value}" "${NODE_EXTRA_CA_CERTS:=${_devbox_value%.crt}-extra.crt}"
+      export SSL_CERT_FILE CURL_CA_BUNDLE GIT_SSL_CAINFO REQUESTS_CA_BUNDLE PIP_CERT AWS_CA_BUNDLE CARGO_HTTP_CAINFO
+      export NODE_EXTRA_CA_CERTS
+    fi
+  done
+fi
+if [ -n "${PS1-}" ] && [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then export COLORTERM="${COLORTERM-truecolor}"; fi
+if [ -n "${PS1-}" ] && [ -n "$_devbox_user" ] && [ "$HOME" = /home/developer ] && ! [ -w "$HOME" ]; then
+  echo "devbox: this is not the container's user, who has other ids: use docker exec -it NAME devbox shell" >&2
+fi
 unset _devbox_user _devbox_name _devbox_value
 
 if [ -n "${BASH_VERSION-}" ] && [ -n "${PS1-}" ] && [ -z "${DEVBOX_SHELL_READY-}" ]; then

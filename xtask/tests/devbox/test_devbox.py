@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
 os.environ["DEVBOX_TEST_TABLE"] = str(ROOT / "rootfs/usr/share/devbox/environment.toml")
 
-from devbox import Refusal, access, config, doctor, greet, guard, health, launch, place, skills, start, table, update, user, versions, words  # noqa: E402
+from devbox import Refusal, access, config, doctor, greet, guard, health, launch, network, place, skills, start, table, update, user, versions, words  # noqa: E402
 
 
 def program(name):
@@ -66,9 +66,36 @@ class Environment(Case):
     def test_ids(self):
         self.assertEqual(4242, self.settings(PUID="4242").id("PUID"))
         self.assertEqual(1000, self.settings(PUID="").id("PUID"))
-        for wrong in ("0", "-1", "me", "1.5", "9999999999", "1 2"):
-            with self.assertRaisesRegex(Refusal, f"PUID={wrong}: expected a number above 0"):
-                self.settings(PUID=wrong).id("PUID")
+        for right in ("1", "1234567890", "2147483648", "4294967294"):
+            self.assertEqual(int(right), self.settings(PUID=right).id("PUID"))
+        with mock.patch("devbox.place.root_is_a_user", return_value=False):
+            for wrong in ("0", "-1", "me", "1.5", "4294967295", "9999999999", "99999999999", "1 2"):
+                with self.assertRaisesRegex(Refusal, f"PUID={wrong}: expected a number from 1 to 4294967294"):
+                    self.settings(PUID=wrong).id("PUID")
+        with mock.patch("devbox.place.root_is_a_user", return_value=True):
+            self.assertEqual(0, self.settings(PUID="0").id("PUID"))
+
+    def test_root_is_a_user_of_the_host_in_a_rootless_engine_only(self):
+        self.assertFalse(place.root_is_a_user("         0          0 4294967295\n"))
+        self.assertTrue(place.root_is_a_user("         0       1000          1\n         1     100000      65536\n"))
+        self.assertFalse(place.root_is_a_user("      1000       1000          1\n"))
+
+    def test_quotes_and_line_ends_of_an_env_file(self):
+        given = {"DEVBOX_MODEL": '"a/b"', "TZ": "'UTC0'\r", "OTHER": '"x"', "THIRD": "y\r", "GH_TOKEN": '"secret"', "HTTPS_PROXY": '"http://p"'}
+        settings = table.Settings(given, tell=self.said.append)
+        settings.check()
+        self.assertEqual("a/b", settings.text("DEVBOX_MODEL"))
+        self.assertEqual({"UTC0", '"x"', "y", "secret", "http://p", "a/b"}, set(given.values()))
+        self.assertEqual(5, sum("--env-file takes literally" in line for line in self.said), self.said)
+        self.assertFalse(any("secret" in line for line in self.said))
+
+    def test_the_mask_of_new_files(self):
+        for value, mask in (("", 0o022), ("002", 0o002), ("0077", 0o077), ("27", 0o022), ("999", 0o022)):
+            settings = self.settings(UMASK=value)
+            settings.check()
+            self.assertEqual(mask, settings.umask())
+        self.assertEqual(2, len(self.said))
+        self.assertIn("UMASK=27: expected three octal digits", self.said[0])
 
     def test_a_secret_comes_from_its_variable_or_its_file(self):
         path = self.file("key", "from-file\n")
@@ -188,6 +215,36 @@ class Places(Case):
         self.assertTrue(found["/home/developer/.local/share/opencode"].private)
         self.assertTrue(found["/home/developer/.cache"].private)
         self.assertFalse(found["/workspace"].private)
+
+    def test_a_workspace_is_whatever_was_mounted_to_work_on(self):
+        line = "5 1 8:1 /x {} rw - {} /dev/sda rw\n"
+        for path in ("/home/me/code", "/home/developer/code", "/tmp/none/x", "/var/none/www", "/opt/none", "/usr/src/none", "/none"):
+            self.assertEqual([path], place.workspaces(place.mounts(line.format(path, "ext4"))), path)
+        for path in ("/home/developer", "/home/developer/.aws", "/home/developer/.config/opencode", "/proc/x", "/run/secrets", "/mnt/ssh", "/dev/shm"):
+            self.assertEqual([], place.workspaces(place.mounts(line.format(path, "ext4"))), path)
+        self.assertEqual([], place.workspaces(place.mounts(line.format("/etc/hostname", "ext4"))), "a file")
+        self.assertEqual([], place.workspaces(place.mounts(line.format("/none", "tmpfs"))))
+
+    def test_a_user_without_a_name_gets_one(self):
+        environ = {"HOME": "/home/developer", "XDG_RUNTIME_DIR": self.dir}
+        with mock.patch.object(place, "NAMES", self.file("library")), mock.patch("os.getuid", return_value=4000000001), mock.patch("os.getgid", return_value=4000000002):
+            place.names(environ)
+        self.assertEqual(environ["LD_PRELOAD"], f"{self.dir}/library")
+        passwd = pathlib.Path(environ["NSS_WRAPPER_PASSWD"]).read_text()
+        self.assertTrue(passwd.startswith("developer:x:4000000001:4000000002::/home/developer:/bin/bash\n"))
+        self.assertIn("root:x:0:0:", passwd)
+        self.assertIn("developer:x:4000000002:\n", pathlib.Path(environ["NSS_WRAPPER_GROUP"]).read_text())
+        known = {"HOME": self.dir, "XDG_RUNTIME_DIR": self.dir}
+        place.names(known)
+        self.assertNotIn("LD_PRELOAD", known, "passwd knows this one")
+
+    def test_terminals_that_nothing_here_knows(self):
+        for name, expected in (("xterm", "xterm"), ("none-of-these", "xterm-256color"), ("dumb", "dumb")):
+            environ = {"TERM": name, "HOME": self.dir}
+            with mock.patch("os.isatty", return_value=True), mock.patch("os.path.exists", side_effect=lambda path: path.endswith("/x/xterm")):
+                place.terminal(environ)
+            self.assertEqual(expected, environ["TERM"])
+            self.assertEqual("truecolor" if name != "dumb" else None, environ.get("COLORTERM"))
 
     def test_what_lasts_and_what_does_not(self):
         found = place.mounts(self.MOUNTS)
@@ -359,6 +416,60 @@ class Access(Case):
         self.assertFalse(os.path.exists(f"{home}/.ssh/stolen"))
 
 
+class PiLogins(Case):
+    def logins(self, before, **environ):
+        path = self.file("auth.json", json.dumps(before))
+        launch.pi_keys(self.settings(**environ), {"HOME": self.dir, "PI_CODING_AGENT_DIR": self.dir})
+        return json.loads(pathlib.Path(path).read_text())
+
+    def test_a_key_from_a_file_is_added_and_goes_with_the_file(self):
+        own = {"openai": {"type": "api_key", "key": "mine"}}
+        key = self.file("key", "k")
+        added = self.logins(own, ANTHROPIC_API_KEY_FILE=key)
+        self.assertEqual({**own, "anthropic": {"type": "api_key", "key": f"!cat -- {key}"}}, added)
+        self.assertEqual(own, self.logins(added))
+        self.assertEqual(own, self.logins(added, ANTHROPIC_API_KEY="plain"), "the variable takes the file's place")
+        self.assertEqual(own, self.logins(own, OPENAI_API_KEY="plain", OPENAI_API_KEY_FILE=key))
+
+
+class Network(Case):
+    PEM = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----"
+
+    def prepared(self, **environ):
+        environ = {"XDG_RUNTIME_DIR": self.dir, **environ}
+        with mock.patch.object(network, "SYSTEM", self.file("system", self.PEM.format("c3lz") + "\n")):
+            network.prepare(environ)
+        return environ
+
+    def test_one_certificate_is_told_to_every_tool(self):
+        own = self.file("own.crt", "words\r\n" + self.PEM.format("b3du").replace("\n", "\r\n"))
+        folder = os.path.dirname(self.file("many/a.crt", self.PEM.format("b3du")))
+        pathlib.Path(folder, "b.der").write_bytes(b"\x30\x82binary")
+        for given, more in ((own, ""), (folder, "MIJiaW5hcnk=")):
+            environ = self.prepared(DEVBOX_CA_FILE=given, PIP_CERT="/old")
+            bundle = pathlib.Path(self.dir, "ca.crt").read_text()
+            self.assertTrue("c3lz" in bundle and "b3du" in bundle and more in bundle, bundle)
+            self.assertNotIn("c3lz", pathlib.Path(environ["NODE_EXTRA_CA_CERTS"]).read_text())
+            self.assertEqual({f"{self.dir}/ca.crt"}, {environ[name] for name in network.BUNDLE})
+        environ = self.prepared(SSL_CERT_FILE=own)
+        self.assertEqual((own, f"{self.dir}/ca.crt"), (environ["SSL_CERT_FILE"], environ["GIT_SSL_CAINFO"]))
+        self.assertEqual({"XDG_RUNTIME_DIR"}, set(self.prepared()))
+
+    def test_a_file_without_a_certificate_changes_nothing(self):
+        for wrong in ("/nowhere", self.file("empty"), self.dir + "/none"):
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                environ = self.prepared(DEVBOX_CA_FILE=wrong)
+            self.assertEqual({"XDG_RUNTIME_DIR", "DEVBOX_CA_FILE"}, set(environ))
+            self.assertEqual(1, said.getvalue().count(f"devbox: DEVBOX_CA_FILE={wrong}: "), said.getvalue())
+
+    def test_proxies_are_told_in_both_spellings_and_leave_this_container_out(self):
+        environ = self.prepared(HTTPS_PROXY="http://proxy:8888", no_proxy="example.org")
+        self.assertEqual("http://proxy:8888", environ["https_proxy"])
+        self.assertEqual("example.org,localhost,127.0.0.1,::1", environ["NO_PROXY"])
+        self.assertEqual("1", environ["NODE_USE_ENV_PROXY"])
+        self.assertEqual("*", self.prepared(HTTPS_PROXY="http://proxy:8888", NO_PROXY="*")["no_proxy"])
+
+
 class Skills(Case):
     def test_what_vanished_goes_and_nothing_else(self):
         source, target = f"{self.dir}/repo", f"{self.dir}/skills"
@@ -374,6 +485,22 @@ class Skills(Case):
         os.unlink(f"{source}/one/SKILL.md")
         skills.sync(skills.find(source), target)
         self.assertEqual({"own", "two", "stray.txt", skills.LIST}, set(os.listdir(target)))
+
+    def test_links_are_followed_and_one_that_leads_nowhere_stops_nothing(self):
+        source, target = f"{self.dir}/repo", f"{self.dir}/skills"
+        for name in ("aa", "zz"):
+            self.file(f"repo/{name}/SKILL.md", name)
+        self.file("elsewhere/linked/SKILL.md", "linked")
+        os.symlink(f"{self.dir}/elsewhere/linked", f"{source}/mm")
+        os.symlink("/nowhere", f"{source}/aa/dangling")
+        os.symlink("/nowhere", f"{source}/bb")
+        os.symlink("..", f"{source}/aa/loop")
+        os.symlink(source, f"{source}/round")
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            for _ in range(2):
+                skills.sync(skills.find(source), target)
+        self.assertEqual({"aa", "mm", "zz", skills.LIST}, set(os.listdir(target)))
+        self.assertEqual("linked", pathlib.Path(target, "mm/SKILL.md").read_text())
 
     def test_two_sources_do_not_take_each_others_skills_away(self):
         target = f"{self.dir}/skills"
@@ -568,6 +695,37 @@ class Start(Case):
         with mock.patch("devbox.versions.components", return_value=[{"name": "opencode", "version": "1.0.1"}]):
             self.assertEqual(["opencode 1.0.0 → 1.0.1"], start.record(environ))
             self.assertEqual([], start.record(environ))
+
+    def test_the_greeting_names_a_program_that_the_user_has_installed_once_more(self):
+        mine = self.file(".pi/npm-global/bin/opencode")
+        os.chmod(mine, 0o755)
+        with mock.patch.object(greet, "IMAGE", os.path.dirname(self.file("image/opencode"))):
+            os.chmod(f"{self.dir}/image/opencode", 0o755)
+            for path, part in ((f"{self.dir}/image", "is not used"), (os.path.dirname(mine), "runs instead of the image's own")):
+                environ = {"HOME": self.dir, "PATH": path}
+                lines = "\n".join(greet.lines(self.settings(), environ, {}, []))
+                self.assertIn(f"{mine} {part}", lines)
+                self.assertIn("`npm uninstall -g opencode-ai` removes it", lines)
+
+    def kept(self, mounts):
+        with mock.patch("devbox.place.mounts", return_value=place.mounts(mounts)):
+            start.keep(self.settings(), {"HOME": self.dir})
+
+    def test_settings_and_logins_of_the_home_are_kept_in_the_state_volume(self):
+        state = f"1 0 8:1 /volumes/s/_data {self.dir}/.local/state rw - ext4 /dev/sda rw\n"
+        self.file(".config/gh/hosts.yml", "login")
+        self.kept("")
+        self.assertFalse(os.path.islink(f"{self.dir}/.config/gh"), "without a volume there is nowhere to keep it")
+        self.kept(state)
+        self.assertEqual("login", pathlib.Path(self.dir, ".local/state/devbox/home/config-gh/hosts.yml").read_text())
+        self.file(".gitconfig", "[user]")
+        # Another container: the volume is there, the home is new.
+        for path in (".config/gh", ".gitconfig", ".aws"):
+            os.unlink(f"{self.dir}/{path}")
+        self.kept(state + f"2 0 8:1 /x {self.dir}/.aws rw - ext4 /dev/sda rw\n")
+        self.assertEqual("login", pathlib.Path(self.dir, ".config/gh/hosts.yml").read_text())
+        self.assertEqual("[user]", pathlib.Path(self.dir, ".gitconfig").read_text())
+        self.assertFalse(os.path.lexists(f"{self.dir}/.aws"), "it is mounted")
 
     def test_the_greeting_names_what_is_lost_and_what_is_missing(self):
         lines = "\n".join(greet.lines(self.settings(), {"HOME": self.dir}, {}, [{"name": "opencode", "version": "1.2.3"}]))

@@ -373,7 +373,7 @@ fn every_docker_command_in_a_page_works() {
 }
 
 /// What each wrong setting gives: a line that begins so, once, and an exit code; 0 means that the command ran.
-const BAD_INPUT: [(&[&str], &str, i32); 17] = [
+const BAD_INPUT: &[(&[&str], &str, i32)] = &[
     (&["-e", "DEVBOX_OMOS=maybe"], "devbox: DEVBOX_OMOS=maybe: expected on or off", 0),
     (
         &["-e", "DEVBOX_MODLE=a/b"],
@@ -391,15 +391,34 @@ const BAD_INPUT: [(&[&str], &str, i32); 17] = [
         "devbox: GH_TOKEN_FILE=/etc/shadow: Permission denied",
         0,
     ),
-    (&["-e", "PUID=0"], "devbox: PUID=0: expected a number above 0", 64),
-    (&["-e", "PUID=-1"], "devbox: PUID=-1: expected a number above 0", 64),
-    (&["-e", "PUID=me"], "devbox: PUID=me: expected a number above 0", 64),
-    (&["-e", "PGID=1.5"], "devbox: PGID=1.5: expected a number above 0", 64),
+    (&["-e", "PUID=0"], "devbox: PUID=0: expected a number from 1 to 4294967294", 64),
+    (&["-e", "PUID=-1"], "devbox: PUID=-1: expected a number from 1 to 4294967294", 64),
+    (&["-e", "PUID=me"], "devbox: PUID=me: expected a number from 1 to 4294967294", 64),
+    (&["-e", "PGID=1.5"], "devbox: PGID=1.5: expected a number from 1 to 4294967294", 64),
+    (&["-e", "PUID=4294967295"], "devbox: PUID=4294967295: expected a number from 1 to 4294967294", 64),
+    (&["-e", "UMASK=9"], "devbox: UMASK=9: expected three octal digits", 0),
+    (&["-e", "UMASK=rw"], "devbox: UMASK=rw: expected three octal digits", 0),
+    (&["-e", "DEVBOX_MODEL=\"a/b\""], "devbox: DEVBOX_MODEL: using the value without its quotes", 0),
+    (&["-e", "TZ=UTC0\r"], "devbox: TZ: using the value without its quotes or line end", 0),
+    (&["-e", "DEVBOX_CA_FILE=/none"], "devbox: DEVBOX_CA_FILE=/none: No such file", 0),
+    (
+        &["-e", "DEVBOX_CA_FILE=/etc/passwd"],
+        "devbox: DEVBOX_CA_FILE=/etc/passwd: there is no certificate in it",
+        0,
+    ),
+    (&["-e", "DEVBOX_CA_FILE=/etc/ssh"], "devbox: DEVBOX_CA_FILE=/etc/ssh: there is no certificate in it", 0),
+    (&["-e", "DEVBOX_CA_FILE=/etc/shadow"], "devbox: DEVBOX_CA_FILE=/etc/shadow: Permission denied", 0),
+    (
+        &["-e", "DEVBOX_ALLOW_OPEN_SERVER=perhaps"],
+        "devbox: DEVBOX_ALLOW_OPEN_SERVER=perhaps: expected on or off",
+        0,
+    ),
+    (&["-e", "SSH_KEYS_PATH=/none"], "devbox: SSH_KEYS_PATH=/none: no such folder", 0),
     (&["--cap-drop=SETUID"], "devbox: root without the capabilities SETUID and SETGID", 64),
     (&["--read-only"], "devbox: user 1000 cannot write ~/.config, ", 0),
     (
         &["--tmpfs=/home/developer:size=4k"],
-        "devbox: cannot write /home/developer/.local/state/devbox/versions.json: No space left on device",
+        "devbox: cannot write /home/developer/.local/state/devbox/gitconfig: No space left on device",
         0,
     ),
     (&["--tmpfs=/home/developer/.pi:ro"], "devbox: /home/developer/.pi is mounted read-only", 0),
@@ -409,7 +428,7 @@ const BAD_INPUT: [(&[&str], &str, i32); 17] = [
 #[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn bad_input_gets_one_line_and_a_shell_or_an_exit_code() {
     let stage = Stage::new("bad");
-    for (options, line, code) in BAD_INPUT {
+    for &(options, line, code) in BAD_INPUT {
         let output = stage.run(options, &["bash", "-c", "echo still here"]);
         let found = text(&output);
         assert_eq!(output.status.code(), Some(code), "{options:?}: {found}");

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod act;
+mod agents;
 mod cli;
 mod container;
 mod crash;
@@ -13,6 +14,7 @@ mod hub;
 mod inputs;
 mod live;
 mod machine;
+mod people;
 mod pipeline;
 mod privilege;
 mod promotion;

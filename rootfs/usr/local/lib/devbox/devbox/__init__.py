@@ -3,8 +3,11 @@
 Standard library only, and quick to import: all of it runs before the user's command does.
 """
 
+import errno
 import os
 import sys
+
+_full = set()
 
 
 class Refusal(Exception):
@@ -40,7 +43,10 @@ def write(path, text, mode=0o600):
         os.replace(scratch, path)
         return True
     except OSError as error:
-        say(f"cannot write {path}: {reason(error)}")
+        if error.errno != errno.ENOSPC or not _full:
+            say(f"cannot write {path}: {reason(error)}")
+        # A full disk is one piece of news, however much is to be written.
+        _full.update([path] if error.errno == errno.ENOSPC else [])
         try:
             os.unlink(scratch)
         except OSError:

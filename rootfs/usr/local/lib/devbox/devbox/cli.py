@@ -13,6 +13,8 @@ USAGE = """usage: devbox COMMAND
   config show        opencode's configuration, and where each value comes from
   update-check       whether a newer image is out: 0 no, 10 yes, 3 cannot tell
   aws-login [ARG…]   log in to AWS IAM Identity Center with a code that you enter in any browser
+  shell [ARG…]       a shell as the container's user, for `docker exec -it NAME devbox shell`
+  forward PORT…      let the host reach what listens on this container's 127.0.0.1, such as a login's callback
   setup              apply the environment again; the entrypoint does this at each start
   health             what the image's HEALTHCHECK asks"""
 
@@ -61,6 +63,15 @@ def command(argv):
 
             start.setup(*session())
             return 0
+        case ["forward", *ports]:
+            from devbox import network
+
+            session()
+            return network.forward(ports)
+        case ["shell", *rest]:
+            from devbox import start
+
+            return start.become(["/bin/bash", "-l", *rest], session()[1])
         case ["health"]:
             from devbox import health
 

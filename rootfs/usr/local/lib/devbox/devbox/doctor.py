@@ -13,6 +13,7 @@ import time
 import urllib.parse
 
 from devbox import access, config, greet, place
+from devbox import network as network_of_tools
 
 OK, NOTE, BAD = "ok", "note", "BAD"
 # For an MCP server to answer; one that runs under emulation needs minutes.
@@ -87,6 +88,12 @@ def git(settings, environ):
 def split(url):
     protocol, _, rest = url.partition("://")
     return protocol, rest.split("/")[0]
+
+
+def shadows(settings, environ):
+    """Programs of the image that the user has installed once more."""
+    for path, remedy, wins in greet.shadows(environ):
+        yield NOTE, "program", f"{path} {greet.SHADOW[wins]}: {remedy}"
 
 
 def keys(settings, environ):
@@ -224,37 +231,65 @@ def network(settings, environ):
     if not host:
         yield NOTE, "dns", "npm names no registry, so there is no host to try"
         return
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError as error:
-        yield NOTE, "dns", f"{host}: {error}; without a network, agents reach no model"
-        return
-    yield OK, "dns", f"{host} has an address"
-    import ssl
+    import urllib.error
+    import urllib.request
 
+    proxy = environ.get("https_proxy")
+    skips = urllib.request.proxy_bypass_environment(host, {"no": environ.get("no_proxy", "")})
+    if proxy and not skips:
+        # It looks the name up; without one, this container has to.
+        yield OK, "proxy", f"{urllib.parse.urlsplit(proxy).hostname} for {host}"
+    else:
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError as error:
+            yield NOTE, "dns", f"{host}: {error}; without a network, agents reach no model"
+            return
+        yield OK, "dns", f"{host} has an address"
+    url = f"https://{host}/"
     try:
-        with socket.create_connection((host, 443), timeout=10) as plain:
-            with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure:
-                secure.sendall(f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-                head = secure.recv(4096).decode(errors="replace")
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=20) as answer:
+            date = answer.headers["Date"]
+    except urllib.error.HTTPError as error:
+        date = error.headers["Date"]
+    except OSError as error:
+        if "CERTIFICATE" in str(error).upper():
+            yield BAD, "tls", f"{host}: {getattr(error, 'reason', error)}; {INSPECTED}"
+        else:
+            yield NOTE, "tls", f"{host}: {getattr(error, 'reason', error)}"
+            return
+    else:
         yield OK, "tls", f"{host} is trusted"
-        yield clock(head)
-    except ssl.SSLError as error:
-        mend = "behind a proxy that inspects TLS, mount its CA bundle and set SSL_CERT_FILE and NODE_EXTRA_CA_CERTS"
-        yield BAD, "tls", f"{host}: {error.reason or error}; {mend}"
-    except OSError as error:
-        yield NOTE, "tls", f"{host}: {error}"
+        yield clock(date)
+    yield from tools(url, environ)
 
 
-def clock(head):
+INSPECTED = "behind a proxy that inspects TLS, mount its certificate and set DEVBOX_CA_FILE to it"
+
+
+def tools(url, environ):
+    """Whether each tool that fetches something trusts the network: they do not share one list of certificates."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    scratch = f"{environ['BUN_TMPDIR']}/doctor"
+    with ThreadPoolExecutor() as pool:
+        asked = {tool: pool.submit(network_of_tools.probe, tool, url, environ, scratch) for tool in network_of_tools.PROBES}
+    wrong = {tool: answer.result() for tool, answer in asked.items() if answer.result()}
+    for tool, line in wrong.items():
+        yield BAD, f"tls of {tool}", f"{line[:160]}; {INSPECTED}"
+    good = [tool for tool in asked if tool not in wrong]
+    if good:
+        yield OK, "tls of tools", ", ".join(good)
+
+
+def clock(date):
     from email.utils import parsedate_to_datetime
 
-    for line in head.splitlines():
-        if line.lower().startswith("date:"):
-            apart = abs(time.time() - parsedate_to_datetime(line[5:].strip()).timestamp())
-            far = apart > 300
-            return BAD if far else OK, "clock", f"{apart:.0f} s from the network's" + ("; signatures and TLS need it right" if far else "")
-    return NOTE, "clock", "cannot tell: the answer has no date"
+    if not date:
+        return NOTE, "clock", "cannot tell: the answer has no date"
+    apart = abs(time.time() - parsedate_to_datetime(date).timestamp())
+    far = apart > 300
+    return BAD if far else OK, "clock", f"{apart:.0f} s from the network's" + ("; signatures and TLS need it right" if far else "")
 
 
 def run(argv, environ):
@@ -268,7 +303,7 @@ def last(text):
 def main(settings, environ, wait=WAIT_SECONDS):
     worst = 0
     waiting = functools.partial(servers, wait=wait)
-    for check in (mounts, folders, ssh, git, keys, waiting, network):
+    for check in (mounts, folders, shadows, ssh, git, keys, waiting, network):
         try:
             for status, name, text in check(settings, environ):
                 print(f"{status:<5}{name:<16} {text}", flush=True)

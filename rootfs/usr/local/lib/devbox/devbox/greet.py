@@ -1,6 +1,7 @@
 """The greeting of an interactive shell: what this is, what will last, what is missing. Few lines, no waiting."""
 
 import os
+import shutil
 
 from devbox import place, update, versions
 
@@ -16,6 +17,8 @@ def lines(settings, environ, mounts, components):
         yield f"  lost with this container: {', '.join(gone)}"
     if not work:
         yield '  no workspace: start with -v "$PWD:/workspace"'
+    for path, remedy, wins in shadows(environ):
+        yield f"  {path} {SHADOW[wins]}: {remedy}"
     if not keys(settings, environ):
         yield "  no provider key: set one, such as ANTHROPIC_API_KEY or ANTHROPIC_API_KEY_FILE, or run `opencode auth login`"
     yield "  `devbox doctor` checks everything; DEVBOX_GREETING=off silences this"
@@ -33,6 +36,25 @@ def covered(path, mounts):
             return mounts[path].kind != "tmpfs"
         path = os.path.dirname(path)
     return False
+
+
+# npm's names of the packages that bring the image's programs.
+PACKAGES = {"opencode": "opencode-ai", "pi": "@earendil-works/pi-coding-agent", "oh-my-opencode-slim": "oh-my-opencode-slim", "bun": "bun"}
+IMAGE = "/usr/local/bin"
+SHADOW = {True: "runs instead of the image's own", False: "is not used, since the image has its own"}
+
+
+def shadows(environ):
+    """Path of each agent that the user has installed although the image has one, how to remove it, and whether it runs."""
+    for name, package in PACKAGES.items():
+        if not os.path.exists(f"{IMAGE}/{name}"):
+            continue
+        runs = shutil.which(name, path=environ.get("PATH"))
+        for folder in place.PROGRAMS:
+            path = f"{environ['HOME']}/{folder}/{name}"
+            if os.path.lexists(path):
+                remedy = f"npm uninstall -g {package}" if "npm-global" in folder else f"rm {path}"
+                yield path, f"`{remedy}` removes it", runs == path
 
 
 def keys(settings, environ):

@@ -33,6 +33,7 @@ def main(name, argv):
     except Refusal as refusal:
         say(refusal)
         return 64
+    os.umask(settings.umask())
     place.prepare(environ)
     if name == "opencode":
         try:
@@ -62,8 +63,8 @@ def as_user(environ):
         # Root in name only, which the start has said.
         return
     info = os.stat(place.HOME)
-    uid, gid = (info.st_uid, info.st_gid) if info.st_uid else (1000, 1000)
-    user.drop(uid, gid)
+    known = info.st_uid != 0 or place.root_is_a_user()
+    user.drop(*(info.st_uid, info.st_gid) if known else (1000, 1000))
     environ.update(HOME=place.HOME, USER="developer", LOGNAME="developer")
     environ.pop("XDG_RUNTIME_DIR", None)
 
@@ -124,8 +125,11 @@ def pi_keys(settings, environ):
     for variable in settings.providers():
         name = variable["provider"].get("pi")
         file = settings.secret_file(variable["name"])
-        if not name or settings.given(variable["name"]):
+        if not name:
             continue
+        if settings.given(variable["name"]):
+            # pi takes it from its environment, unless a login says otherwise.
+            file = None
         old = logins.get(name, {})
         ours = isinstance(old, dict) and str(old.get("key", "")).startswith("!cat -- ")
         if file and (not old or ours):

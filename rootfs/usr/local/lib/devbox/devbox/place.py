@@ -5,20 +5,23 @@ import re
 import stat
 import time
 
-from devbox import reason, say
+from devbox import network, reason, say, write
 
 HOME = "/home/developer"
 WORKSPACE = "/workspace"
 # Below the home: programs that the user installs.
 PROGRAMS = (".local/bin", ".pi/npm-global/bin", "go/bin")
 # Tools whose cache would otherwise lie outside of ~/.cache.
-CACHES = (("GOMODCACHE", ".cache/go/mod"), ("CARGO_HOME", ".cache/cargo"), ("BUN_INSTALL_CACHE_DIR", ".cache/bun"))
+CACHES = (("GOMODCACHE", ".cache/go/mod"), ("BUN_INSTALL_CACHE_DIR", ".cache/bun"))
 # Made by root at each start, for containers in which all else is read-only or noexec: /dev is neither.
 LAST_RESORT = "/dev/devbox"
 # A library that Bun has unpacked is loaded at once; deleting its file after that disturbs nobody. Programs that are
 # killed leave 14 MB each.
 LEFTOVER = re.compile(r"\.[0-9a-f]{16}-[0-9a-f]{8}\.(so|node)")
 LEFTOVER_SECONDS = 60
+# In the user's folder in memory: the socket that leads to an agent which the user itself cannot ask.
+AGENT = "ssh-agent"
+NAMES = "/usr/local/lib/devbox/libnss_wrapper.so"
 # File systems that nobody works on.
 KERNEL = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "fusectl", "autofs")
 
@@ -65,7 +68,7 @@ def workspaces(found):
 
 
 # Below these the engine, or the image's own documentation, has people mount what is not work.
-SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/run", "/usr", "/mnt/ssh", "/var/run", "/lib", "/sbin", "/bin")
+SYSTEM = ("/proc", "/sys", "/dev", "/run", "/var/run", "/mnt/ssh")
 # Folders of the home that hold settings, so a mount there is none to work on; any other is.
 SETTINGS = re.compile(re.escape(HOME) + r"(/\.[^/]+(/.*)?)?")
 
@@ -163,6 +166,11 @@ def prepare(environ):
     private = environ.get("XDG_RUNTIME_DIR") or runtime()
     if private:
         environ["XDG_RUNTIME_DIR"] = private
+    if private and not os.access(environ.get("SSH_AUTH_SOCK", "/"), os.W_OK) and os.path.exists(f"{private}/{AGENT}"):
+        environ["SSH_AUTH_SOCK"] = f"{private}/{AGENT}"
+    names(environ)
+    terminal(environ)
+    network.prepare(environ)
     if private and "TMPDIR" not in environ and not os.access("/tmp", os.W_OK) and writable(f"{private}/tmp"):
         environ["TMPDIR"] = f"{private}/tmp"
     spare = []
@@ -192,6 +200,48 @@ def user_path(environ):
     own = [f"{environ['HOME']}/{folder}" for folder in PROGRAMS]
     if os.getuid() != 0 or capabilities() == 0:
         environ["PATH"] = ":".join(known + [folder for folder in own if folder not in known])
+
+
+def names(environ):
+    """A user whom passwd does not know, as a container's often is (--user 1234), has no name, and programs end for it.
+
+    A library then answers in passwd's place. It counts for programs of the user alone: those with rights of their own,
+    such as sudo, are started without it.
+    """
+    import grp
+    import pwd
+
+    private, uid = environ.get("XDG_RUNTIME_DIR"), os.getuid()
+    if not private or "NSS_WRAPPER_PASSWD" in environ or not os.path.exists(NAMES):
+        return
+    try:
+        pwd.getpwuid(uid)
+        return
+    except KeyError:
+        pass
+    gid, home = os.getgid(), environ["HOME"]
+    people = [f"developer:x:{uid}:{gid}::{home}:/bin/bash"]
+    people += [":".join(map(str, entry)) for entry in pwd.getpwall() if entry.pw_name != "developer"]
+    groups = [f"{entry.gr_name}:x:{entry.gr_gid}:{','.join(entry.gr_mem)}" for entry in grp.getgrall() if entry.gr_name != "developer"]
+    if gid not in {entry.gr_gid for entry in grp.getgrall()}:
+        groups.insert(0, f"developer:x:{gid}:")
+    for file, lines in (("passwd", people), ("group", groups)):
+        if not write(f"{private}/{file}", "\n".join(lines) + "\n"):
+            return
+    preload = environ.get("LD_PRELOAD")
+    environ["LD_PRELOAD"] = f"{NAMES}:{preload}" if preload else NAMES
+    environ.update(NSS_WRAPPER_PASSWD=f"{private}/passwd", NSS_WRAPPER_GROUP=f"{private}/group")
+
+
+def terminal(environ):
+    """Colours for a terminal, and a description that programs find: each terminal brings a name of its own."""
+    name = environ.get("TERM")
+    if not name or name == "dumb" or "COLORTERM" in environ or "NO_COLOR" in environ or not os.isatty(1):
+        return
+    folders = ("/usr/share/terminfo", "/lib/terminfo", "/etc/terminfo", f"{environ['HOME']}/.terminfo")
+    if not any(os.path.exists(f"{folder}/{name[0]}/{name}") for folder in folders):
+        environ["TERM"] = "xterm-256color"
+    environ["COLORTERM"] = "truecolor"
 
 
 def temp_dir(environ, tell=say):

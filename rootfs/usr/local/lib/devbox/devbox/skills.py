@@ -45,14 +45,23 @@ def _deploy(source, folders, listing, tell):
 
 
 def find(source):
-    """Folders that hold a SKILL.md, by name; the first one wins where two have the same name."""
-    skills = {}
-    for folder, folders, files in os.walk(source):
+    """Folders that hold a SKILL.md, by name; the first one wins where two have the same name. Links count as folders."""
+    skills, seen = {}, set()
+    for folder, folders, files in os.walk(source, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            # A link to a folder above it would never end.
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in files:
+            if not os.path.exists(f"{folder}/{name}"):
+                say(f"{folder}/{name} is a link to nothing in this container: skipped")
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if "SKILL.md" in files:
             folders.clear()
             name = os.path.basename(folder)
-            if name in skills:
+            if name in skills and os.path.realpath(skills[name]) != real:
                 say(f"skill {name} is in {folder} and in {skills[name]}: using the latter")
             skills.setdefault(name, folder)
     return skills
@@ -71,23 +80,33 @@ def sync(skills, target, listing=LIST, tell=say):
         write(f"{target}/{listing}", json.dumps(sorted(known)) + "\n", 0o644)
     for name in sorted(known):
         folder, path = skills[name], f"{target}/{name}"
-        if os.path.isdir(path) and same(folder, path):
-            continue
-        os.makedirs(target, exist_ok=True)
-        scratch = f"{target}/.{name}.new"
-        remove(scratch)
-        copy(folder, scratch)
-        remove(path)
-        os.rename(scratch, path)
+        try:
+            if os.path.isdir(path) and same(folder, path):
+                continue
+            os.makedirs(target, exist_ok=True)
+            scratch = f"{target}/.{name}.new"
+            remove(scratch)
+            copy(folder, scratch)
+            remove(path)
+            os.rename(scratch, path)
+        except OSError as error:
+            # The others may still be deployed.
+            say(f"cannot deploy skill {name} to {path}: {reason(error)}")
 
 
 def copy(folder, scratch):
     try:
-        shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns(".git"))
+        shutil.copytree(folder, scratch, ignore=left_out, ignore_dangling_symlinks=True)
     except shutil.Error as error:
         # A part of a skill is of no use. The error holds a reason for each file; one says enough.
         remove(scratch)
         raise OSError(error.args[0][0][2]) from None
+
+
+def left_out(folder, names):
+    """git's own, and links to a folder that they lie in: a copy would never end."""
+    real = os.path.realpath(folder) + "/"
+    return [name for name in names if name == ".git" or real.startswith(os.path.realpath(f"{folder}/{name}") + "/")]
 
 
 def deployed(listing):
@@ -110,9 +129,12 @@ def same(one, other):
 
     def facts(root):
         found = {}
-        for folder, folders, files in os.walk(root):
-            folders[:] = [name for name in folders if name != ".git"]
+        for folder, folders, files in os.walk(root, followlinks=True):
+            skipped = left_out(folder, folders)
+            folders[:] = [name for name in folders if name not in skipped]
             for name in files:
+                if not os.path.exists(f"{folder}/{name}"):
+                    continue
                 info = os.stat(f"{folder}/{name}")
                 found[os.path.relpath(f"{folder}/{name}", root)] = (info.st_size, info.st_mtime_ns)
         return found

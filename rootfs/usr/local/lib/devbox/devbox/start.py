@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 
-from devbox import Refusal, access, place, say, skills, user, versions, words, write
+from devbox import Refusal, access, place, reason, say, skills, user, versions, words, write
 from devbox.table import Settings
 
 # Their terminal interfaces take two to six seconds to end by themselves.
@@ -50,10 +50,12 @@ def main(argv):
 
 def become_user(settings, environ):
     uid, gid = user.ids(settings)
-    user.adopt(uid, gid)
+    if uid != 0:
+        user.adopt(uid, gid)
     if place.capabilities() != 0:
         user.own(uid, gid, settings.table["volume"])
         user.secrets(settings, environ, uid, gid)
+        user.agent(environ, uid, gid)
         # Some of the keys only root may be able to read.
         access.copy_keys(settings, place.HOME, (uid, gid))
     else:
@@ -71,9 +73,10 @@ def setup(settings, environ):
 
 
 def prepare(settings, environ):
-    os.umask(0o022)
+    os.umask(settings.umask())
     place.prepare(environ)
     settings.check()
+    keep(settings, environ)
     locale(settings, environ)
     telemetry(settings, environ)
     environ.setdefault("HISTFILE", f"{state(environ)}/bash/history")
@@ -84,7 +87,47 @@ def prepare(settings, environ):
     access.aws(settings, environ)
     skills.deploy(settings, environ)
     embedding_model(environ)
+    if settings.given("DEVBOX_CALLBACK_PORTS") and os.getpid() == 1:
+        import subprocess
+
+        # Beside the command; it goes with the container.
+        subprocess.Popen(["/usr/local/bin/devbox", "forward", *settings.text("DEVBOX_CALLBACK_PORTS").replace(",", " ").split()], env=environ)
     return record(environ)
+
+
+# Logins and settings that tools keep right in the home, where no volume is.
+KEPT = (".gitconfig", ".config/git", ".config/gh", ".aws", ".netrc", ".npmrc", ".pypirc", ".gnupg")
+
+
+def keep(settings, environ):
+    """Moves them to the state volume, if there is one, and leaves links in their place."""
+    home, found = environ["HOME"], place.mounts()
+    folder = f"{home}/.local/state"
+    from devbox import greet
+
+    if environ.get("XDG_STATE_HOME") or not greet.covered(folder, found) or greet.covered(home, found) or not place.writable(folder):
+        return
+    for name in KEPT:
+        path, kept = f"{home}/{name}", f"{folder}/devbox/home/{name.replace('/', '-').strip('.')}"
+        if path in found or os.path.islink(path):
+            continue
+        try:
+            os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if os.path.lexists(path):
+                if os.path.lexists(kept):
+                    # The container's own, made before this start: it stays what programs see.
+                    continue
+                shutil.move(path, kept)
+            elif name in FOLDERS:
+                os.makedirs(kept, mode=0o700, exist_ok=True)
+            os.symlink(kept, path)
+        except OSError as error:
+            say(f"{path} is lost with this container, since it cannot be kept in {folder}: {reason(error)}")
+
+
+# Programs make the others themselves, and look through a link that leads nowhere yet.
+FOLDERS = (".config/git", ".config/gh", ".aws", ".gnupg")
 
 
 def record(environ):
@@ -133,7 +176,6 @@ def telemetry(settings, environ):
     # The image updates as a whole: tools that look for newer versions of themselves could not install them.
     for name in ("PI_SKIP_VERSION_CHECK", "GH_NO_UPDATE_NOTIFIER"):
         environ.setdefault(name, "1")
-    environ.setdefault("NPM_CONFIG_UPDATE_NOTIFIER", "false")
 
 
 def is_shell(command):

@@ -26,6 +26,19 @@ class Settings:
         self.table = table or load()
         self.tell = tell
         self.variables = {variable["name"]: variable for variable in self.table["variable"]}
+        self.cleaned = [name for name in list(environ) if self._clean(name)]
+
+    def _clean(self, name):
+        """Takes away what `docker run --env-file` leaves: quotes around a value, a carriage return after it."""
+        value = self.environ[name]
+        plain = value.rstrip("\r\n")
+        known = name in self.variables or name.removesuffix("_FILE") in self.variables or name.lower().endswith("_proxy")
+        if known and len(plain) > 1 and plain[0] == plain[-1] and plain[0] in "\"'":
+            plain = plain[1:-1]
+        if not known and not value.endswith("\r") or plain == value:
+            return False
+        self.environ[name] = plain
+        return True
 
     def text(self, name):
         return self.environ.get(name) or self.variables[name].get("default", "")
@@ -78,7 +91,9 @@ class Settings:
         return [variable for variable in self.table["variable"] if "provider" in variable]
 
     def check(self):
-        """Says what is wrong with the environment, a line each; nothing of it keeps the container from starting."""
+        """Reports what is wrong with the environment, a line each; nothing of it keeps the container from starting."""
+        for name in self.cleaned:
+            self.tell(f"{name}: using the value without its quotes or line end, which --env-file takes literally")
         for name, variable in self.variables.items():
             value = self.environ.get(name, "")
             if variable["kind"] == "switch" and value and value.lower() not in SWITCH:

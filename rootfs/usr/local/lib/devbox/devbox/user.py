@@ -62,6 +62,10 @@ def adopt(uid, gid, passwd="/etc/passwd", group="/etc/group"):
 @contextlib.contextmanager
 def acting_as(uid, gid):
     """Does what follows with the rights of the user, and becomes root again."""
+    if uid == 0:
+        # Root of this container is the user.
+        yield
+        return
     groups = os.getgroups()
     try:
         os.setgroups([gid])
@@ -88,6 +92,7 @@ def own(uid, gid, volumes):
         except OSError:
             # Not there, a link of the user's, or read-only.
             continue
+    _own_workspace(found.get(place.WORKSPACE), uid, gid)
     for path in [HOME] + [volume["path"] for volume in volumes]:
         try:
             with folder(path) as opened:
@@ -100,6 +105,15 @@ def own(uid, gid, volumes):
                 # A read-only container: what cannot be written there is reported later.
                 continue
             say(f"{path}: cannot give it to {uid}:{gid}: {reason(error)}; its files stay as they are")
+
+
+def _own_workspace(mount, uid, gid):
+    """A new volume to work in is the user's. One with files has its owner already, and they are left alone."""
+    with contextlib.suppress(OSError):
+        if mount and mount.private and "ro" not in mount.options:
+            with folder(mount.path) as opened:
+                if not os.listdir(opened):
+                    os.fchown(opened, uid, gid)
 
 
 def _own(path, opened, mount, uid, gid):
@@ -268,8 +282,43 @@ def replace(path, content, mode):
     os.replace(scratch, path)
 
 
+def agent(environ, uid, gid):
+    """An SSH agent whose socket is open to a group only, as Docker Desktop's is to root's, gets a door for the user: a
+    process of the user's id that is in that group, and in no other."""
+    path = environ.get("SSH_AUTH_SOCK")
+    try:
+        info = os.stat(path) if path else None
+    except OSError:
+        return
+    if info is None or not stat.S_ISSOCK(info.st_mode) or info.st_mode & 0o060 != 0o060:
+        return
+    with acting_as(uid, gid):
+        if os.access(path, os.W_OK, effective_ids=True):
+            return
+        private = runtime()
+    if private is None:
+        return
+    door = f"{private}/{place.AGENT}"
+    if os.fork() == 0:
+        try:
+            os.setgroups([info.st_gid])
+            os.setgid(gid)
+            os.setuid(uid)
+            quiet = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(quiet, number)
+            listen = f"UNIX-LISTEN:{door},fork,mode=0600,unlink-early"
+            os.execv("/usr/bin/socat", ["socat", listen, f"UNIX-CONNECT:{path}"])
+        finally:
+            os._exit(1)
+    environ["SSH_AUTH_SOCK"] = door
+
+
 def drop(uid, gid):
     """Becomes the user for good. Groups that the engine was asked to add (--group-add) stay."""
+    if uid == 0:
+        lose_capabilities()
+        return
     try:
         os.setgroups(sorted({gid} | {group for group in os.getgroups() if group != 0}))
         os.setgid(gid)
@@ -282,6 +331,23 @@ def drop(uid, gid):
             f"no capability to become user {uid}: going on as root without any privilege, which cannot write your"
             ' files; better start with --user "$(id -u):$(id -g)"'
         )
+
+
+def lose_capabilities():
+    """Root without any privilege: the right user where the host's user is root in here."""
+    import ctypes
+
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    # PR_CAPBSET_DROP: what a program could get back when it starts. It fails at the first number that is none.
+    for number in range(64):
+        if libc.prctl(24, number, 0, 0, 0) != 0:
+            break
+    # _LINUX_CAPABILITY_VERSION_3, this process, and no bit in any of the three sets.
+    if libc.capset(ctypes.byref(Header(0x20080522, 0)), (ctypes.c_uint32 * 6)()) != 0 or capabilities() != 0:
+        raise Refusal("the privileges of root cannot be given up: start with --cap-drop ALL")
 
 
 def refuse():

@@ -1,0 +1,45 @@
+"""Stands in for a model's server (OpenAI's chat completions, streamed): its first answer to a prompt is one call of the
+tool `bash` that writes a file, its next one is text."""
+
+import http.server
+import json
+import sys
+
+WORDS = "echo made by the agent > made.txt"
+
+
+def chunks(request):
+    def chunk(delta, finish=None):
+        return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": request.get("model"),
+                "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+    tools = {tool["function"]["name"] for tool in request.get("tools") or []}
+    answered = any(message["role"] == "tool" for message in request["messages"])
+    if "bash" in tools and not answered:
+        arguments = json.dumps({"command": WORDS, "description": "write a file"})
+        call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "bash", "arguments": arguments}}
+        yield chunk({"role": "assistant", "tool_calls": [call]})
+        yield chunk({}, "tool_calls")
+        return
+    yield chunk({"role": "assistant", "content": "The file is "})
+    yield chunk({"content": "made."})
+    yield chunk({}, "stop")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks(request)) + "data: [DONE]\n\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
