@@ -15,7 +15,7 @@ use crate::hub::{self, Hub};
 
 /// The token of Docker Hub: no log shows it and no step without need has it.
 const CANARY: &str = "c4n4ry-s3cret";
-const REPOSITORY: &str = "joakimp/opencode-devbox";
+const REPOSITORY: &str = "you/devbox";
 const TAG: &str = "v1.18.18";
 const CARGO: &str = include_str!("act/cargo");
 
