@@ -17,7 +17,7 @@ use crate::model::config::Optional;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::promotion::permissions;
-use crate::tools::{crane, docker, local, source};
+use crate::tools::{crane, docker, local, root, source};
 use crate::{addresses, debian_image, disk, nodes, state};
 
 /// How long a host is waited for.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Install and start what is missing (Debian and Ubuntu, as root)
+    /// Install and start what is missing (Debian and Ubuntu, as root or with sudo)
     #[arg(long)]
     pub install: bool,
 }
@@ -316,9 +316,9 @@ fn install(ctx: &Ctx) -> Result<()> {
             "only Debian and Ubuntu can be set up: install a Docker engine with buildx, crane, docker-registry and qemu"
         );
     }
-    if ctx.runner.read(&Cmd::new("id", ["-u"]))?.trim() != "0" {
+    if !root::is_available(&ctx.runner)? {
         return Err(missing(
-            "setting this machine up needs root: run the same command as root, or with sudo",
+            "setting this machine up needs root: run the same command as root, or allow sudo without a password",
         ));
     }
     if !lacking.is_empty() {
@@ -364,7 +364,7 @@ fn apt(ctx: &Ctx, packages: &[&str], debian: bool) -> Result<()> {
     ctx.say(format!("installing Debian packages: {}", packages.join(" ")));
     let apt = |args: &[&str]| {
         let cmd = Cmd::new("apt-get", ["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args.iter().copied());
-        ctx.runner.run(&cmd.env("DEBIAN_FRONTEND", "noninteractive"))
+        ctx.runner.run(&root::as_root(&ctx.runner, cmd.env("DEBIAN_FRONTEND", "noninteractive"))?)
     };
     if debian && packages.iter().any(|name| NEWER.contains(name)) {
         newer_suite(ctx)?;
@@ -399,12 +399,12 @@ fn newer_suite(ctx: &Ctx) -> Result<()> {
 }
 
 fn emulate(ctx: &Ctx) -> Result<()> {
+    let run = |cmd| ctx.runner.run(&root::as_root(&ctx.runner, cmd)?);
     if !Utf8Path::new("/proc/sys/fs/binfmt_misc/register").exists() {
-        ctx.runner
-            .run(&Cmd::new("mount", ["-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"]))?;
+        run(Cmd::new("mount", ["-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"]))?;
     }
     let name = if Platform::host() == Platform::LinuxAmd64 { "qemu-aarch64" } else { "qemu-x86_64" };
-    ctx.runner.run(&Cmd::new("update-binfmts", ["--enable", name]))
+    run(Cmd::new("update-binfmts", ["--enable", name]))
 }
 
 /// A new engine keeps its images in containerd's store; a configuration that is there stays as it is.
@@ -417,14 +417,8 @@ fn containerd_store(ctx: &Ctx) -> Result<()> {
 }
 
 fn write(ctx: &Ctx, path: &str, text: &str) -> Result<()> {
-    if ctx.runner.dry_run {
-        println!("cat >{path} <<'EOF'\n{text}EOF");
-        return Ok(());
-    }
-    ctx.say(format!("writing {path}"));
-    let folder = Utf8Path::new(path).parent().context("a path without a folder")?;
-    fs::create_dir_all(folder)?;
-    fs::write(path, text).with_context(|| format!("cannot write {path}"))
+    let install = Cmd::new("install", ["-D", "--mode=644", "/dev/stdin", path]).stdin(text);
+    ctx.runner.run(&root::as_root(&ctx.runner, install)?)
 }
 
 #[cfg(test)]

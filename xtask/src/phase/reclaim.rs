@@ -9,6 +9,7 @@ use crate::ctx::Ctx;
 use crate::disk;
 use crate::missing;
 use crate::model::command::Cmd;
+use crate::tools::root::as_root;
 
 /// Toolchains in the images of hosted runners and of act's.
 const UNUSED: [&str; 10] = [
@@ -40,7 +41,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     if is_disposable(ctx) {
         let there: Vec<&str> = UNUSED.into_iter().filter(|path| Utf8Path::new(path).exists()).collect();
         if !there.is_empty() {
-            ctx.runner.run(&as_root(ctx, Cmd::new("rm", ["-rf"]).args(there))?)?;
+            ctx.runner.run(&as_root(&ctx.runner, Cmd::new("rm", ["-rf"]).args(there))?)?;
         }
     } else {
         ctx.say("this runner is no container and no hosted machine: its toolchains stay");
@@ -58,12 +59,4 @@ pub fn run(ctx: &Ctx) -> Result<()> {
 fn is_disposable(ctx: &Ctx) -> bool {
     let marks = ["/.dockerenv", "/run/.containerenv"];
     ctx.settings.hosted_runner || marks.iter().any(|path| Utf8Path::new(path).exists())
-}
-
-/// The command as root: as it is, or by way of sudo where that asks for no password.
-fn as_root(ctx: &Ctx, cmd: Cmd) -> Result<Cmd> {
-    if ctx.runner.read(&Cmd::new("id", ["-u"]))?.trim() == "0" {
-        return Ok(cmd);
-    }
-    Ok(Cmd::new("sudo", ["--non-interactive", cmd.program.as_str()]).args(cmd.args))
 }

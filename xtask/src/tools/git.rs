@@ -167,7 +167,8 @@ const HELPER: &str = "!f() { echo username=x-access-token; echo \"password=$DEVB
 pub fn push(runner: &Runner, branch: &str, server: &str, token: &str) -> Result<()> {
     let helper = format!("credential.{server}.helper={HELPER}");
     let push = Cmd::new("git", ["-c", &helper, "push", "--quiet", "--force", "origin", branch]);
-    runner.run(&push.secret("DEVBOX_GIT_TOKEN", token))
+    // Without an answer git would ask on the terminal.
+    runner.run(&push.env("GIT_TERMINAL_PROMPT", "0").secret("DEVBOX_GIT_TOKEN", token))
 }
 
 #[cfg(test)]

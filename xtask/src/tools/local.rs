@@ -15,6 +15,7 @@ use crate::model::reference::Repository;
 
 use super::docker;
 use super::process::start_time;
+use super::root::as_root;
 use super::runner::Runner;
 
 /// The first port that is tried.
@@ -139,7 +140,7 @@ pub fn start_engine(runner: &Runner, state: &Utf8Path) -> Result<()> {
         fs::create_dir_all(state).with_context(|| format!("cannot create {state}"))?;
     }
     if Utf8Path::new("/run/systemd/system").exists() {
-        runner.run(&Cmd::new("systemctl", ["enable", "--now", "docker"]))?;
+        runner.run(&as_root(runner, Cmd::new("systemctl", ["enable", "--now", "docker"]))?)?;
     } else {
         let pid = runner.start(&Cmd::new("dockerd", [] as [&str; 0]), &state.join("engine.log"))?;
         if !runner.dry_run {

@@ -17,6 +17,7 @@ pub mod parallel;
 pub mod process;
 pub mod pypi;
 pub mod registry;
+pub mod root;
 pub mod runner;
 pub mod source;
 pub mod toolbox;

@@ -196,6 +196,7 @@ fn a_pushed_tag_is_released_after_a_job_that_failed() {
         steps.filter_map(|step| step.split(' ').nth(1)).collect()
     };
     assert_eq!(lines(" +secret"), BTreeSet::from(["doctor", "publish", "update-description"]));
+    assert_eq!(lines(" +file"), BTreeSet::new());
     assert!(!second.steps.iter().any(|step| step.ends_with(": cache")), "{:?}", second.steps);
 
     let writes = forge.lab.counts().writes;

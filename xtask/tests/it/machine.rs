@@ -187,9 +187,18 @@ fn doctor_installs_only_what_is_missing() {
         contains(&plan, &[&suite, "Pin-Priority: 50", packages]);
     }
     world.program("id", "#!/bin/sh\necho 1000\n");
+    world.program("sudo", "#!/bin/sh\nexit 1\n");
     let (code, _, text) = run(&world, "doctor --install --dry-run", &[]);
     assert_eq!(code, 3, "{text}");
-    contains(&text, &["needs root: run the same command as root, or with sudo"]);
+    contains(&text, &["needs root: run the same command as root, or allow sudo without a password"]);
+    // Hosted runners have no root and a sudo that asks for no password.
+    world.program("sudo", WORKS);
+    let (code, plan, text) = run(&world, "doctor --install --dry-run", &[]);
+    assert_eq!(code, 0, "{text}");
+    contains(&plan, &["sudo --non-interactive env DEBIAN_FRONTEND=noninteractive apt-get -qq"]);
+    if is("debian") {
+        contains(&plan, &["sudo --non-interactive install -D --mode=644 /dev/stdin /etc/apt/preferences.d/"]);
+    }
 }
 
 /// A registry that knows nothing, in place of the real one: it reads its port from the same configuration.
