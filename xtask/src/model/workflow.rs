@@ -397,6 +397,12 @@ mod tests {
             let number = version.strip_prefix('v').map(|number| number.split('.').count());
             assert!(version == "stable" || number == Some(3), "{action}");
         }
+        // New versions are proposed where the pins are.
+        let renovate: serde_json::Value =
+            serde_json::from_str(include_str!("../../../renovate.json")).expect("JSON");
+        for manager in renovate["customManagers"].as_array().expect("managers") {
+            assert_eq!(manager["managerFilePatterns"][0], r"/^xtask/src/model/workflow\.rs$/");
+        }
     }
 
     #[test]
