@@ -192,23 +192,25 @@ fn cases(writes: [usize; 2]) -> Vec<Case> {
     cases
 }
 
-/// Some of each fault and lag; the promotion's crash points count three times.
+/// Some of each fault and lag, most of them in the promotion.
 fn sample(all: Vec<Case>) -> Vec<Case> {
     let mut random = Rng::with_seed(SEED);
-    let mut groups: BTreeMap<(String, u64), Vec<Case>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, u64, bool), Vec<Case>> = BTreeMap::new();
     for case in all {
-        let copies = if case.phases == PROMOTE { 3 } else { 1 };
-        let group = groups.entry((case.fault.to_string(), case.lag)).or_default();
-        group.extend(std::iter::repeat_n(case, copies));
+        let key = (case.fault.to_string(), case.lag, case.phases == PROMOTE);
+        groups.entry(key).or_default().push(case);
     }
-    // One of each kind; the rest where a case takes little time.
     let mut cases = Vec::new();
-    for group in groups.values_mut() {
+    for (key, group) in &mut groups {
         random.shuffle(group);
-        cases.extend(group.pop());
+        // What takes minutes to wait for is played in the promotion only.
+        let (is_long, is_promotion) = (key.1 == 20 || key.0.ends_with("60s"), key.2);
+        cases.extend(group.pop().filter(|_| is_promotion || !is_long));
     }
-    let quick = |key: &&(String, u64)| key.1 < 20 && !key.0.ends_with("60s") && !key.0.ends_with("8s");
-    let keys: Vec<_> = groups.keys().filter(quick).cloned().collect();
+    let quick = |key: &&(String, u64, bool)| key.1 < 20 && !key.0.ends_with("60s") && !key.0.ends_with("8s");
+    let weight = |key: &(String, u64, bool)| if key.2 { 3 } else { 1 };
+    let keys: Vec<_> =
+        groups.keys().filter(quick).flat_map(|key| std::iter::repeat_n(key.clone(), weight(key))).collect();
     while cases.len() < SAMPLE {
         let key = random.choice(&keys).unwrap();
         cases.extend(groups.get_mut(key).unwrap().pop());
@@ -293,6 +295,9 @@ fn a_release_survives_a_fault_at_any_write() {
                 let mut bench = Bench::new(&lab, "");
                 bench.bump();
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    if std::env::var_os("CRASH_PROGRESS").is_some() {
+                        println!("{} s: {}", start.elapsed().as_secs(), case.name());
+                    }
                     if let Err(error) = play(&stage, &lab, &mut bench, case) {
                         let text = format!("{} repair {}: {error}", case.name(), case.repairs);
                         println!("{text}\n");
