@@ -27,7 +27,7 @@ export GOMODCACHE BUN_INSTALL_CACHE_DIR MEMPALACE_CONFIG_DIR
 if [ -n "${UID-}" ] && [ -z "${NSS_WRAPPER_PASSWD-}" ]; then
   for _devbox_value in /dev/shm/devbox-"$UID"-*/passwd; do
     if [ -O "$_devbox_value" ]; then
-      export LD_PRELOAD=/usr/local/lib/devbox/libnss_wrapper.so
+      export LD_PRELOAD=libnss_wrapper.so
       export NSS_WRAPPER_PASSWD="$_devbox_value" NSS_WRAPPER_GROUP="${_devbox_value%passwd}group"
     fi
   done

@@ -227,9 +227,9 @@ class Places(Case):
 
     def test_a_user_without_a_name_gets_one(self):
         environ = {"HOME": "/home/developer", "XDG_RUNTIME_DIR": self.dir}
-        with mock.patch.object(place, "NAMES", self.file("library")), mock.patch("os.getuid", return_value=4000000001), mock.patch("os.getgid", return_value=4000000002):
+        with mock.patch.object(place, "LIBRARIES", os.path.dirname(os.path.dirname(self.file("lib/x/libnss_wrapper.so")))), mock.patch("os.getuid", return_value=4000000001), mock.patch("os.getgid", return_value=4000000002):
             place.names(environ)
-        self.assertEqual(environ["LD_PRELOAD"], f"{self.dir}/library")
+        self.assertEqual("libnss_wrapper.so", environ["LD_PRELOAD"])
         passwd = pathlib.Path(environ["NSS_WRAPPER_PASSWD"]).read_text()
         self.assertTrue(passwd.startswith("developer:x:4000000001:4000000002::/home/developer:/bin/bash\n"))
         self.assertIn("root:x:0:0:", passwd)

@@ -21,7 +21,8 @@ LEFTOVER = re.compile(r"\.[0-9a-f]{16}-[0-9a-f]{8}\.(so|node)")
 LEFTOVER_SECONDS = 60
 # In the user's folder in memory: the socket that leads to an agent which the user itself cannot ask.
 AGENT = "ssh-agent"
-NAMES = "/usr/local/lib/devbox/libnss_wrapper.so"
+NAMES = "libnss_wrapper.so"
+LIBRARIES = "/usr/lib"
 # File systems that nobody works on.
 KERNEL = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "fusectl", "autofs")
 
@@ -208,17 +209,20 @@ def names(environ):
     A library then answers in passwd's place. It counts for programs of the user alone: those with rights of their own,
     such as sudo, are started without it.
     """
+    import glob
     import grp
     import pwd
 
     private, uid = environ.get("XDG_RUNTIME_DIR"), os.getuid()
-    if not private or "NSS_WRAPPER_PASSWD" in environ or not os.path.exists(NAMES):
+    if not private or "NSS_WRAPPER_PASSWD" in environ:
         return
     try:
         pwd.getpwuid(uid)
         return
     except KeyError:
         pass
+    if not glob.glob(f"{LIBRARIES}/*/{NAMES}"):
+        return
     gid, home = os.getgid(), environ["HOME"]
     people = [f"developer:x:{uid}:{gid}::{home}:/bin/bash"]
     people += [":".join(map(str, entry)) for entry in pwd.getpwall() if entry.pw_name != "developer"]
