@@ -72,6 +72,24 @@ fn an_attempt_that_waits_for_its_write_sees_who_came_meanwhile() {
     settled(&world);
 }
 
+/// A write that was taken without an answer, and whose next try is refused, has moved the tag: it is returned too.
+#[test]
+fn a_refusal_after_an_uncertain_try_is_not_final() {
+    let world = released();
+    let old = latest(&world);
+    bump(&world);
+    stage(&world);
+    let write = |n, fault| Rule::on("PUT */devbox/manifests/latest-with-pi", fault).nth(n);
+    world.lab().arm([write(1, Fault::Lost), write(2, Fault::Status(403))]);
+    let text = world.fails("publish --promote-latest", &[], 1);
+    assert!(text.contains("an earlier try may have been taken"), "{text}");
+    assert!(text.contains("the floating tags point where they did before v1.18.19"), "{text}");
+    assert_eq!(latest(&world), old);
+    settled(&world);
+    world.ok("publish --promote-latest");
+    assert_eq!(latest(&world), of_release(&world, "v1.18.19"));
+}
+
 /// The published tags decide, whatever became of the journal.
 #[test]
 fn latest_never_goes_back_unasked() {

@@ -2,7 +2,7 @@
 //! slow and lagging registries, with clocks that differ, and with a run that was stopped for longer than its lease.
 //! Afterwards `repair` ends, the floating tags are at one release, and no version tag has moved.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,7 +90,8 @@ impl Site {
         Self { registry: registry.clone(), lab, second, first_bench, benches }
     }
 
-    fn play(&mut self, race: &Race) -> Result<(), String> {
+    /// Plays a race and returns which of the runs reported success, or what went wrong.
+    fn play(&mut self, race: &Race) -> Result<&'static str, String> {
         let name = format!("race-{}-{}", race.number, race.skew);
         self.registry.copy("race", &name);
         let path = format!("{name}/devbox");
@@ -121,7 +122,15 @@ impl Site {
         let check = self.check(race, &path, &results);
         self.lab.settle();
         self.registry.remove(&name);
-        check.map_err(|why| format!("{race:?}: {why}\nfirst: {:?}\nsecond: {:?}", results[0], results[1]))
+        match check {
+            Ok(()) => Ok(match results.each_ref().map(Option::is_none) {
+                [true, true] => "both",
+                [true, false] => "the first",
+                [false, true] => "the second",
+                [false, false] => "none",
+            }),
+            Err(why) => Err(format!("{race:?}: {why}\nfirst: {:?}\nsecond: {:?}", results[0], results[1])),
+        }
     }
 
     /// Both have ended: what is left is repaired by the first one's machine.
@@ -166,21 +175,26 @@ impl Site {
 fn play_all(races: &[Race]) {
     let registry = prepare();
     let (next, failures, start) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
+    let winners: Mutex<BTreeMap<&str, usize>> = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..6.min(races.len()) {
             scope.spawn(|| {
                 let mut site = Site::new(&registry);
                 while let Some(race) = races.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    if let Err(error) = site.play(race) {
-                        println!("{error}\n");
-                        failures.lock().unwrap().push(error);
+                    match site.play(race) {
+                        Ok(winner) => *winners.lock().unwrap().entry(winner).or_default() += 1,
+                        Err(error) => {
+                            println!("{error}\n");
+                            failures.lock().unwrap().push(error);
+                        }
                     }
                 }
             });
         }
     });
     let failures = failures.into_inner().unwrap();
-    println!("{} races, {} failed, {} s", races.len(), failures.len(), start.elapsed().as_secs());
+    let (seconds, winners) = (start.elapsed().as_secs(), winners.into_inner().unwrap());
+    println!("{} races, {} failed, {seconds} s; success by {winners:?}", races.len(), failures.len());
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 

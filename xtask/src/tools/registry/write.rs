@@ -1,6 +1,6 @@
 //! What this program writes to a registry itself: manifests, tags and the empty blob that artifacts refer to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use anyhow::{Context, Result};
 use ureq::Agent;
@@ -28,7 +28,7 @@ impl Registry {
         fence: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
         self.authorize(runner, repository)?;
-        let stopped = RefCell::new(None);
+        let (stopped, uncertain) = (RefCell::new(None), Cell::new(false));
         let url = self.manifest_url(repository, tag);
         let sent = self.send(runner, repository, PUSH, |agent, auth| {
             if let Err(error) = fence() {
@@ -36,12 +36,20 @@ impl Registry {
                 return Err(ureq::Error::Other("stopped by its fence".into()));
             }
             let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
-            authorized(request, auth).send(&manifest.bytes[..])
+            let answer = authorized(request, auth).send(&manifest.bytes[..]);
+            // A try without a clear answer may have been taken, whatever a later one is told.
+            let is_clear = answer.as_ref().is_ok_and(|answer| !answer.status().is_server_error());
+            uncertain.set(uncertain.get() || !is_clear);
+            answer
         });
         if let Some(error) = stopped.into_inner() {
             return Err(error);
         }
-        self.expect(runner, repository, &format!("cannot set the tag {tag}"), 201, &sent?)
+        let set = self.expect(runner, repository, &format!("cannot set the tag {tag}"), 201, &sent?);
+        set.map_err(|error| match uncertain.get() {
+            true => anyhow::anyhow!("{error:#}; an earlier try may have been taken"),
+            false => error,
+        })
     }
 
     /// Proves that the account may push, by beginning an upload and cancelling it.
