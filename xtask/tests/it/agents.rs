@@ -65,7 +65,7 @@ fn opencode_writes_a_file_with_the_right_owner() {
     for (options, owner) in
         [(&hard[..], "4242:4242"), (&["-e", "PUID=1234567890", "-e", "PGID=77"], "1234567890:77")]
     {
-        let output = work(&stage, options, "timeout 120 opencode run 'make the file' 2>&1");
+        let output = work(&stage, options, "timeout 400 opencode run 'make the file' 2>&1");
         says(&output, "exit 0\n");
         says(&output, &format!("made by the agent\n{owner}\n"));
         stage.run(&["--entrypoint", "/bin/rm", "-v", &open], &["-f", "/workspace/made.txt"]);
@@ -81,7 +81,7 @@ fn pi_writes_a_file_where_the_image_has_it() {
         println!("SKIPPED: this image has no pi");
         return;
     }
-    let words = "mkdir -p ~/.pi/agent && echo \"$PI_MODELS\" > ~/.pi/agent/models.json && timeout 120 pi --provider stub --model one -p 'make the file' 2>&1";
+    let words = "mkdir -p ~/.pi/agent && echo \"$PI_MODELS\" > ~/.pi/agent/models.json && timeout 400 pi --provider stub --model one -p 'make the file' 2>&1";
     let output = work(&stage, &["-e", "PUID=4242", "-e", "PGID=4242"], words);
     says(&output, "exit 0\nmade by the agent\n4242:4242\n");
 }

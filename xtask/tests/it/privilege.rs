@@ -28,7 +28,7 @@ module='import os
 if os.geteuid() == 0: open("/workspace/became-root", "a").write(__file__ + "\n")'
 for folder in ~/.local/lib/python3.13/site-packages /workspace; do
   mkdir -p $folder
-  for name in sitecustomize usercustomize devbox json re tomllib; do echo "$module" > $folder/$name.py; done
+  for name in sitecustomize usercustomize devbox; do echo "$module" > $folder/$name.py; done
 done
 echo 'require("fs").appendFileSync("/workspace/became-root", process.getuid() === 0 ? "node\n" : "")' > /workspace/trap.js
 mkdir -p ~/.pi/npm-global/etc ~/.mempalace ~/.ssh ~/.aws
@@ -91,6 +91,8 @@ fn nothing_that_the_user_has_left_runs_as_root() {
     let trapped =
         exec(&name, &["--user", "4242:4343", "--env", "HOME=/home/developer"], &["/bin/bash", "-c", TRAPS]);
     assert!(trapped.status.success(), "{}", text(&trapped));
+    let traps = exec(&name, &[], &["/usr/bin/ls", "/workspace", "/home/developer/.local/bin"]);
+    assert_eq!(text(&traps).matches("not-in-the-image\n").count(), 2, "{}", text(&traps));
     let before =
         exec(&name, &[], &["/usr/bin/stat", "-c", "%n %u:%g %a", "/etc", "/etc/shadow", "/etc/ssh", "/root"]);
     let docker = |args: &[&str]| Command::new("docker").args(args).arg(&name).output().unwrap();
