@@ -65,11 +65,14 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     } else {
         None
     };
+    // First of all the limit of reads, since the other checks read.
+    if let Some(problem) = request.over_budget(&promotion) {
+        return Err(missing(format!("nothing published; {problem}")));
+    }
     let mut problems = wrong_layers(ctx, &base, &index, &stages)?;
     problems.extend(wrong_commit(ctx, release)?);
     problems.extend(floating.iter().flat_map(|floating| request.wrong_floating(floating)));
     problems.extend(permissions::missing(ctx, &base.repository));
-    problems.extend(request.over_budget(&promotion));
     if ctx.runner.probe(&crane::version()).is_none() {
         problems.push("crane is not installed: run `cargo xtask doctor --install`".to_owned());
     }
@@ -191,9 +194,10 @@ impl Request<'_> {
     /// A registry that limits reads must not stop the promotion half-way.
     fn over_budget(&self, promotion: &Promotion) -> Option<String> {
         let budget = self.ctx.registry.budget()?;
-        // crane reads the index and the image of each platform; an undo reads what a tag pointed at.
-        let copies = self.stages.len() * (1 + self.ctx.platforms.len());
-        let needed = (copies + promotion.floating().count()) as u64;
+        // The check of layers reads the image of each platform, crane does so again and reads the index as well; an undo reads
+        // what a tag pointed at.
+        let images = self.stages.len() * self.ctx.platforms.len();
+        let needed = (2 * images + self.stages.len() + promotion.floating().count()) as u64;
         (budget.remaining < needed).then(|| {
             let window = budget.window.map(|seconds| format!(" per {} h", seconds / 3600)).unwrap_or_default();
             format!(
