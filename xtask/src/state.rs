@@ -273,7 +273,7 @@ pub fn chosen<'a>(ctx: &'a Ctx, names: &[String]) -> Result<Vec<&'a Variant>> {
     Ok(ctx.config.variant.iter().filter(|v| names.is_empty() || names.contains(&v.name)).collect())
 }
 
-/// The complete index under a content key. The key is short, and whoever may push could put anything under it: the record
+/// The complete index under a content key. The key is short, and any account that may push can put anything under it: the record
 /// of inputs that travels with the image has to be the one that was asked for.
 fn made_from(ctx: &Ctx, repository: &Repository, tag: &str, inputs: &Inputs) -> Result<Option<Manifest>> {
     let Some(image) = complete(ctx, repository, tag)? else { return Ok(None) };

@@ -10,7 +10,7 @@ if [ -O /etc/passwd ] && [ -r /proc/self/status ]; then
   done < /proc/self/status
 fi
 
-# Programs that the user installs come after the image's own: /etc/profile has just set PATH anew.
+# Programs that the user installs come after the image's own: /etc/profile has just reset PATH.
 if [ -n "$_devbox_user" ]; then
   for _devbox_value in .local/bin .pi/npm-global/bin go/bin; do
     case ":$PATH:" in

@@ -1,5 +1,5 @@
 //! What the smoke suite found out about one image on one platform, and which of several verdicts counts. Refuses nothing:
-//! whoever publishes asks whether the verdict that counts has passed.
+//! the publishing phase asks whether the verdict that counts has passed.
 
 use serde::{Deserialize, Serialize};
 

@@ -27,7 +27,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     if !problems.is_empty() {
         return Err(missing(problems.join("\n  ")));
     }
-    ctx.say(format!("building {reference} upon {}", base.debian));
+    ctx.say(format!("building {reference} on top of {}", base.debian));
     say_left_out(ctx, &base);
     disk::require(ctx, &base.repository, BASE_LATEST, "the base")?;
     // Its packages' own scripts run.

@@ -161,7 +161,7 @@ impl Request<'_> {
         }
     }
 
-    /// Fails if `latest` would go back to an older release. The published tags decide, whoever moved them.
+    /// Fails if `latest` would go back to an older release. The published tags decide.
     fn refuse_downgrade(&self, standing: &Standing) -> Result<()> {
         let newest = release_tag::floating_at(self.ctx, &self.ledger.public, standing)?.newest();
         match newest.filter(|newest| *newest > self.release) {

@@ -1,6 +1,6 @@
 //! The right to move public tags, and the moves. The lease is checked before every write: by both clocks of this machine
 //! since the last sign of life, and by a look whether another run has superseded it. A run that lost its lease stops
-//! without another write, and does not undo either: whoever has the lease now repairs what it left.
+//! without another write, and does not undo either: the run that has the lease now repairs what it left.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -32,7 +32,7 @@ const PLANS: usize = 3;
 /// How long two runs that began at once may wait for each other.
 const RIVALS_WITHIN: Duration = Duration::from_secs(90);
 
-/// The public repository, its staging repository, and the attempts that are told of there.
+/// The public repository, its staging repository, and the attempts that are recorded there.
 pub struct Ledger<'a> {
     pub ctx: &'a Ctx,
     pub public: Repository,
@@ -111,7 +111,7 @@ impl<'a> Ledger<'a> {
         let tags: Vec<String> = ids.iter().map(AttemptId::tag).collect();
         let mut documents = BTreeMap::new();
         for (id, document) in ids.into_iter().zip(registry.documents(runner, &self.staging, &tags)?) {
-            // An attempt may be told of by a later tag before its own is visible.
+            // A later tag of an attempt may be visible before its own.
             let Some(document) = document else { continue };
             let promotion = serde_json::from_value(document)
                 .with_context(|| format!("{} is not a promotion", self.staging.tag(&id.tag())))?;

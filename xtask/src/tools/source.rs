@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ureq::Agent;
 
-/// What one request says of an address.
+/// The answer of one request about an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
     Present,

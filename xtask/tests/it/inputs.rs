@@ -387,7 +387,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     assert_eq!(key(&world), without);
     world.ok("build");
     assert!(world.ok("base-decide").contains("is there"));
-    // Only a build of the base adds the part, and from then on it is used, whoever answers.
+    // Only a build of the base adds the part, and from then on it is used, whichever host answers.
     world.ok("build-base");
     let whole = key(&world);
     assert_ne!(whole, without);

@@ -43,7 +43,7 @@ fn lagging_reads_end_in_one_release() {
     settled(&world);
 }
 
-/// The write of an attempt that is answered late is no lease: whoever came meanwhile has it.
+/// The write of an attempt that is answered late is no lease: the run that came meanwhile has it.
 #[test]
 fn an_attempt_that_waits_for_its_write_sees_who_came_meanwhile() {
     let world = released();

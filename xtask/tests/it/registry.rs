@@ -82,7 +82,7 @@ fn every_form_of_a_loopback_address_is_a_registry_on_this_machine() {
     assert_eq!(world.registry().tag("devbox", "latest"), world.registry().tag("devbox", "v1.18.19"));
 }
 
-/// The content key is short, and whoever may push could put anything under it.
+/// The content key is short, and any account that may push can put anything under it.
 #[test]
 fn an_image_under_a_key_with_other_inputs_is_refused() {
     let world = World::new();

@@ -3,7 +3,7 @@
 //! (distribution-spec, "Listing Referrers"). A manifest is written in one request, so a document is there whole or not at
 //! all.
 //!
-//! A document is always read from its own manifest by digest, never from a listing: whoever may write the listing must
+//! A document is always read from its own manifest by digest, never from a listing: an account that may write the listing must
 //! not be able to change what an artifact says.
 
 use std::collections::BTreeMap;

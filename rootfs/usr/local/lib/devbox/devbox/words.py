@@ -48,7 +48,7 @@ def value(argv, option):
 
 
 def mdns(argv):
-    """Whether the network is to be told of the server; None if the words do not say."""
+    """Whether the server is announced on the network; None if the words do not say."""
     words = own(argv)
     found = None
     for at, word in enumerate(words):
