@@ -50,7 +50,7 @@ impl Site {
 
     fn run(&self, line: &str) -> Output {
         let mut command = self.world.command(line);
-        command.env("FAKE_PUSH_HOST", self.open.host()).env("FAKE_LOGIN", &self.login);
+        command.env("FAKE_PUSH_HOST", self.open.host()).env("FAKE_ACCOUNT", &self.login);
         for (name, value) in self.config.env() {
             command.env(name, if name == "PATH" { self.world.path_before(&value) } else { value });
         }
