@@ -342,6 +342,11 @@ fn every_docker_command_in_a_page_works() {
         let options = options.replace("$(id -u)", "1000").replace("$(id -g)", "1000");
         let options = options.replace("127.0.0.1:4096:", "127.0.0.1::");
         let output = shell(&format!("docker run --rm {options} {} true", stage.image));
+        // That is for a rootless engine, whose start `people.rs` tests; root of this machine is refused.
+        if options.contains("PUID=0") {
+            assert_eq!(output.status.code(), Some(64), "{page}: {options}: {}", text(&output));
+            return;
+        }
         assert!(output.status.success(), "{page}: {options}: {}", text(&output));
     };
     let mut started = 0;
