@@ -100,24 +100,42 @@ impl<'a> Ledger<'a> {
 
     /// Reads the attempts, and the documents of those that matter.
     pub fn journal(&self) -> Result<Journal> {
-        let (registry, runner) = (&self.ctx.registry, &self.ctx.runner);
-        let attempts = Attempt::all(&registry.tags(runner, &self.staging)?);
-        let now = registry.now();
+        let (client, runner) = (&self.ctx.registry, &self.ctx.runner);
+        let attempts = Attempt::all(&client.tags(runner, &self.staging)?);
+        let now = client.now();
         let matters = |attempt: &&Attempt| {
             let superseded = attempt.outcome == Some(Outcome::Superseded);
             attempt.is_unsettled() || superseded && attempt.alive + RECENT_SECONDS > now
         };
-        let ids: Vec<AttemptId> = attempts.iter().filter(matters).map(|it| it.id.clone()).collect();
-        let tags: Vec<String> = ids.iter().map(AttemptId::tag).collect();
+        let mut unread: Vec<Attempt> = attempts.iter().filter(matters).cloned().collect();
         let mut documents = BTreeMap::new();
-        for (id, document) in ids.into_iter().zip(registry.documents(runner, &self.staging, &tags)?) {
-            // A later tag of an attempt may be visible before its own.
-            let Some(document) = document else { continue };
-            let promotion = serde_json::from_value(document)
-                .with_context(|| format!("{} is not a promotion", self.staging.tag(&id.tag())))?;
-            documents.insert(id, promotion);
-        }
+        // A list may show an attempt before its document can be read: its holder has to be known, since only a process of
+        // this machine can be told to be dead.
+        registry::poll(runner, || {
+            self.read_documents(&mut unread, &mut documents)?;
+            Ok(!unread.iter().any(|attempt| attempt.is_held(now)))
+        })?;
         Ok(Journal { documents, attempts, now })
+    }
+
+    /// Reads the documents of attempts; those that cannot be read yet stay in `unread`.
+    fn read_documents(
+        &self,
+        unread: &mut Vec<Attempt>,
+        documents: &mut BTreeMap<AttemptId, Promotion>,
+    ) -> Result<()> {
+        let tags: Vec<String> = unread.iter().map(|attempt| attempt.id.tag()).collect();
+        let found = self.ctx.registry.documents(&self.ctx.runner, &self.staging, &tags)?;
+        for (attempt, document) in std::mem::take(unread).into_iter().zip(found) {
+            let Some(document) = document else {
+                unread.push(attempt);
+                continue;
+            };
+            let promotion = serde_json::from_value(document)
+                .with_context(|| format!("{} is not a promotion", self.staging.tag(&attempt.id.tag())))?;
+            documents.insert(attempt.id, promotion);
+        }
+        Ok(())
     }
 
     /// What these tags point at now.
