@@ -24,7 +24,7 @@ FROM ${DEBIAN_IMAGE} AS base
 ARG CHANCE=
 RUN mkdir -p /usr/share/devbox && touch /usr/share/devbox/debian-packages.tsv
 RUN if [ -e /proc/sys/kernel/random/uuid ] && [ -n "${CHANCE}" ]; then cat /proc/sys/kernel/random/uuid > /chance; fi
-COPY rootfs/etc/gitconfig /etc/
+COPY rootfs/etc/profile.d/devbox.sh /etc/
 "#;
 
 const VARIANT: &str = r#"
@@ -45,12 +45,12 @@ ARG UPON=base
 FROM ${DEBIAN_IMAGE} AS base
 RUN echo "base" > /base
 FROM base AS shared
-COPY rootfs/etc/gitconfig /etc/
+COPY rootfs/etc/profile.d/devbox.sh /etc/
 FROM ${UPON} AS npm
 ARG OPENCODE_VERSION
 RUN echo "${OPENCODE_VERSION}" > /version
 FROM npm AS original
-COPY rootfs/etc/gitconfig /etc/
+COPY rootfs/etc/profile.d/devbox.sh /etc/
 "#;
 
 fn port() -> u16 {
@@ -104,7 +104,7 @@ fn a_cache_that_is_refused_fails_nothing_and_one_that_is_kept_helps_an_empty_eng
     let text = run(&world, "build-base", &[]);
     assert!(text.contains("the build cache is not kept") && text.contains("400"), "{text}");
     lab.arm([]);
-    let change = |text: &str| fs::write(world.root.join("rootfs/etc/gitconfig"), text).unwrap();
+    let change = |text: &str| fs::write(world.root.join("rootfs/etc/profile.d/devbox.sh"), text).unwrap();
     change("# 1\n");
     let text = run(&world, "build-base", &[]);
     assert!(!text.contains("the build cache is not kept"), "{text}");
