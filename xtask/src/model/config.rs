@@ -247,6 +247,11 @@ impl Config {
         Ok(config)
     }
 
+    /// True for the floating tag of a variant that is gone.
+    pub fn is_retired(&self, tag: &str) -> bool {
+        self.retired.iter().any(|suffix| tag == format!("latest{suffix}"))
+    }
+
     /// Where the family is published.
     pub fn repository(&self) -> Result<Repository> {
         self.repository.parse().map_err(|why| anyhow::anyhow!("images/devbox.toml: repository: {why}"))

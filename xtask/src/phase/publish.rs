@@ -178,9 +178,7 @@ impl Request<'_> {
         for tag in &floating.added {
             self.ctx.say(format!("{tag} is new"));
         }
-        let retired =
-            |tag: &String| self.ctx.config.retired.iter().any(|suffix| *tag == format!("latest{suffix}"));
-        let left = floating.left_over.iter().filter(|tag| !retired(tag));
+        let left = floating.left_over.iter().filter(|tag| !self.ctx.config.is_retired(tag));
         left.map(|tag| {
             let suffix = tag.trim_start_matches("latest");
             format!(

@@ -94,9 +94,8 @@ fn refuse_gone(
 /// Published floating tags that the release has no image for.
 fn others(ctx: &Ctx, ledger: &Ledger<'_>, targets: &[(String, Digest)]) -> Result<Vec<String>> {
     let floating = release_tag::floating(ctx, &ledger.public)?;
-    let retired = |tag: &String| ctx.config.retired.iter().any(|suffix| *tag == format!("latest{suffix}"));
     let published = floating.releases.into_keys().chain(floating.left_over);
-    let without = |tag: &String| !targets.iter().any(|(own, _)| own == tag) && !retired(tag);
+    let without = |tag: &String| !targets.iter().any(|(own, _)| own == tag) && !ctx.config.is_retired(tag);
     Ok(published.filter(without).collect())
 }
 
