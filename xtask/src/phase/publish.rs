@@ -59,12 +59,8 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     }
 
     // Every problem at once, before the first write.
+    let floating = request.floating(&promotion, &standing)?;
     ledger.refuse_held(&journal)?;
-    let floating = if args.promote_latest {
-        Some(release_tag::floating_at(ctx, &base.repository, &standing)?)
-    } else {
-        None
-    };
     // First of all the limit of reads, since the other checks read.
     if let Some(problem) = request.over_budget(&promotion) {
         return Err(missing(format!("nothing published; {problem}")));
@@ -108,7 +104,9 @@ impl Request<'_> {
         let versions = self.stages.iter().map(|stage| stage.variant.version_tag(self.release));
         let mut standing = self.ledger.standing(versions)?;
         standing.extend(self.standing_of_floating()?);
-        self.moves(journal, &standing)
+        let promotion = self.moves(journal, &standing)?;
+        self.floating(&promotion, &standing)?;
+        Ok(promotion)
     }
 
     fn standing_of_floating(&self) -> Result<Standing> {
@@ -132,11 +130,7 @@ impl Request<'_> {
             moves.push(Move { tag, floating: true, from, to });
         }
         let (kind, holder) = (PromotionKind::Publish, self.ctx.holder.clone());
-        let promotion = Promotion { release: Some(self.release), kind, moves, holder };
-        if !self.args.allow_downgrade && promotion.pending(standing).any(|it| it.floating) {
-            self.refuse_downgrade(standing)?;
-        }
-        Ok(promotion)
+        Ok(Promotion { release: Some(self.release), kind, moves, holder })
     }
 
     fn refuse_taken(&self, tag: &str, taken: Option<&Digest>, own: &Digest) -> Result<()> {
@@ -161,15 +155,20 @@ impl Request<'_> {
         }
     }
 
-    /// Fails if `latest` would go back to an older release. The published tags decide.
-    fn refuse_downgrade(&self, standing: &Standing) -> Result<()> {
-        let newest = release_tag::floating_at(self.ctx, &self.ledger.public, standing)?.newest();
-        match newest.filter(|newest| *newest > self.release) {
-            Some(newest) => Err(missing(format!(
+    /// Where the floating tags are, if they are to move. Fails if `latest` would go back to an older release; the published
+    /// tags decide.
+    fn floating(&self, promotion: &Promotion, standing: &Standing) -> Result<Option<Floating>> {
+        if !self.args.promote_latest {
+            return Ok(None);
+        }
+        let floating = release_tag::floating_at(self.ctx, &self.ledger.public, standing)?;
+        let moves = promotion.pending(standing).any(|it| it.floating);
+        match floating.newest().filter(|newest| *newest > self.release) {
+            Some(newest) if moves && !self.args.allow_downgrade => Err(missing(format!(
                 "nothing published; latest is at {newest}, which is newer than {}: give --allow-downgrade to go back",
                 self.release
             ))),
-            None => Ok(()),
+            _ => Ok(Some(floating)),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Refuses to begin while another run holds the lease, and while an interrupted promotion could leave floating tags mixed
 //! that the new one does not move.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -243,22 +243,22 @@ impl<'a> Ledger<'a> {
         bail!("tags in {} kept moving while the lease was taken: run the same command again", self.public)
     }
 
-    /// Copies the images of version tags that are not set yet, by digest: no tag moves. crane skips what is there.
+    /// Brings the images into the public repository, by digest: no tag moves. What is there is skipped.
     fn copy(&self, promotion: &Promotion) -> Result<()> {
-        let standing = self.standing(promotion.versions().map(|it| &it.tag))?;
-        let pending = promotion.versions().filter(|it| standing.get(&it.tag).is_none_or(Option::is_none));
-        let mut images: Vec<&Digest> = pending.map(|it| &it.to).collect();
-        // A rollback may go to an image that is only staged any more.
-        if promotion.kind == PromotionKind::Rollback {
-            for it in promotion.floating() {
-                if !self.ctx.registry.has(&self.ctx.runner, &self.public, &it.to)? {
-                    images.push(&it.to);
-                }
-            }
-        }
+        let (runner, registry) = (&self.ctx.runner, &self.ctx.registry);
+        let images: BTreeSet<&Digest> = match promotion.kind {
+            // A rollback may go to an image that is only staged any more.
+            PromotionKind::Rollback => promotion.moves.iter().map(|it| &it.to).collect(),
+            _ => promotion.versions().map(|it| &it.to).collect(),
+        };
         for image in images {
-            let copy = crane::copy(&self.staging.digest(image), &self.public.digest(image));
-            self.ctx.runner.run_again(&copy)?;
+            let is_linked = match runner.dry_run {
+                true => registry.has(runner, &self.public, image)?,
+                false => registry.link(runner, &self.staging, &self.public, image)?,
+            };
+            if !is_linked {
+                runner.run_again(&crane::copy(&self.staging.digest(image), &self.public.digest(image)))?;
+            }
         }
         Ok(())
     }

@@ -102,6 +102,10 @@ fn a_release_with_htpasswd_runs_by_the_whole_chain() {
 fn a_release_with_tokens_runs_by_the_whole_chain() {
     let site = Site::new(token_lab(), &Login::password("ci", "s3cret"));
     site.release();
+    // A mount asks for a token that reads the one repository and writes the other.
+    let text = site.lab.transcript();
+    let mounts: Vec<&str> = text.lines().filter(|line| line.contains("mount=")).collect();
+    assert!(!mounts.is_empty() && mounts.iter().any(|line| line.ends_with(" 201")), "{mounts:#?}");
 }
 
 #[test]

@@ -43,6 +43,19 @@ fn lagging_reads_end_in_one_release() {
     settled(&world);
 }
 
+/// A registry may answer a mount with the offer of an upload (distribution-spec, "Mounting a blob from another repository").
+#[test]
+fn crane_copies_what_a_registry_does_not_mount() {
+    let world = World::new();
+    world.ok("build-base");
+    stage(&world);
+    world.lab().arm([Rule::on("POST */devbox/blobs/uploads/*mount=*", Fault::Status(202)).nth(1)]);
+    let text = world.notes("publish --promote-latest");
+    assert_eq!(text.matches("crane copy").count(), 1, "{text}");
+    assert_eq!(latest(&world), of_release(&world, "v1.18.18"));
+    settled(&world);
+}
+
 /// The write of an attempt that is answered late is no lease: the run that came meanwhile has it.
 #[test]
 fn an_attempt_that_waits_for_its_write_sees_who_came_meanwhile() {

@@ -232,7 +232,11 @@ fn a_copy_that_hangs_is_ended() {
     let old = world.tags();
     bump(&world);
     stage(&world);
-    world.lab().arm([Rule::on("PUT */devbox/manifests/sha256:*", Fault::Silence)]);
+    // Without a mount it is crane that stores the manifests.
+    world.lab().arm([
+        Rule::on("POST */devbox/blobs/uploads/*mount=*", Fault::Status(202)).nth(1),
+        Rule::on("PUT */devbox/manifests/sha256:*", Fault::Silence),
+    ]);
     let text = world.fails("publish --promote-latest", &[("DEVBOX_STALL_SECONDS", "1")], 1);
     assert!(
         text.contains("no output; trying again") && text.contains("was ended: it printed nothing for 1 s"),

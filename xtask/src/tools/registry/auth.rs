@@ -206,6 +206,7 @@ fn token(
     challenge: &Challenge,
     account: &Account,
 ) -> Result<String> {
+    // A scope for each repository; a form holds them in one field, a query repeats the field.
     let scope = format!("repository:{}:{action}", repository.path());
     let service = challenge.service.as_deref();
     let ask = || {
@@ -218,7 +219,10 @@ fn token(
                 agent.post(&challenge.realm).send_form(form)?
             }
             Account::Nobody | Account::User { .. } => {
-                let mut request = agent.get(&challenge.realm).query("scope", &scope);
+                let mut request = agent.get(&challenge.realm);
+                for scope in scope.split(' ') {
+                    request = request.query("scope", scope);
+                }
                 if let Some(service) = service {
                     request = request.query("service", service);
                 }

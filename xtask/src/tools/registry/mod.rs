@@ -1,5 +1,6 @@
 //! Asks a registry over its HTTP API (OCI distribution-spec 1.1), and stores the small documents that record what was
-//! tested and promoted. Images are pushed by docker and copied by crane; nothing here moves a layer.
+//! tested and promoted. Images are pushed by docker, and copied by crane where a mount is not enough; nothing here moves a
+//! layer.
 //!
 //! A probe has three answers: present, a clear 404, and an error that names what is unknown. Presence, tags and read-back
 //! are HEAD requests, which Docker Hub does not count; content is read by digest, once, and kept on disk.
@@ -7,6 +8,7 @@
 mod auth;
 mod budget;
 mod documents;
+mod link;
 mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -108,6 +110,8 @@ struct Known {
     without_referrers: HashSet<String>,
     /// Repositories that have the blob `{}`.
     with_empty_blob: HashSet<String>,
+    /// Blobs that a repository has, by full name.
+    linked: HashSet<String>,
     /// Hosts that ask nobody for an account.
     open: HashSet<String>,
     /// Repositories that were refused and counted as empty, with the reason.

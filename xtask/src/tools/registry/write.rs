@@ -54,11 +54,17 @@ impl Registry {
 
     /// Proves that the account may push, by beginning an upload and cancelling it.
     pub fn prove_push(&self, runner: &Runner, repository: &Repository) -> Result<()> {
-        let location = self.begin_upload(runner, repository)?;
-        // An upload that is not cancelled is cleaned up by the registry in time, so the answer does not matter.
+        let begun = self.begin_upload(runner, repository)?;
+        self.cancel_upload(runner, repository, &begun);
+        Ok(())
+    }
+
+    /// Cancels an upload that was begun. One that is not cancelled is cleaned up by the registry in time, so the answer
+    /// does not matter.
+    pub(super) fn cancel_upload(&self, runner: &Runner, repository: &Repository, begun: &Response<Vec<u8>>) {
+        let Ok(location) = self.location(repository, begun) else { return };
         let cancel = |agent: &Agent, auth: Option<&str>| authorized(agent.delete(&location), auth).call();
         let _ = self.send(runner, repository, PUSH, cancel);
-        Ok(())
     }
 
     pub(super) fn put_manifest(
@@ -93,8 +99,9 @@ impl Registry {
         }
         // An upload that broke cannot go on, so a try is a whole upload.
         let response = self.send(runner, repository, PUSH, |agent, auth| {
-            let location =
-                self.begin_upload(runner, repository).map_err(|error| ureq::Error::Other(error.into()))?;
+            let begun = self.begin_upload(runner, repository);
+            let location = begun.and_then(|begun| self.location(repository, &begun));
+            let location = location.map_err(|error| ureq::Error::Other(error.into()))?;
             let joint = if location.contains('?') { '&' } else { '?' };
             let request = agent.put(format!("{location}{joint}digest={name}"));
             authorized(request.header("Content-Type", "application/octet-stream"), auth).send(b"{}")
@@ -106,13 +113,18 @@ impl Registry {
         uploaded
     }
 
-    /// Begins an upload and returns its address.
-    fn begin_upload(&self, runner: &Runner, repository: &Repository) -> Result<String> {
+    /// Begins an upload and returns the answer that names its address.
+    fn begin_upload(&self, runner: &Runner, repository: &Repository) -> Result<Response<Vec<u8>>> {
         let url = format!("{}/v2/{}/blobs/uploads/", self.api(repository), repository.path());
         let response = self
             .send(runner, repository, PUSH, |agent, auth| authorized(agent.post(&url), auth).send_empty())?;
         self.expect(runner, repository, "cannot begin an upload", 202, &response)?;
-        let location = header(&response, "location").context("the registry names no upload location")?;
+        Ok(response)
+    }
+
+    /// The address of an upload that was begun.
+    fn location(&self, repository: &Repository, begun: &Response<Vec<u8>>) -> Result<String> {
+        let location = header(begun, "location").context("the registry names no upload location")?;
         Ok(if location.starts_with('/') { format!("{}{location}", self.api(repository)) } else { location })
     }
 
