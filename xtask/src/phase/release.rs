@@ -14,7 +14,6 @@ use crate::phase::{
     build, build_base, changelog, doctor, preflight, promote_base_latest, publish, smoke, update_description,
 };
 use crate::tools::http;
-use crate::tools::hub::NotAllowed;
 use crate::{debian_image, state, summary};
 
 /// What a person does before and after.
@@ -112,11 +111,7 @@ pub fn run(ctx: &Ctx, args: &Args, json: bool) -> Result<()> {
     promote_base_latest::run(ctx)?;
 
     step(8, "description", "", 10);
-    // The images are out: a description that this account may not edit is reported and fails nothing.
-    match update_description::run(ctx) {
-        Err(error) if error.is::<NotAllowed>() => ctx.say(format!("warning: {error:#}")),
-        result => result?,
-    }
+    update_description::run(ctx)?;
     table(ctx, &args.only, &clock, json)
 }
 

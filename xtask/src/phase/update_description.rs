@@ -1,5 +1,5 @@
 //! Sends to Docker Hub what differs of DOCKER_HUB.md and the short description, and reads it back. Refuses a text that
-//! is too long, and an answer that is not what was sent.
+//! is too long, and an answer that is not what was sent. An account that may not edit the description is a warning.
 
 use anyhow::{Result, bail};
 
@@ -9,7 +9,7 @@ use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
 use crate::promotion::release_tag;
 use crate::state;
-use crate::tools::hub::Hub;
+use crate::tools::hub::{Hub, NotAllowed};
 
 /// The release that users get, if it is newer than this tree's: the rerun of an older release must not describe it.
 fn newer_release(ctx: &Ctx, repository: &Repository) -> Result<Option<ReleaseTag>> {
@@ -53,7 +53,14 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
     let full = (there.0 != wanted.0).then_some(wanted.0.as_str());
     let short = (there.1 != wanted.1).then_some(wanted.1.as_str());
-    hub.describe(&repository, full, short)?;
+    // An organization's access token pushes images and edits no description: a release goes without a new one.
+    match hub.describe(&repository, full, short) {
+        Err(error) if error.is::<NotAllowed>() => {
+            ctx.say(format!("warning: {error:#}"));
+            return Ok(());
+        }
+        result => result?,
+    }
     if hub.description(&repository)? != wanted {
         bail!(
             "Docker Hub took the description of {repository} but shows another: run the same command again"
