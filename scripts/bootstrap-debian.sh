@@ -55,7 +55,7 @@ unwanted='rm -f "$1/etc/resolv.conf" "$1/etc/hostname"'
 bootstrap() {
   local arch=$1
   echo "bootstrapping $suite for $arch" >&2
-  mmdebstrap --quiet --variant=minbase --architectures="$arch" "${dpkg[@]}" "${apt[@]}" \
+  mmdebstrap --variant=minbase --architectures="$arch" "${dpkg[@]}" "${apt[@]}" \
     --include=ca-certificates --customize-hook="$unwanted" \
     "$suite" "$work/$arch.tar" >&2
   gzip -1 -n "$work/$arch.tar"

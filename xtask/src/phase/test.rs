@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::addresses;
 use crate::ctx::Ctx;
@@ -40,32 +40,31 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     if args.fast {
         return Ok(());
     }
-    // The rest is the real thing: a release of one variant through a real engine into a real registry.
     validate::run(ctx)?;
-    // The registries that the release is tried on behave as the tests believe.
-    cargo("test --locked --package registry-lab -- --ignored")?;
+    // Emulation keeps one processor busy for minutes, so that test runs beside the others.
+    let emulated = live(ctx, args)?.args(["emulation::"]);
+    let others = live(ctx, args)?.args(["--skip=emulation::"]);
+    let runner = &ctx.runner;
+    thread::scope(|scope| {
+        let emulated = scope.spawn(|| runner.run(&emulated));
+        // The registries that the release is tried on behave as the tests believe.
+        cargo("test --locked --package registry-lab -- --ignored")?;
+        runner.run(&others)?;
+        emulated.join().unwrap_or_else(|_| bail!("the emulated test panicked"))
+    })
+}
+
+/// The tests that need an engine: among them a release through a real engine into a real registry.
+fn live(ctx: &Ctx, args: &Args) -> Result<Cmd> {
+    let line = "test --locked --package xtask --test it -- --ignored --nocapture --test-threads=1";
     let repository = local::repository(&ctx.runner, &ctx.state_dir())?;
-    let live = Cmd::new(
-        "cargo",
-        [
-            "test",
-            "--locked",
-            "--package",
-            "xtask",
-            "--test",
-            "it",
-            "--",
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ],
-    );
+    let live = Cmd::new("cargo", line.split(' '));
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
     let live = live.env("DEVBOX_TEST_EXHAUSTIVE", if args.exhaustive { "1" } else { "0" });
     let act = validate::python_tool(ctx, "act")?.join("bin/act");
     let live = live.env("DEVBOX_LIVE_ACT", act.as_str());
     let live = live.env("DEVBOX_LIVE_NPM", addresses::npm_registry(ctx)?.url);
-    ctx.runner.run(&live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?.url))
+    Ok(live.env("DEVBOX_LIVE_PYPI", addresses::pypi_index(ctx)?.url))
 }
 
 /// The programs that the black-box tests start.

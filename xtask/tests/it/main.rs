@@ -8,6 +8,7 @@ mod cli;
 mod container;
 mod crash;
 mod documents;
+mod emulation;
 mod engines;
 mod fakes;
 mod hub;
