@@ -56,7 +56,7 @@ bootstrap() {
   local arch=$1
   echo "bootstrapping $suite for $arch" >&2
   mmdebstrap --variant=minbase --architectures="$arch" "${dpkg[@]}" "${apt[@]}" \
-    --include=ca-certificates --customize-hook="$unwanted" \
+    --customize-hook="$unwanted" \
     "$suite" "$work/$arch.tar" >&2
   gzip -1 -n "$work/$arch.tar"
   # A layer on nothing, then the platform in its configuration: an image as any other.
