@@ -8,12 +8,12 @@ use xtask::model::source::without_accounts;
 fn main() -> ExitCode {
     end_with_the_reader();
     let cli = xtask::cli::Cli::parse();
-    match xtask::run(cli) {
+    match xtask::cli::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("{error:#}");
             eprintln!("error: {}", without_accounts(&text));
-            xtask::exit_code(&error)
+            xtask::error::exit_code(&error)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Compares compressions of layers: the same image is compressed and pushed, pulled by an engine that has nothing, and
 //! started, in each way.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::bench::lab::Lab;
 use crate::bench::ways::RECIPE;

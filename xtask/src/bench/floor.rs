@@ -5,12 +5,11 @@ use std::fs;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use camino::Utf8Path;
 
-use crate::addresses;
-use crate::ctx::Ctx;
-use crate::missing;
+use crate::context::Context;
+use crate::error::missing;
 use crate::model::checksum::Checksum;
 use crate::model::command::Cmd;
 use crate::model::npm_lock::{Lock, Package};
@@ -18,13 +17,14 @@ use crate::model::reference::Repository;
 use crate::tools::npm;
 use crate::tools::runner::Runner;
 use crate::tools::web::Web;
+use crate::upstream::lock_tools;
 
 /// Seconds for all platforms. `folder` has to be empty, `repository` new.
-pub fn seconds(ctx: &Ctx, folder: &Utf8Path, repository: &Repository) -> Result<f64> {
+pub fn seconds(ctx: &Context, folder: &Utf8Path, repository: &Repository) -> Result<f64> {
     if ctx.runner.probe(&Cmd::new("zstd", ["--version"])).is_none() {
         return Err(missing("zstd is not installed: run `apt-get install zstd`"));
     }
-    let registry = addresses::npm_registry(ctx)?;
+    let registry = lock_tools::npm_registry(ctx)?;
     let component = ctx.config.component("opencode")?;
     let lock = Lock::parse(&ctx.read(&format!("{}/package-lock.json", component.npm_folder()))?)?;
     let mut files = Vec::new();

@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
-use crate::ctx::Ctx;
+use crate::context::Context;
+use crate::error::missing;
+use crate::image::state;
 use crate::image::tree::Tree;
-use crate::missing;
+use crate::image::{debian, disk};
 use crate::model::bench::{Cost, Images, Way};
 use crate::model::command::Cmd;
 use crate::model::dockerfile::{arg_default, with_arg_default};
 use crate::model::reference::Repository;
-use crate::state;
 use crate::tools::engine::{self, Scratch};
 use crate::tools::local::{self, Daemon};
 use crate::tools::meter::Meter;
 use crate::tools::{crane, process, tree};
-use crate::{debian_image, disk};
 
 /// What a build needs of the tree.
 const INPUTS: [&str; 4] = ["images", "rootfs", "scripts", "bench"];
@@ -33,7 +33,7 @@ const INPUTS: [&str; 4] = ["images", "rootfs", "scripts", "bench"];
 const FOLDER: &str = "folder";
 
 pub struct Lab<'a> {
-    pub ctx: &'a Ctx,
+    pub ctx: &'a Context,
     /// Registry and engines keep their data here, on one file system.
     state: Utf8PathBuf,
     registry: Option<Daemon>,
@@ -49,7 +49,7 @@ pub struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     /// Sets everything up. `from` is the version of opencode that the older of the two trees pins.
-    pub fn open(ctx: &'a Ctx, from: &str) -> Result<Self> {
+    pub fn open(ctx: &'a Context, from: &str) -> Result<Self> {
         let (free, needed) = (disk::free_below(&ctx.runner, ctx.root.as_str()), needed(ctx.platforms.len()));
         if free.is_some_and(|free| free < needed) {
             return Err(missing(format!(
@@ -72,7 +72,7 @@ impl<'a> Lab<'a> {
             registry: Daemon::running(&state, "registry"),
             state,
             meter,
-            debian: format!("{host}/debian:{}", debian_image::pinned(ctx)?.tag),
+            debian: format!("{host}/debian:{}", debian::pinned(ctx)?.tag),
             host,
             repeats: RefCell::default(),
             folder: tempfile::Builder::new().prefix("devbox-bench-").tempdir()?,
@@ -231,7 +231,7 @@ impl Drop for Lab<'_> {
 }
 
 /// Removes what a benchmark left that was killed. One that runs is told from it by its engine.
-pub fn clear(ctx: &Ctx) -> Result<()> {
+pub fn clear(ctx: &Context) -> Result<()> {
     if ctx.runner.dry_run {
         return Ok(());
     }

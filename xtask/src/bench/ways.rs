@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use camino::Utf8Path;
 use serde_json::json;
 
-use crate::addresses;
 use crate::bench::lab::Lab;
+use crate::context::sources;
 use crate::image::secrets::Secrets;
 use crate::model::bench::{self, Way};
 use crate::model::command::Cmd;
@@ -132,7 +132,7 @@ impl<'a> Round<'a> {
         for (component, switch) in dockerfile::switches(&self.lab.ctx.read(RECIPE)?) {
             args.insert(switch, variant.is_some_and(|variant| variant.has(&component)).to_string());
         }
-        args.extend(addresses::build_args(self.lab.ctx));
+        args.extend(sources::build_args(self.lab.ctx));
         Ok(args)
     }
 

@@ -8,30 +8,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
-use crate::ctx::Ctx;
+use crate::context::Context;
+use crate::model::availability::{Item, Need};
 use crate::model::checksum::Checksum;
 use crate::model::config::Optional;
 use crate::model::dockerfile::arg_default;
 use crate::model::platform::Platform;
 use crate::model::release_lock;
-use crate::supply::{Item, Need};
 use crate::tools::source::{self, Look};
 
 /// How long a rehearsal waits for the host of a part.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The parts that the tree includes.
-pub fn included(ctx: &Ctx) -> impl Iterator<Item = &Optional> {
+pub fn included(ctx: &Context) -> impl Iterator<Item = &Optional> {
     ctx.config.base_optional.iter().filter(|part| part.include)
 }
 
 /// The base's recipe, whose `ARG` defaults addresses and checksums refer to.
-fn recipe(ctx: &Ctx) -> String {
+fn recipe(ctx: &Context) -> String {
     ctx.read_if_there(&ctx.config.base.dockerfile)
 }
 
 /// Why nobody could tell that a part has the right bytes, with the command that locks it.
-pub fn unlocked(ctx: &Ctx, part: &Optional) -> Option<String> {
+pub fn unlocked(ctx: &Context, part: &Optional) -> Option<String> {
     let recipe = recipe(ctx);
     let default = |name: &str| arg_default(&recipe, name);
     let file = &ctx.config.base.dockerfile;
@@ -54,7 +54,7 @@ pub fn unlocked(ctx: &Ctx, part: &Optional) -> Option<String> {
 }
 
 /// Why a build that is meant for others may not start: parts of it are not locked. None in a rehearsal.
-pub fn problems(ctx: &Ctx) -> Vec<String> {
+pub fn problems(ctx: &Context) -> Vec<String> {
     if ctx.is_rehearsal() {
         return Vec::new();
     }
@@ -63,7 +63,7 @@ pub fn problems(ctx: &Ctx) -> Vec<String> {
 
 /// The parts that a rehearsal leaves out, each with its reason: those that are not locked and those whose host gives no
 /// clear answer. All hosts are asked at once, and once per run.
-pub fn left_out(ctx: &Ctx) -> &BTreeMap<String, String> {
+pub fn left_out(ctx: &Context) -> &BTreeMap<String, String> {
     ctx.left_out.get_or_init(|| {
         let agent = &ctx.agent;
         let recipe = recipe(ctx);
@@ -95,7 +95,7 @@ fn reason(unlocked: Option<String>, look: Option<Look>) -> Option<String> {
 }
 
 /// The files of the parts that are no components, which have files of their own.
-pub fn files(ctx: &Ctx, platforms: &[Platform]) -> Vec<Need> {
+pub fn files(ctx: &Context, platforms: &[Platform]) -> Vec<Need> {
     let recipe = recipe(ctx);
     let default = |name: &str| arg_default(&recipe, name);
     let need = |part: &Optional| {

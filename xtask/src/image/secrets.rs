@@ -1,8 +1,8 @@
 //! What builds get as BuildKit secrets: the host's certificates and the accounts of package registries. They are in no
 //! argument, layer or cache key.
 
-use crate::addresses;
-use crate::ctx::Ctx;
+use crate::context::Context;
+use crate::context::sources;
 use crate::model::command::Cmd;
 
 /// Variables that hold the accounts for the program that starts a build.
@@ -19,11 +19,11 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    pub fn new(ctx: &Ctx) -> Self {
+    pub fn new(ctx: &Context) -> Self {
         let mut secrets = Self::default();
         secrets.specs.extend(ctx.settings.ca_bundle.iter().map(|path| format!("type=file,id=ca,src={path}")));
-        let npm = addresses::configured_npm(ctx);
-        let pypi = addresses::configured_pypi(ctx);
+        let npm = sources::configured_npm(ctx);
+        let pypi = sources::configured_pypi(ctx);
         if let Some((name, value)) = npm.and_then(|source| source.npm_setting()) {
             secrets.add("npmrc", NPMRC, format!("{name}={value}\n"));
         }

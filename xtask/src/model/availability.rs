@@ -1,14 +1,82 @@
 //! Why a file that should be in a package registry is not there. Only what was observed decides; what cannot be told is
 //! called so. Refuses to guess: a registry that gave no clear answer is never taken for a version that does not exist.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::model::checksum::Checksum;
+use crate::model::npm_lock::Package;
+use crate::model::platform::Platform;
+
 /// How long a registry may take to show all files of a release. Copies of npm's registry lag by minutes to hours; after
 /// a day nothing more comes by itself.
 pub const PROPAGATION: SignedDuration = SignedDuration::from_hours(24);
+
+/// One published thing that a build fetches.
+#[derive(Clone, Debug)]
+pub struct Need {
+    pub component: String,
+    pub item: Item,
+    pub platforms: BTreeSet<Platform>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A package of npm. Without integrity it is not locked yet. `release` is the package that it belongs to.
+    Npm { package: Package, release: Option<String> },
+    /// A file of a part of the base that comes from a host of its own.
+    Release { url: String, checksum: Checksum },
+    /// A version of a Python project. Without hashes it is not locked yet.
+    Python { project: String, version: String, hashes: BTreeSet<String> },
+}
+
+/// Something that cannot be had, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    pub component: String,
+    pub file: String,
+    pub platforms: BTreeSet<Platform>,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let platforms: Vec<String> = self.platforms.iter().map(ToString::to_string).collect();
+        write!(f, "{}: {} for {} {}", self.component, self.file, platforms.join(" and "), self.verdict)
+    }
+}
+
+impl Need {
+    /// Why it is not available, for some of its platforms.
+    pub fn problem(&self, file: String, platforms: &BTreeSet<Platform>, verdict: Verdict) -> Problem {
+        Problem { component: self.component.clone(), file, platforms: platforms.clone(), verdict }
+    }
+
+    /// The name that a person knows it by.
+    pub fn label(&self) -> String {
+        match &self.item {
+            Item::Npm { package, .. } => format!("{}@{}", package.name, package.version),
+            Item::Python { project, version, .. } => format!("{project} {version}"),
+            Item::Release { url, .. } => url.clone(),
+        }
+    }
+}
+
+/// A version that lacks something, by a clear answer: another version may be complete.
+#[derive(Debug)]
+pub struct Incomplete(pub String);
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Incomplete {}
 
 /// What a registry says about one missing file.
 #[derive(Clone, Debug, Default)]

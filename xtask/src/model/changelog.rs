@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::version::{ReleaseTag, Version};
 

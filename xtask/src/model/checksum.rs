@@ -1,6 +1,6 @@
 //! Checksums of published files: npm's Subresource Integrity and Python's SHA-256. Refuses weaker sums than these two.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use sha2::{Digest, Sha256, Sha512};

@@ -8,7 +8,7 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::model::oci::{Digest, Manifest};
 use crate::model::promotion::{

@@ -8,16 +8,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use crate::ctx::Ctx;
-use crate::missing;
+use crate::context::Context;
+use crate::error::missing;
+use crate::image::state;
 use crate::model::oci::{Digest, Manifest};
 use crate::model::promotion::{Attempt, AttemptId, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::promotion::lease::Lease;
-use crate::state;
 use crate::tools::registry::{self, Place};
 use crate::tools::{crane, process};
 
@@ -34,7 +34,7 @@ const RIVALS_WITHIN: Duration = Duration::from_secs(90);
 
 /// The public repository, its staging repository, and the attempts that are recorded there.
 pub struct Ledger<'a> {
-    pub ctx: &'a Ctx,
+    pub ctx: &'a Context,
     pub public: Repository,
     pub staging: Repository,
 }
@@ -94,7 +94,7 @@ impl Journal {
 }
 
 impl<'a> Ledger<'a> {
-    pub fn new(ctx: &'a Ctx, public: &Repository) -> Self {
+    pub fn new(ctx: &'a Context, public: &Repository) -> Self {
         Self { ctx, public: public.clone(), staging: state::staging(ctx, public) }
     }
 

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::ctx::{Ctx, Destination};
+use crate::context::{Context, Destination};
+use crate::image::state::{self, BASE_LATEST};
 use crate::model::config::Variant;
 use crate::model::reference::Repository;
-use crate::state::{self, BASE_LATEST};
 use crate::tools::hub::{Hub, NotAllowed};
 
 /// What the accounts may not do.
@@ -18,14 +18,14 @@ pub struct Findings {
 }
 
 /// What keeps a release from being published, a line each; nothing where the images stay in this project's own registry.
-pub fn missing(ctx: &Ctx, repository: &Repository) -> Vec<String> {
+pub fn missing(ctx: &Context, repository: &Repository) -> Vec<String> {
     let found = findings(ctx, repository);
     found.warnings.iter().for_each(|warning| ctx.say(format!("warning: {warning}")));
     found.problems
 }
 
 /// Asks the registry, and Docker Hub where the images go there.
-pub fn findings(ctx: &Ctx, repository: &Repository) -> Findings {
+pub fn findings(ctx: &Context, repository: &Repository) -> Findings {
     let mut found = Findings::default();
     if ctx.destination == Destination::Local || ctx.runner.dry_run {
         return found;
@@ -43,7 +43,7 @@ pub fn findings(ctx: &Ctx, repository: &Repository) -> Findings {
     found
 }
 
-fn ask_hub(ctx: &Ctx, repository: &Repository, found: &mut Findings) -> Result<()> {
+fn ask_hub(ctx: &Context, repository: &Repository, found: &mut Findings) -> Result<()> {
     let hub = Hub::login(&ctx.hub_account()?)?;
     let immutable = hub.immutable_tags(repository)?;
     let floating = ctx.config.variant.iter().map(Variant::latest_tag).chain([BASE_LATEST.to_owned()]);

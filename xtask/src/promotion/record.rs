@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::ctx::Ctx;
+use crate::context::Context;
+use crate::image::builders::Built;
+use crate::image::state::{self, Base, Stage};
 use crate::model::oci::{Digest, Manifest};
 use crate::model::platform::Platform;
 use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
-use crate::nodes::Built;
-use crate::state::{self, Base, Stage};
 use crate::tools::registry::Place;
 
 const KIND: &str = "application/vnd.opencode-devbox.release.v1+json";
@@ -77,7 +77,7 @@ fn tag(release: ReleaseTag) -> String {
 
 /// Stores the record of a release, unless the same images are recorded under its name already.
 pub fn write(
-    ctx: &Ctx,
+    ctx: &Context,
     base: &Base,
     index: &Manifest,
     stages: &[Stage<'_>],
@@ -113,7 +113,7 @@ pub fn write(
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
 
-fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
+fn variant(ctx: &Context, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
     let index = stage.staged()?;
     let mut platforms = Vec::new();
     let record = state::build_record(ctx, &stage.staging, &index.digest)?;
@@ -144,7 +144,7 @@ fn variant(ctx: &Ctx, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantR
 }
 
 /// The record of a release; `None` if it was never begun.
-pub fn read(ctx: &Ctx, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
+pub fn read(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
     let staging = state::staging(ctx, repository);
     let Some(document) = ctx.registry.document(&ctx.runner, &staging, &tag(release))? else {
         return Ok(None);

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
-use crate::ctx::Ctx;
-use crate::missing;
+use crate::context::Context;
+use crate::error::missing;
+use crate::image::state;
 use crate::model::changelog::Changelog;
 use crate::model::config::Variant;
 use crate::model::oci::Digest;
 use crate::model::promotion::Standing;
 use crate::model::reference::Repository;
 use crate::model::version::{ReleaseTag, Version};
-use crate::state;
 use crate::tools::git;
 
 /// How many releases are compared with a floating tag, the newest first. A tag that is older than all of them counts as
@@ -24,7 +24,7 @@ const BATCH: usize = 8;
 
 /// The first free release tag of an opencode version: neither git nor the registry may know it. A registry that cannot
 /// tell is an error, as is a full alphabet.
-pub fn next(ctx: &Ctx, version: Version) -> Result<ReleaseTag> {
+pub fn next(ctx: &Context, version: Version) -> Result<ReleaseTag> {
     let repository = state::repository(ctx)?;
     let mut candidate = Some(ReleaseTag::first(version));
     while let Some(release) = candidate {
@@ -46,7 +46,7 @@ pub fn next(ctx: &Ctx, version: Version) -> Result<ReleaseTag> {
 ///
 /// A clone may be without the tags of its releases, so the registry is asked as well. Where that gives no clear answer, the
 /// entry counts as published: a published one must not change, and a second one does no harm.
-pub fn newest_is_open(ctx: &Ctx, log: &Changelog) -> Result<bool> {
+pub fn newest_is_open(ctx: &Context, log: &Changelog) -> Result<bool> {
     let Some(newest) = log.newest() else { return Ok(false) };
     if git::has_tag(&ctx.runner, &newest.to_string())? {
         return Ok(false);
@@ -95,14 +95,14 @@ impl Floating {
 }
 
 /// Reads where the floating tags of the variants are.
-pub fn floating(ctx: &Ctx, repository: &Repository) -> Result<Floating> {
+pub fn floating(ctx: &Context, repository: &Repository) -> Result<Floating> {
     let own: Vec<String> = ctx.config.variant.iter().map(Variant::latest_tag).collect();
     let digests = ctx.registry.digests(&ctx.runner, repository, &own)?;
     floating_at(ctx, repository, &own.into_iter().zip(digests).collect())
 }
 
 /// The same for floating tags that were read a moment ago.
-pub fn floating_at(ctx: &Ctx, repository: &Repository, standing: &Standing) -> Result<Floating> {
+pub fn floating_at(ctx: &Context, repository: &Repository, standing: &Standing) -> Result<Floating> {
     let tags = ctx.registry.tags(&ctx.runner, repository)?;
     let own: Vec<String> = ctx.config.variant.iter().map(Variant::latest_tag).collect();
     let is_floating = |tag: &&String| *tag == "latest" || tag.starts_with("latest-");
@@ -114,7 +114,7 @@ pub fn floating_at(ctx: &Ctx, repository: &Repository, standing: &Standing) -> R
 
 /// The release of each floating tag that exists: the newest whose version tag points at the same image.
 fn releases(
-    ctx: &Ctx,
+    ctx: &Context,
     repository: &Repository,
     tags: &[String],
     standing: &Standing,
@@ -133,7 +133,7 @@ fn releases(
 }
 
 fn release_of(
-    ctx: &Ctx,
+    ctx: &Context,
     repository: &Repository,
     variant: &Variant,
     digest: &Digest,

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use lzma_rust2::XzReader;
 
-use crate::missing;
+use crate::error::missing;
 use crate::model::command::Cmd;
 use crate::model::deb_version;
 use crate::model::key::digest;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
-use crate::missing;
+use crate::error::missing;
 use crate::model::command::Cmd;
 use crate::model::platform::Platform;
 

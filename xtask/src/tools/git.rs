@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 
 use crate::model::command::Cmd;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 
 /// Bytes since the meter was started.
 #[derive(Debug, Default)]

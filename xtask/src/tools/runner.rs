@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use camino::Utf8PathBuf;
 
-use crate::missing;
+use crate::error::missing;
 use crate::model::command::Cmd;
 use crate::model::retry::{Cause, Tries, last_words};
 use crate::model::source::without_accounts;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use camino::Utf8Path;
 use ignore::{Walk, WalkBuilder};
 use sha2::{Digest, Sha256};

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;

@@ -8,13 +8,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
 use ureq::Agent;
 
-use crate::missing;
+use crate::error::missing;
 use crate::model::reference::{self, Repository};
 use crate::tools::crane;
 use crate::tools::http;

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use ureq::Agent;
 use ureq::http::Response;
 

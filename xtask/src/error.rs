@@ -1,0 +1,29 @@
+//! Errors that a person can do something about, and the exit codes that they give.
+
+use std::process::ExitCode;
+
+/// A prerequisite is missing: a tool, a staged image, a verdict, an account. Its message ends with the command that
+/// provides it; it makes the exit code 3.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Shorthand for a [`Missing`] error.
+pub fn missing(message: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Missing(message.into()))
+}
+
+/// Exit codes: 0 done, 1 failed, 2 wrong usage (clap), 3 a prerequisite is missing.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Missing>() {
+        Some(_) => ExitCode::from(3),
+        None => ExitCode::from(1),
+    }
+}

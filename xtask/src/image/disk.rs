@@ -1,0 +1,63 @@
+//! Disk space: what is free where the engine or a folder is, and what the last build took.
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::error::missing;
+use crate::image::state;
+use crate::model::command::Cmd;
+use crate::model::reference::Repository;
+use crate::tools::docker;
+use crate::tools::runner::Runner;
+
+/// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
+pub const COLD_RELEASE: u64 = 15_000_000_000;
+
+/// Free bytes where the engine keeps its images; `None` where that cannot be told.
+pub fn free(ctx: &Context) -> Option<u64> {
+    let root = match ctx.engine_root.get() {
+        Some(root) => root,
+        None => {
+            let engine = docker::engine(&ctx.runner)?;
+            ctx.engine_root.get_or_init(|| engine.root)
+        }
+    };
+    free_below(&ctx.runner, root)
+}
+
+/// Free bytes of the file system that a folder is on; `None` where that cannot be told.
+pub fn free_below(runner: &Runner, folder: &str) -> Option<u64> {
+    df(runner, "avail", folder)
+}
+
+/// Bytes that are occupied there, by whomever.
+pub fn occupied_below(runner: &Runner, folder: &str) -> Option<u64> {
+    df(runner, "used", folder)
+}
+
+fn df(runner: &Runner, column: &str, folder: &str) -> Option<u64> {
+    let output = format!("--output={column}");
+    let text = runner.probe(&Cmd::new("df", [output.as_str(), "-B1", folder]))?;
+    text.lines().nth(1)?.trim().parse().ok()
+}
+
+/// How much less is free than there was.
+pub fn used(ctx: &Context, before: Option<u64>) -> u64 {
+    before.zip(free(ctx)).map_or(0, |(before, now)| before.saturating_sub(now))
+}
+
+/// Fails if less is free than the build of the image under `tag` took. An image without a record asks for nothing.
+pub fn require(ctx: &Context, repository: &Repository, tag: &str, what: &str) -> Result<()> {
+    let Some(image) = ctx.registry.manifest(&ctx.runner, repository, tag)? else { return Ok(()) };
+    let record = state::build_record(ctx, &state::staging(ctx, repository), &image.digest)?;
+    let (Some(record), Some(free)) = (record, free(ctx)) else { return Ok(()) };
+    if free < record.disk_bytes {
+        return Err(missing(format!(
+            "{} MB of disk are free and the last build of {what} took {} MB: free some, for instance with \
+             `docker builder prune`",
+            free / 1_000_000,
+            record.disk_bytes / 1_000_000
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The images of this tree as a table, for the end of a release and for the summary of a CI step. A summary never makes
+//! a phase fail: what cannot be told is said.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::image::state;
+use crate::model::platform::Platform;
+
+/// One image of one platform.
+#[derive(Serialize)]
+pub struct Row {
+    pub variant: String,
+    pub platform: Platform,
+    pub digest: String,
+    /// Compressed size of all layers.
+    pub bytes: u64,
+    /// How long the smoke test took when it passed; nothing where it has not.
+    pub smoke_seconds: Option<u64>,
+    pub run: String,
+}
+
+/// The staged images of these variants, of all if none is named.
+pub fn images(ctx: &Context, only: &[String]) -> Result<Vec<Row>> {
+    let (base, index) = state::existing_base(ctx)?;
+    let mut rows = Vec::new();
+    for stage in state::stages(ctx, only, &base, &index)? {
+        let Some(manifest) = &stage.present else { continue };
+        for platform in &ctx.platforms {
+            let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
+            let verdict = state::verdict(ctx, &stage, *platform)?.filter(|verdict| verdict.passed);
+            let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
+            let reference = base.repository.tag(&stage.variant.latest_tag());
+            rows.push(Row {
+                variant: stage.variant.name.clone(),
+                platform: *platform,
+                digest: digest.to_string(),
+                bytes: image.context("an index without its image")?.layer_bytes(),
+                smoke_seconds: verdict.map(|verdict| verdict.seconds),
+                run: format!("docker run --rm -it --platform {platform} {reference}"),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// Appends what the phase did to the summary of the CI step, where there is one, and lists the images of `variants`, all of
+/// them if none is named.
+pub fn write(ctx: &Context, variants: Option<Vec<String>>, start: Instant, result: &Result<()>) {
+    if !ctx.ci.has_summary() || ctx.runner.dry_run && !ctx.read_only {
+        return;
+    }
+    let outcome = if result.is_ok() { "done" } else { "failed" };
+    let mut text = format!("### `{}`: {outcome} in {} s\n\n", ctx.line, start.elapsed().as_secs());
+    let mut told = ctx.ci.told();
+    told.extend(result.as_ref().err().map(|error| format!("error: {error:#}")));
+    if !told.is_empty() {
+        text.push_str(&format!("```text\n{}\n```\n\n", told.join("\n")));
+    }
+    if let Some(variants) = variants {
+        match table(ctx, &variants) {
+            Ok(table) => text.push_str(&table),
+            Err(error) => text.push_str(&format!("The images cannot be listed: {error:#}\n\n")),
+        }
+    }
+    if let Err(error) = ctx.ci.summarize(&text) {
+        ctx.say(format!("no summary: {error:#}"));
+    }
+}
+
+fn table(ctx: &Context, only: &[String]) -> Result<String> {
+    // Where the base is missing the phase has said so.
+    if state::base(ctx)?.present.is_none() {
+        return Ok(String::new());
+    }
+    let mut text = String::from("| Variant | Platform | Digest | MB | Smoke test |\n|---|---|---|---|---|\n");
+    for row in images(ctx, only)? {
+        let smoke = row.smoke_seconds.map_or("not passed yet".to_owned(), |s| format!("passed in {s} s"));
+        let mb = row.bytes as f64 / 1e6;
+        let (variant, platform, digest) = (row.variant, row.platform, row.digest);
+        text.push_str(&format!("| {variant} | {platform} | `{digest}` | {mb:.1} | {smoke} |\n"));
+    }
+    Ok(text + "\n")
+}

@@ -1,0 +1,94 @@
+//! Shows and stops what this project started on this machine, and frees its disk. Refuses to touch a process or a
+//! folder that this project did not make.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::bench::lab;
+use crate::context::Context;
+use crate::image::state;
+use crate::model::command::Cmd;
+use crate::tools::local::Daemon;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Say what runs
+    Status,
+    /// Stop the registry, and the engine if this project started it; the images stay
+    Down {
+        /// Also delete the local registry's images and all other local state
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+/// In the order in which they are stopped.
+const DAEMONS: [&str; 2] = ["registry", "engine"];
+
+/// Removes the engine's copies of the local registry's images, which smoke tests pulled. Other images stay.
+fn forget_images(ctx: &Context) -> Result<()> {
+    let Some(host) = state::running_registry(ctx) else { return Ok(()) };
+    let format = "--format={{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}";
+    let Some(listed) = ctx.runner.probe(&Cmd::new("docker", ["image", "ls", "--digests", format])) else {
+        return Ok(());
+    };
+    let ours = |line: &&str| line.starts_with(&format!("{host}/"));
+    let name = |line: &str| {
+        let (tag, digest) = line.split_once(' ')?;
+        Some(if tag.ends_with(":<none>") { digest } else { tag }.to_owned())
+    };
+    let names: Vec<String> = listed.lines().filter(ours).filter_map(name).collect();
+    if names.is_empty() { Ok(()) } else { ctx.runner.run(&Cmd::new("docker", ["image", "rm"]).args(names)) }
+}
+
+pub fn run(ctx: &Context, args: &Args) -> Result<()> {
+    let state = ctx.state_dir();
+    match args.action {
+        Action::Status => {
+            let running = DAEMONS.map(|name| (name, Daemon::running(&state, name)));
+            if ctx.json {
+                let all: serde_json::Map<_, _> =
+                    running.iter().map(|(name, it)| ((*name).to_owned(), json!(it))).collect();
+                println!("{}", json!(all));
+                return Ok(());
+            }
+            for (name, daemon) in running {
+                match daemon {
+                    Some(it) if it.port > 0 => {
+                        println!("{name}: process {}, localhost:{}", it.pid, it.port)
+                    }
+                    Some(it) => println!("{name}: process {}", it.pid),
+                    None => println!("{name}: not started by this project, or stopped"),
+                }
+            }
+        }
+        Action::Down { purge } => {
+            if purge {
+                forget_images(ctx)?;
+            }
+            lab::clear(ctx)?;
+            for name in DAEMONS {
+                if let Some(daemon) = Daemon::running(&state, name) {
+                    daemon.stop(&ctx.runner, &state, name)?;
+                    ctx.say(format!("{name} stopped"));
+                }
+            }
+            if purge && ctx.runner.dry_run {
+                println!("rm -r {state}");
+            } else if purge && state.exists() {
+                fs::remove_dir_all(&state).with_context(|| format!("cannot remove {state}"))?;
+                ctx.say(format!("{state} removed"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Looks; nothing is built or moved.
+
+pub mod explain;
+pub mod next_tag;
+pub mod outdated;
+pub mod plan;
+pub mod status;
+pub mod verify_reproducible;

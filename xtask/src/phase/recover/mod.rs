@@ -1,0 +1,4 @@
+//! After an interruption or a bad release.
+
+pub mod repair;
+pub mod rollback;

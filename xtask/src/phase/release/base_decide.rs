@@ -1,0 +1,27 @@
+//! Says which base this tree implies and whether it has to be built. Writes nothing but CI outputs. Refuses to decide
+//! where the registry does not say whether the base is there.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::image::state;
+
+/// Returns `need_build`.
+pub fn run(ctx: &Context) -> Result<bool> {
+    let base = state::base(ctx)?;
+    let need_build = base.present.is_none();
+    ctx.ci.set("base_tag", &base.tag)?;
+    ctx.ci.set("need_build", need_build)?;
+    let reference = base.repository.tag(&base.tag);
+    if ctx.json {
+        println!(
+            "{}",
+            json!({ "base": reference, "key": base.key, "need_build": need_build, "debian": base.debian })
+        );
+    } else {
+        let state = if need_build { "has to be built" } else { "is there" };
+        ctx.tell(format!("{reference}: {state}"));
+    }
+    Ok(need_build)
+}

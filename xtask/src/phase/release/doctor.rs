@@ -1,0 +1,443 @@
+//! Reports what this machine lacks, all of it at once, and mends it on Debian and Ubuntu. Refuses to install on other
+//! systems or without root, and changes nothing unless asked to.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use camino::Utf8Path;
+use serde_json::json;
+
+use crate::context::sources as registries;
+use crate::context::{Context, Destination};
+use crate::error::missing;
+use crate::image::parts;
+use crate::image::{builders, debian, disk, state};
+use crate::model::command::Cmd;
+use crate::model::config::Optional;
+use crate::model::platform::Platform;
+use crate::model::reference::Repository;
+use crate::promotion::permissions;
+use crate::tools::{crane, docker, local, root, source};
+use crate::upstream::lock_tools;
+
+/// How long a host is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Install and start what is missing (Debian and Ubuntu, as root or with sudo)
+    #[arg(long)]
+    pub install: bool,
+}
+
+/// One line of the report.
+struct Finding {
+    what: String,
+    /// How to mend it; `None` if all is well.
+    mend: Option<String>,
+    /// A warning does not stop a release.
+    fatal: bool,
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>) -> Self {
+        Self { what: what.into(), mend: None, fatal: false }
+    }
+
+    fn bad(what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { what: what.into(), mend: Some(mend.into()), fatal: true }
+    }
+}
+
+pub fn run(ctx: &Context, args: &Args) -> Result<()> {
+    if args.install {
+        install(ctx)?;
+    }
+    let findings = examine(ctx);
+    if ctx.json {
+        let lines: Vec<_> =
+            findings.iter().map(|f| json!({ "what": f.what, "mend": f.mend, "fatal": f.fatal })).collect();
+        println!("{}", json!(lines));
+    }
+    let mut broken = 0;
+    for finding in &findings {
+        match &finding.mend {
+            None => ctx.say(format!("ok    {}", finding.what)),
+            Some(mend) if finding.fatal => ctx.say(format!("FAIL  {}: {mend}", finding.what)),
+            Some(mend) => ctx.say(format!("warn  {}: {mend}", finding.what)),
+        }
+        broken += usize::from(finding.fatal && finding.mend.is_some());
+    }
+    // A dry run has installed nothing, so it reports and goes on.
+    if broken > 0 && !ctx.runner.dry_run {
+        return Err(missing(format!(
+            "{broken} things are missing on this machine: run `cargo xtask doctor --install`"
+        )));
+    }
+    Ok(())
+}
+
+fn examine(ctx: &Context) -> Vec<Finding> {
+    let install = "run `cargo xtask doctor --install`";
+    let mut findings = Vec::new();
+    match docker::engine(&ctx.runner) {
+        Some(engine) if is_older(&engine.version, ENGINE) => findings.push(Finding::bad(
+            format!("engine {}: {} or newer is needed", engine.version, dotted(ENGINE)),
+            "upgrade the Docker engine (its package is docker.io or docker-ce)",
+        )),
+        Some(engine) if engine.containerd_store => findings.push(Finding::ok(format!("engine {}", engine.version))),
+        Some(_) => findings.push(Finding::bad(
+            "the engine's image store",
+            "set {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine",
+        )),
+        None => findings.push(Finding::bad("no Docker engine answers", install)),
+    }
+    for (name, found) in tools(ctx) {
+        findings.push(match found {
+            Found::Fine(version) => Finding::ok([name, version.as_str()].join(" ").trim_end()),
+            Found::Old(version, least) => {
+                Finding::bad(format!("{name} {version}: {} or newer is needed", dotted(least)), install)
+            }
+            Found::Missing => Finding::bad(format!("{name} is not installed"), install),
+        });
+    }
+    for platform in ctx.platforms.iter().filter(|platform| **platform != Platform::host()) {
+        findings.push(match (builders::may_emulate(ctx), emulated(*platform)) {
+            (false, _) => {
+                Finding::ok(format!("{platform} is left to its own machines: emulation is not allowed"))
+            }
+            (true, true) => Finding::ok(format!("emulation of {platform}, for the base and the smoke test")),
+            (true, false) => Finding::bad(format!("{platform} cannot be run here"), install),
+        });
+    }
+    findings.push(match disk::free_below(&ctx.runner, ctx.root.as_str()) {
+        Some(free) if free < disk::COLD_RELEASE => {
+            let what = format!("{} GB of disk are free", free / 1_000_000_000);
+            Finding {
+                what,
+                mend: Some("a cold release wants 15 GB: `cargo xtask local down --purge` frees some".into()),
+                fatal: false,
+            }
+        }
+        Some(free) => Finding::ok(format!("{} GB of disk are free", free / 1_000_000_000)),
+        None => Finding { what: "free disk space".into(), mend: Some("cannot tell".into()), fatal: false },
+    });
+    findings.extend(sources(ctx));
+    match &ctx.destination {
+        Destination::Local => findings.push(match state::running_registry(ctx) {
+            Some(host) => Finding::ok(format!("local registry {host}")),
+            None => Finding::ok("local registry: started when it is needed"),
+        }),
+        // Proved here, since a refusal after an hour of building helps nobody.
+        Destination::Remote(repository) => {
+            let found = permissions::findings(ctx, repository);
+            if found.problems.is_empty() {
+                findings.push(Finding::ok(format!("the accounts may publish to {repository}")));
+            }
+            findings.extend(found.problems.into_iter().map(|problem| Finding::bad("publishing", problem)));
+            let warning = |text| Finding { what: "publishing".into(), mend: Some(text), fatal: false };
+            findings.extend(found.warnings.into_iter().map(warning));
+            findings.extend(limit(ctx, repository));
+        }
+    }
+    findings
+}
+
+/// Manifests that a bump of one component reads, docker's own pulls not counted (docs/architecture.md).
+const READS: u64 = 60;
+
+/// How much of its limit the registry still allows, where it has one.
+fn limit(ctx: &Context, repository: &Repository) -> Option<Finding> {
+    // A registry names its limit with a manifest that is there.
+    let tag = ctx.registry.tags(&ctx.runner, repository).ok()?.into_iter().next()?;
+    ctx.registry.digest(&ctx.runner, repository, &tag).ok()?;
+    let budget = ctx.registry.budget()?;
+    let what =
+        format!("{} of {} manifest reads are left at {}", budget.remaining, budget.limit, repository.host());
+    Some(match budget.remaining < READS {
+        true => Finding {
+            what,
+            mend: Some(format!("a release needs about {READS}: wait, or log in with another account")),
+            fatal: false,
+        },
+        false => Finding::ok(what),
+    })
+}
+
+/// Whether each place that a build takes something from answers; what has a substitute is only told.
+fn sources(ctx: &Context) -> Vec<Finding> {
+    let answers = |url: &str| source::answers(&ctx.agent, url, PATIENCE);
+    let responds = |url: &str| source::responds(&ctx.agent, url, PATIENCE);
+    let mut findings = Vec::new();
+    let debian = debian::pinned(ctx);
+    if let Ok(debian::Pin { official, .. }) = &debian {
+        findings.push(match responds(&format!("{}/v2/", official.api())) {
+            true => Finding::ok(format!("{} answers", official.host())),
+            false => {
+                Finding::ok(format!("{} does not answer: Debian's archive is used instead", official.host()))
+            }
+        });
+    }
+    findings.extend(base_parts(ctx));
+    let archive = registries::debian_archive(ctx, "Debian");
+    let archive =
+        archive.zip(debian.ok()).map(|(uri, pin)| format!("{}/dists/{}/InRelease", uri.url, pin.suite));
+    findings.push(match archive {
+        Some(url) if answers(&url) => Finding::ok("Debian's archive answers"),
+        Some(url) => Finding::bad(
+            format!("Debian's archive does not answer at {url}"),
+            "check the network and apt's sources",
+        ),
+        // Not a Debian host: the build containers have sources of their own.
+        None => Finding::ok("Debian's archive: not asked, since this is no Debian host"),
+    });
+    for (name, address) in
+        [("npm registry", lock_tools::npm_registry(ctx)), ("Python index", registries::pypi_index(ctx))]
+    {
+        findings.push(match address {
+            Ok(url) if responds(&url.url) => Finding::ok(format!("the {name} answers")),
+            Ok(url) => Finding::bad(
+                format!("the {name} does not answer at {url}"),
+                "check the network and its proxy",
+            ),
+            Err(error) => Finding::bad(format!("the {name}"), format!("{error:#}")),
+        });
+    }
+    findings
+}
+
+/// Whether the parts of the base with hosts of their own are locked and available. A rehearsal may leave them out.
+fn base_parts(ctx: &Context) -> Vec<Finding> {
+    let finding = |part: &Optional| match (parts::left_out(ctx).get(&part.name), ctx.is_rehearsal()) {
+        (None, _) => Finding::ok(format!("{} is locked and its host answers", part.name)),
+        (Some(why), true) => {
+            Finding::ok(format!("a new base on this machine leaves out {}: {why}", part.name))
+        }
+        (Some(why), false) => Finding::bad(format!("{} is not available", part.name), why.clone()),
+    };
+    parts::included(ctx).map(finding).collect()
+}
+
+/// The first engine that can keep its images in containerd's store, which holds several platforms of one image.
+const ENGINE: Number = (24, 0);
+/// The first buildx whose `bake` takes `--allow=fs.read=`; 0.13, which Debian 13 has, ends with exit code 125.
+const BUILDX: Number = (0, 19);
+/// The oldest crane that releases were made with.
+const CRANE: Number = (0, 20);
+
+/// Major and minor number of a program.
+type Number = (u64, u64);
+
+fn dotted((major, minor): Number) -> String {
+    format!("{major}.{minor}")
+}
+
+/// The first word of a program's output that is a version, such as `28.5.2+dfsg1` or `v0.20.7`.
+fn version_in(text: &str) -> Option<(&str, Number)> {
+    text.split_whitespace().find_map(|word| {
+        let word = word.trim_start_matches('v').trim_end_matches(',');
+        let mut numbers = word.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+        let number = (numbers.next()?, numbers.next()?);
+        word.starts_with(|c: char| c.is_ascii_digit()).then_some((word, number))
+    })
+}
+
+/// False for a version that is not known: a build by a distribution may not print one.
+fn is_older(version: &str, least: Number) -> bool {
+    version_in(version).is_some_and(|(_, number)| number < least)
+}
+
+/// A program on this machine.
+enum Found {
+    Missing,
+    /// Its version, and the one that is needed.
+    Old(String, Number),
+    /// Its version, where it matters and the program prints it.
+    Fine(String),
+}
+
+impl Found {
+    fn of(output: Option<String>, least: Option<Number>) -> Self {
+        let (Some(output), Some(least)) = (&output, least) else {
+            return output.map_or(Self::Missing, |_| Self::Fine(String::new()));
+        };
+        match version_in(output) {
+            Some((version, number)) if number < least => Self::Old(version.to_owned(), least),
+            found => Self::Fine(found.map_or("", |(version, _)| version).to_owned()),
+        }
+    }
+}
+
+/// The programs that are needed, by their Debian packages. All are asked at once, since some take a while to print their
+/// version.
+fn tools(ctx: &Context) -> Vec<(&'static str, Found)> {
+    let mut tools = vec![
+        ("buildx", Cmd::new("docker", ["buildx", "version"]), Some(BUILDX)),
+        ("crane", crane::version(), Some(CRANE)),
+        ("shellcheck", Cmd::new("shellcheck", ["--version"]), None),
+        ("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"]), None),
+        ("python3", Cmd::new("python3", ["--version"]), None),
+    ];
+    if ctx.destination == Destination::Local {
+        tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"]), None));
+        tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"]), None));
+    }
+    let runner = &ctx.runner;
+    thread::scope(|scope| {
+        let ask = |(name, cmd, least)| (name, scope.spawn(move || Found::of(runner.probe(&cmd), least)));
+        let asked: Vec<_> = tools.into_iter().map(ask).collect();
+        asked.into_iter().map(|(name, found)| (name, found.join().unwrap_or(Found::Missing))).collect()
+    })
+}
+
+/// True if a platform is to be emulated here and cannot be yet.
+fn lacks_emulation(ctx: &Context) -> bool {
+    let foreign = ctx.platforms.iter().any(|p| *p != Platform::host() && !emulated(*p));
+    foreign && builders::may_emulate(ctx)
+}
+
+fn emulated(platform: Platform) -> bool {
+    let name = if platform == Platform::LinuxArm64 { "qemu-aarch64" } else { "qemu-x86_64" };
+    let entry = fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/{name}"));
+    entry.is_ok_and(|text| text.starts_with("enabled"))
+}
+
+/// Installs packages, turns on emulation and starts the engine; each step only where it is needed.
+fn install(ctx: &Context) -> Result<()> {
+    let lacking = packages(ctx);
+    let engine_runs = docker::engine(&ctx.runner).is_some();
+    let lacks_emulation = lacks_emulation(ctx);
+    if lacking.is_empty() && engine_runs && !lacks_emulation {
+        return Ok(());
+    }
+    let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !os.lines().any(|line| line == "ID=debian" || line == "ID=ubuntu") {
+        bail!(
+            "only Debian and Ubuntu can be set up: install a Docker engine with buildx, crane, docker-registry and qemu"
+        );
+    }
+    if !root::is_available(&ctx.runner)? {
+        return Err(missing(
+            "setting this machine up needs root: run the same command as root, or allow sudo without a password",
+        ));
+    }
+    if !lacking.is_empty() {
+        apt(ctx, &lacking, os.lines().any(|line| line == "ID=debian"))?;
+    }
+    if lacks_emulation {
+        emulate(ctx)?;
+    }
+    if !engine_runs {
+        containerd_store(ctx)?;
+        local::start_engine(&ctx.runner, &ctx.state_dir())?;
+    }
+    Ok(())
+}
+
+/// The Debian packages whose programs are missing or too old.
+fn packages(ctx: &Context) -> Vec<&'static str> {
+    let mut lacking = Vec::new();
+    // Somebody else's engine is used as it is; only without any is Debian's installed.
+    if docker::engine(&ctx.runner).is_none()
+        && ctx.runner.probe(&Cmd::new("dockerd", ["--version"])).is_none()
+    {
+        lacking.extend(["docker.io", "docker-cli", "containerd"]);
+    }
+    let tools = tools(ctx).into_iter().filter(|(_, found)| !matches!(found, Found::Fine(_)));
+    lacking.extend(tools.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }));
+    if lacks_emulation(ctx) {
+        lacking.extend(["binfmt-support", "qemu-user-static"]);
+    }
+    if lacking.contains(&"mmdebstrap") {
+        lacking.push("arch-test");
+    }
+    lacking
+}
+
+/// Packages that Debian's stable release has too old, or not at all: taken from the named suite and only these.
+const NEWER_SUITE: &str = "forky";
+/// Where every Debian system keeps the archive's keys (package debian-archive-keyring).
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const NEWER: [&str; 5] = ["docker.io", "docker-cli", "docker-buildx", "containerd", "crane"];
+
+fn apt(ctx: &Context, packages: &[&str], debian: bool) -> Result<()> {
+    ctx.say(format!("installing Debian packages: {}", packages.join(" ")));
+    let apt = |args: &[&str]| {
+        let cmd = Cmd::new("apt-get", ["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args.iter().copied());
+        ctx.runner.run(&root::as_root(&ctx.runner, cmd.env("DEBIAN_FRONTEND", "noninteractive"))?)
+    };
+    if debian && packages.iter().any(|name| NEWER.contains(name)) {
+        newer_suite(ctx)?;
+    }
+    apt(&["update"])?;
+    let names: Vec<String> = packages
+        .iter()
+        .map(|name| match debian && NEWER.contains(name) {
+            true => format!("{name}/{NEWER_SUITE}"),
+            false => (*name).to_owned(),
+        })
+        .collect();
+    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    args.extend(names.iter().map(String::as_str));
+    apt(&args)
+}
+
+/// Adds the newer suite at a priority at which nothing is ever taken from it unasked.
+fn newer_suite(ctx: &Context) -> Result<()> {
+    let uri = registries::debian_archive(ctx, "Debian")
+        .context("apt knows no Debian archive: run `apt-get update`")?;
+    write(
+        ctx,
+        "/etc/apt/sources.list.d/opencode-devbox.sources",
+        &format!("Types: deb\nURIs: {uri}\nSuites: {NEWER_SUITE}\nComponents: main\nSigned-By: {KEYRING}\n"),
+    )?;
+    write(
+        ctx,
+        "/etc/apt/preferences.d/opencode-devbox",
+        &format!("Package: *\nPin: release n={NEWER_SUITE}\nPin-Priority: 50\n"),
+    )
+}
+
+fn emulate(ctx: &Context) -> Result<()> {
+    let run = |cmd| ctx.runner.run(&root::as_root(&ctx.runner, cmd)?);
+    if !Utf8Path::new("/proc/sys/fs/binfmt_misc/register").exists() {
+        run(Cmd::new("mount", ["-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"]))?;
+    }
+    let name = if Platform::host() == Platform::LinuxAmd64 { "qemu-aarch64" } else { "qemu-x86_64" };
+    run(Cmd::new("update-binfmts", ["--enable", name]))
+}
+
+/// A new engine keeps its images in containerd's store; a configuration that is there stays as it is.
+fn containerd_store(ctx: &Context) -> Result<()> {
+    let path = "/etc/docker/daemon.json";
+    if Utf8Path::new(path).exists() {
+        return Ok(());
+    }
+    write(ctx, path, "{\"features\":{\"containerd-snapshotter\":true}}\n")
+}
+
+fn write(ctx: &Context, path: &str, text: &str) -> Result<()> {
+    let install = Cmd::new("install", ["-D", "--mode=644", "/dev/stdin", path]).stdin(text);
+    ctx.runner.run(&root::as_root(&ctx.runner, install)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_the_programs_print_them() {
+        for (text, number) in [
+            ("github.com/docker/buildx 0.29.1+ds1 0.29.1+ds1-4", (0, 29)),
+            ("github.com/docker/buildx v0.13.1 788433953af10f2a698f5c07611dddce2e08c7a0", (0, 13)),
+            ("28.5.2+dfsg1", (28, 5)),
+            ("v0.20.7", (0, 20)),
+        ] {
+            assert_eq!(version_in(text).map(|(_, number)| number), Some(number), "{text}");
+        }
+        assert_eq!(version_in("could not determine build information"), None);
+        assert!(is_older("20.10.24", ENGINE) && !is_older("24.0.9", ENGINE) && !is_older("unknown", ENGINE));
+    }
+}

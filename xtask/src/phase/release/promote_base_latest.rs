@@ -1,0 +1,54 @@
+//! Points `base-latest` at the base of this tree. Runs last, so that those who build on top of it never see a base whose
+//! variants failed; refuses until the floating tags of this tree's variants are at this tree's images.
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::error::missing;
+use crate::image::state::{self, BASE_LATEST, Stage};
+use crate::model::oci::Digest;
+use crate::model::promotion::{Move, Promotion, PromotionKind};
+use crate::promotion::ledger::{Journal, Ledger};
+
+pub fn run(ctx: &Context) -> Result<()> {
+    if ctx.holds_latest_back() {
+        return Ok(());
+    }
+    let (base, index) = state::existing_base(ctx)?;
+    let ledger = Ledger::new(ctx, &base.repository);
+    if ledger.standing([BASE_LATEST])?[BASE_LATEST].as_ref() == Some(&index.digest) {
+        ctx.say(format!("{} is {} already", base.repository.tag(BASE_LATEST), base.tag));
+        return Ok(());
+    }
+    let stages = state::stages(ctx, &[], &base, &index)?;
+    let plan = |journal: &Journal| {
+        refuse_unpublished(&ledger, &stages, &base.tag)?;
+        plan(ctx, &ledger, &index.digest, journal)
+    };
+    ledger.begin(&plan)?.promote()
+}
+
+/// The published tags decide, not a journal: a base of variants that users do not get is not the latest.
+fn refuse_unpublished(ledger: &Ledger<'_>, stages: &[Stage<'_>], base: &str) -> Result<()> {
+    let staged =
+        stages.iter().filter_map(|stage| Some((stage.variant.latest_tag(), stage.present.as_ref()?)));
+    let staged: Vec<_> = staged.collect();
+    let standing = ledger.standing(staged.iter().map(|(tag, _)| tag))?;
+    let at = |tag: &str, digest: &Digest| standing.get(tag).and_then(Option::as_ref) == Some(digest);
+    // A rehearsal may have published part of the family.
+    let whole = stages.len() == staged.len() || ledger.ctx.is_rehearsal();
+    let published = !staged.is_empty() && staged.iter().all(|(tag, image)| at(tag, &image.digest));
+    if whole && published || ledger.ctx.runner.dry_run {
+        return Ok(());
+    }
+    Err(missing(format!(
+        "the variants on top of {base} are not what latest points at: run `cargo xtask publish --promote-latest`"
+    )))
+}
+
+fn plan(ctx: &Context, ledger: &Ledger<'_>, to: &Digest, journal: &Journal) -> Result<Promotion> {
+    let now = ledger.standing([BASE_LATEST])?.remove(BASE_LATEST).flatten();
+    let from = journal.before(BASE_LATEST, now.as_ref());
+    let moves = vec![Move { tag: BASE_LATEST.to_owned(), floating: true, from, to: to.clone() }];
+    Ok(Promotion { release: None, kind: PromotionKind::BaseLatest, moves, holder: ctx.holder.clone() })
+}

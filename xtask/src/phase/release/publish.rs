@@ -1,0 +1,373 @@
+//! Gives the tested images their public tags. Nothing is built; tags move onto digests that have passed.
+//!
+//! Every refusal comes before the first write. Version tags of all variants come first and are never re-pointed;
+//! floating tags follow together. See [`crate::promotion`] for what happens after an interruption.
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::missing;
+use crate::image::state::{self, Base, Stage};
+use crate::model::layers::{self, Layer};
+use crate::model::oci::{Digest, Manifest};
+use crate::model::platform::Platform;
+use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
+use crate::model::reference::Repository;
+use crate::model::version::ReleaseTag;
+use crate::promotion::ledger::{Journal, Ledger};
+use crate::promotion::release_tag::{self, Floating};
+use crate::promotion::{permissions, record};
+use crate::tools::{crane, git};
+
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// Also point `latest` and `latest-<variant>` at this release
+    #[arg(long)]
+    pub promote_latest: bool,
+    /// Let latest go back to an older release
+    #[arg(long)]
+    pub allow_downgrade: bool,
+    /// Only these variants; a local rehearsal may publish part of the family
+    #[arg(long, value_name = "VARIANT")]
+    pub only: Vec<String>,
+}
+
+pub fn run(ctx: &Context, args: &Args) -> Result<()> {
+    let args = &Args { promote_latest: args.promote_latest && !ctx.holds_latest_back(), ..args.clone() };
+    if !args.only.is_empty() && !ctx.is_rehearsal() {
+        bail!("--only would publish part of a release: it is for registries on this machine");
+    }
+    // What is published is what was tested.
+    let (base, index) = state::existing_base(ctx)?;
+    let stages = state::stages(ctx, &args.only, &base, &index)?;
+    refuse_untested(ctx, &stages)?;
+
+    // Which release this is, and what is left to move.
+    let ledger = Ledger::new(ctx, &base.repository);
+    let (release, versions) = choose_release(ctx, &base.repository, &stages)?;
+    ctx.say(format!("release {release} in {}", base.repository));
+    ctx.ci.set("release_tag", release)?;
+    let request = Request { ctx, ledger: &ledger, stages: &stages, release, args };
+    let journal = ledger.journal()?;
+    let mut standing = request.standing_of_floating()?;
+    standing.extend(versions);
+    let promotion = request.moves(&journal, &standing)?;
+    let pending = promotion.pending(&standing).count();
+    if pending == 0 {
+        return request.finish(&journal, &promotion);
+    }
+
+    // Every problem at once, before the first write.
+    let floating = request.floating(&promotion, &standing)?;
+    ledger.refuse_held(&journal)?;
+    // First of all the limit of reads, since the other checks read.
+    if let Some(problem) = request.over_budget(&promotion) {
+        return Err(missing(format!("nothing published; {problem}")));
+    }
+    let mut problems = wrong_layers(ctx, &base, &index, &stages)?;
+    problems.extend(wrong_commit(ctx, release)?);
+    problems.extend(floating.iter().flat_map(|floating| request.wrong_floating(floating)));
+    problems.extend(permissions::missing(ctx, &base.repository));
+    if ctx.runner.probe(&crane::version()).is_none() {
+        problems.push("crane is not installed: run `cargo xtask doctor --install`".to_owned());
+    }
+    if !problems.is_empty() {
+        return Err(missing(format!("nothing published; {}", problems.join("; "))));
+    }
+
+    // The record tells what the release is before any public tag does.
+    let lease = ledger.begin_with(journal, promotion, &|journal| request.plan(journal))?;
+    let latest_before = floating.as_ref().and_then(Floating::newest);
+    let recorded = record::write(ctx, &base, &index, &stages, &lease.promotion, release, latest_before);
+    lease.or_withdraw(recorded)?;
+    lease.promote()?;
+    if ctx.json {
+        let repository = base.repository.to_string();
+        println!("{}", json!({ "release": release, "repository": repository, "moved": pending }));
+    }
+    Ok(())
+}
+
+/// What is to be published, and under which name.
+struct Request<'a> {
+    ctx: &'a Context,
+    ledger: &'a Ledger<'a>,
+    stages: &'a [Stage<'a>],
+    release: ReleaseTag,
+    args: &'a Args,
+}
+
+impl Request<'_> {
+    /// The moves of this release as the tags are now.
+    fn plan(&self, journal: &Journal) -> Result<Promotion> {
+        let versions = self.stages.iter().map(|stage| stage.variant.version_tag(self.release));
+        let mut standing = self.ledger.standing(versions)?;
+        standing.extend(self.standing_of_floating()?);
+        let promotion = self.moves(journal, &standing)?;
+        self.floating(&promotion, &standing)?;
+        Ok(promotion)
+    }
+
+    fn standing_of_floating(&self) -> Result<Standing> {
+        let stages = self.stages.iter().filter(|_| self.args.promote_latest);
+        self.ledger.standing(stages.map(|stage| stage.variant.latest_tag()))
+    }
+
+    /// Version tags of all variants, then, if asked for, the floating tags of all.
+    fn moves(&self, journal: &Journal, standing: &Standing) -> Result<Promotion> {
+        let mut moves = Vec::new();
+        for stage in self.stages {
+            let (tag, to) = (stage.variant.version_tag(self.release), stage.staged()?.digest.clone());
+            let now = standing.get(&tag).and_then(Option::as_ref);
+            self.refuse_taken(&tag, now, &to)?;
+            self.refuse_promised(&tag, journal.promised(&tag), &to)?;
+            moves.push(Move { tag, floating: false, from: None, to });
+        }
+        for stage in self.stages.iter().filter(|_| self.args.promote_latest) {
+            let (tag, to) = (stage.variant.latest_tag(), stage.staged()?.digest.clone());
+            let from = journal.before(&tag, standing.get(&tag).and_then(Option::as_ref));
+            moves.push(Move { tag, floating: true, from, to });
+        }
+        let (kind, holder) = (PromotionKind::Publish, self.ctx.holder.clone());
+        Ok(Promotion { release: Some(self.release), kind, moves, holder })
+    }
+
+    fn refuse_taken(&self, tag: &str, taken: Option<&Digest>, own: &Digest) -> Result<()> {
+        match taken {
+            Some(other) if other != own => bail!(
+                "{} is another image ({other}) and version tags never move: release under the next letter",
+                self.ledger.public.tag(tag)
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails if a version tag was promised to another image by a run whose writes may not be visible yet.
+    fn refuse_promised(&self, tag: &str, promised: Option<&Digest>, own: &Digest) -> Result<()> {
+        match promised {
+            Some(other) if other != own => Err(missing(format!(
+                "{} was promised to another image ({other}) by an interrupted promotion: run `cargo xtask repair` to complete \
+                 it, or `cargo xtask repair --undo`",
+                self.ledger.public.tag(tag)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the floating tags are, if they are to move. Fails if `latest` would go back to an older release; the published
+    /// tags decide.
+    fn floating(&self, promotion: &Promotion, standing: &Standing) -> Result<Option<Floating>> {
+        if !self.args.promote_latest {
+            return Ok(None);
+        }
+        let floating = release_tag::floating_at(self.ctx, &self.ledger.public, standing)?;
+        let moves = promotion.pending(standing).any(|it| it.floating);
+        match floating.newest().filter(|newest| *newest > self.release) {
+            Some(newest) if moves && !self.args.allow_downgrade => Err(missing(format!(
+                "nothing published; latest is at {newest}, which is newer than {}: give --allow-downgrade to go back",
+                self.release
+            ))),
+            _ => Ok(Some(floating)),
+        }
+    }
+
+    /// Floating tags that would stay on an older release without anybody having asked for it.
+    fn wrong_floating(&self, floating: &Floating) -> Vec<String> {
+        for tag in &floating.added {
+            self.ctx.say(format!("{tag} is new"));
+        }
+        let left = floating.left_over.iter().filter(|tag| !self.ctx.config.is_retired(tag));
+        left.map(|tag| {
+            let suffix = tag.trim_start_matches("latest");
+            format!(
+                "{tag} is published and no variant has it: bring its variant back, or add \"{suffix}\" to `retired` in \
+                 images/devbox.toml to leave the tag where it is"
+            )
+        })
+        .collect()
+    }
+
+    /// A registry that limits reads must not stop the promotion half-way.
+    fn over_budget(&self, promotion: &Promotion) -> Option<String> {
+        let budget = self.ctx.registry.budget()?;
+        // The check of layers reads the image of each platform, crane does so again and reads the index as well; an undo reads
+        // what a tag pointed at.
+        let images = self.stages.len() * self.ctx.platforms.len();
+        let needed = (2 * images + self.stages.len() + promotion.floating().count()) as u64;
+        (budget.remaining < needed).then(|| {
+            let window = budget.window.map(|seconds| format!(" per {} h", seconds / 3600)).unwrap_or_default();
+            format!(
+                "{} allows this account {} of {}{window} more manifest reads and the promotion needs {needed}: wait, or log in with another account",
+                self.ledger.public.host(),
+                budget.remaining,
+                budget.limit
+            )
+        })
+    }
+
+    /// Nothing is left to move. An attempt at this very release that was interrupted before it was closed is closed now.
+    fn finish(&self, journal: &Journal, promotion: &Promotion) -> Result<()> {
+        let (ctx, ledger) = (self.ctx, self.ledger);
+        for (attempt, interrupted) in journal.interrupted().filter(|(_, it)| it.can_be_mixed()) {
+            if interrupted.release != Some(self.release) || !promotion.covers(interrupted) {
+                let name = interrupted.name();
+                return Err(missing(format!(
+                    "the promotion of {name} was interrupted: run `cargo xtask repair`"
+                )));
+            }
+            if !ctx.runner.dry_run {
+                ledger.mark(&attempt.id, Outcome::Done)?;
+            }
+        }
+        if ctx.json {
+            let repository = ledger.public.to_string();
+            println!("{}", json!({ "release": self.release, "repository": repository, "moved": 0 }));
+        } else {
+            ctx.say("all tags are up to date: nothing to publish");
+        }
+        Ok(())
+    }
+}
+
+/// Every variant has to be staged and to have passed on every platform; all gaps are told at once.
+fn refuse_untested(ctx: &Context, stages: &[Stage]) -> Result<()> {
+    let mut problems = Vec::new();
+    for stage in stages {
+        let name = &stage.variant.name;
+        if stage.present.is_none() {
+            problems.push(format!("{name} is not staged: run `cargo xtask build {name}`"));
+            continue;
+        }
+        for platform in &ctx.platforms {
+            let again = format!("run `cargo xtask smoke {name}`");
+            match state::verdict(ctx, stage, *platform)? {
+                Some(verdict) if verdict.passed => {}
+                Some(_) => problems.push(format!("{name} failed its smoke test on {platform}: {again}")),
+                None => problems.push(format!("{name} is untested on {platform}: {again}")),
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(missing(format!("nothing published; {}", problems.join("; "))))
+    }
+}
+
+/// The release to publish as, and where its version tags are: the one that was asked for, else the first whose version tags
+/// are free or equal.
+fn choose_release(
+    ctx: &Context,
+    repository: &Repository,
+    stages: &[Stage<'_>],
+) -> Result<(ReleaseTag, Standing)> {
+    let pinned = ctx.opencode_version()?;
+    if let Some(asked) = ctx.release_tag {
+        if asked.version != pinned {
+            bail!(
+                "release {asked} does not match the pinned opencode {pinned}: run `cargo xtask bump-opencode {}`",
+                asked.version
+            );
+        }
+        return match version_tags(ctx, repository, stages, asked)? {
+            Ok(standing) => Ok((asked, standing)),
+            Err(tag) => {
+                bail!("{tag} is another image and version tags never move: release under the next letter")
+            }
+        };
+    }
+    let mut candidate = Some(ReleaseTag::first(pinned));
+    while let Some(release) = candidate {
+        if let Ok(standing) = version_tags(ctx, repository, stages, release)? {
+            return Ok((release, standing));
+        }
+        candidate = release.next();
+    }
+    bail!(
+        "all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`"
+    )
+}
+
+/// Where the version tags of a release are, or the first of them that points at another image than this tree's.
+fn version_tags(
+    ctx: &Context,
+    repository: &Repository,
+    stages: &[Stage<'_>],
+    release: ReleaseTag,
+) -> Result<Result<Standing, String>> {
+    let tags: Vec<String> = stages.iter().map(|stage| stage.variant.version_tag(release)).collect();
+    let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
+    for ((stage, tag), digest) in stages.iter().zip(&tags).zip(&digests) {
+        let own = stage.present.as_ref().map(|own| &own.digest);
+        if digest.is_some() && digest.as_ref() != own {
+            return Ok(Err(repository.tag(tag)));
+        }
+    }
+    Ok(Ok(tags.into_iter().zip(digests).collect()))
+}
+
+/// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no layer of
+/// either may be larger than it is allowed to be.
+fn wrong_layers(ctx: &Context, base: &Base, index: &Manifest, stages: &[Stage<'_>]) -> Result<Vec<String>> {
+    let layers = |repository: &Repository, index: &Manifest, platform: Platform| -> Result<Vec<Layer>> {
+        let digest = index.platform(platform).context("a complete index lacks a platform")?;
+        let image = ctx.registry.manifest(&ctx.runner, repository, digest)?;
+        Ok(image.context("an index without its image")?.layers())
+    };
+    let mut problems = Vec::new();
+    for platform in &ctx.platforms {
+        let shared = layers(&base.repository, index, *platform)?;
+        let budgets: Vec<_> =
+            ctx.config.base_layers.iter().map(|layer| (layer.name.as_str(), layer.budget_mb)).collect();
+        let wrong = layers::base_problems(&shared, &budgets);
+        problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", base.tag)));
+        for stage in stages {
+            let mut components = Vec::new();
+            for name in &stage.variant.components {
+                let budget = ctx.config.component(name)?.budget_mb;
+                components.push((
+                    name.as_str(),
+                    budget.with_context(|| format!("{name} has no budget_mb in devbox.toml"))?,
+                ));
+            }
+            let own = layers(&stage.staging, stage.staged()?, *platform)?;
+            let wrong = layers::problems(&shared, &own, &components);
+            problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", stage.tag)));
+        }
+    }
+    Ok(problems)
+}
+
+/// A public release is a commit that anybody can look up: nothing uncommitted, and its tag on it.
+fn wrong_commit(ctx: &Context, release: ReleaseTag) -> Result<Vec<String>> {
+    if ctx.is_rehearsal() {
+        return Ok(Vec::new());
+    }
+    Ok(commit_problems(git::is_clean(&ctx.runner)?, &git::tags(&ctx.runner)?, release))
+}
+
+fn commit_problems(clean: bool, tags: &[String], release: ReleaseTag) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !clean {
+        problems.push("the tree differs from its commit: commit or stash the changes".to_owned());
+    }
+    if !tags.contains(&release.to_string()) {
+        problems
+            .push(format!("the commit is not tagged {release}: run `git tag -a {release}` and push the tag"));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_release_is_a_clean_commit_with_its_own_tag() {
+        let release: ReleaseTag = "v1.18.18".parse().expect("a tag");
+        let tags = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(commit_problems(true, &tags(&["other", "v1.18.18"]), release).is_empty());
+        assert_eq!(commit_problems(false, &tags(&["v1.18.18b"]), release).len(), 2);
+    }
+}

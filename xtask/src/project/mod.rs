@@ -1,0 +1,4 @@
+//! This Git repository and its forge: generated pages, release notes and pull requests.
+
+pub mod generated;
+pub mod gitea;

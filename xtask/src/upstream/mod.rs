@@ -1,0 +1,6 @@
+//! What upstream publishes: versions, lock files, and whether the files that they name are available.
+
+pub mod availability;
+pub mod lock_tools;
+pub mod locks;
+pub mod versions;
