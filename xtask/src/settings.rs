@@ -1,4 +1,5 @@
 //! What the command line and the environment say. The only reader of the environment.
+#![allow(clippy::disallowed_methods, reason = "the one reader of the environment")]
 
 use std::env;
 use std::fs;

@@ -14,7 +14,6 @@ use tempfile::TempDir;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::state;
 use crate::image::tree::Tree;
 use crate::image::{debian, disk};
 use crate::model::bench::{Cost, Images, Way};
@@ -60,7 +59,8 @@ impl<'a> Lab<'a> {
             )));
         }
         // Asked first, since it may have to be made from Debian's archive: that is no part of what is measured.
-        let debian = state::base(ctx)?.debian;
+        ctx.start_registry()?;
+        let debian = debian::ensure(ctx, &ctx.repository()?)?.reference();
         let state = ctx.state_dir().join("bench");
         clear(ctx)?;
         fs::create_dir_all(&state).with_context(|| format!("cannot create {state}"))?;
@@ -89,7 +89,7 @@ impl<'a> Lab<'a> {
 
     fn lay_out_trees(&mut self, from: &str) -> Result<()> {
         let inputs = INPUTS.map(String::from);
-        let entries = Tree::load(&self.ctx.runner, &inputs)?.entries(&inputs);
+        let entries = Tree::read(&self.ctx.runner, &inputs)?.entries(&inputs);
         tree::lay_out(&entries, &self.new_tree())?;
         tree::lay_out(&entries, &self.old_tree())?;
         let path = self.old_tree().join(&self.ctx.config.variants.dockerfile);

@@ -2,8 +2,7 @@
 
 pub mod sources;
 
-use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::OnceCell;
 use std::fs;
 
 use anyhow::{Context as _, Result};
@@ -11,25 +10,21 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
 use crate::error::missing;
-use crate::image::state::{self, Base};
-use crate::image::tree::Tree;
 use crate::model::config::Config;
 use crate::model::dockerfile;
 use crate::model::platform::Platform;
 use crate::model::promotion::Holder;
 use crate::model::reference::Repository;
 use crate::model::source::{Source, without_accounts};
-use crate::model::verdict::Verdict;
 use crate::model::version::{ReleaseTag, Version};
 use crate::settings::{self, Options, Settings};
 use crate::tools::ci_output::CiOutput;
-use crate::tools::docker::Node;
 use crate::tools::files::{self, Edit};
 use crate::tools::http::{self, Agent};
 use crate::tools::hub::Account;
-use crate::tools::process;
 use crate::tools::registry::Registry;
 use crate::tools::runner::Runner;
+use crate::tools::{local, process};
 
 /// The folder that git ignores and that holds the state of local runs.
 pub const STATE: &str = ".devbox";
@@ -86,26 +81,14 @@ pub struct Context {
     pub staging: Option<Repository>,
     /// This run, as a lease names it.
     pub holder: Holder,
-    /// The inputs of the images, read once.
-    pub tree: OnceCell<Tree>,
     /// Takes the place of the state folder in a dry run.
     pub scratch: OnceCell<Option<TempDir>>,
-    /// The parts of the base that a rehearsal leaves out, with the reason; asked once, and only if it matters.
-    pub left_out: OnceCell<BTreeMap<String, String>>,
-    /// The base, once it was found in the registry: a content key never changes its meaning.
-    pub base: RefCell<Option<Base>>,
     /// Addresses that the tools were asked for, once.
     pub npm_registry: OnceCell<Source>,
     pub pypi_index: OnceCell<Source>,
     pub configured_pypi: OnceCell<Option<Source>>,
     /// Emulation was allowed on the command line.
     pub allow_emulation: bool,
-    /// Which node serves each platform, asked once.
-    pub nodes: OnceCell<Vec<Node>>,
-    /// The folder that the engine keeps its images in, asked once.
-    pub engine_root: OnceCell<String>,
-    /// Verdicts that passed, by image and suite.
-    pub passed: RefCell<HashMap<(String, String), Verdict>>,
 }
 
 impl Context {
@@ -133,17 +116,11 @@ impl Context {
         Ok(Self {
             staging: options.staging_repository.clone(),
             holder: process::holder(),
-            tree: OnceCell::new(),
             scratch: OnceCell::new(),
-            left_out: OnceCell::new(),
-            base: RefCell::default(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
             configured_pypi: OnceCell::new(),
             allow_emulation: options.allow_emulation,
-            nodes: OnceCell::new(),
-            engine_root: OnceCell::new(),
-            passed: RefCell::default(),
             release_tag: options.release_tag.or(settings.release_tag),
             json: options.json && !target.keeps_results,
             read_only: target.only_looks,
@@ -162,18 +139,36 @@ impl Context {
         })
     }
 
-    /// The inputs of the images. They are read once: whatever changes on disk later reaches neither a key nor a build.
-    pub fn tree(&self) -> Result<&Tree> {
-        if let Some(tree) = self.tree.get() {
-            return Ok(tree);
+    /// The repository to work on. A local one has to run: [`Self::start_registry`] starts it.
+    pub fn repository(&self) -> Result<Repository> {
+        match &self.destination {
+            Destination::Remote(repository) => Ok(repository.clone()),
+            Destination::Local => local::running_repository(&self.state_dir()),
         }
-        let (base, variants) = (&self.config.base, &self.config.variants);
-        let mut inputs = [base.inputs.as_slice(), variants.inputs.as_slice()].concat();
-        inputs.extend([&base.dockerfile, &variants.dockerfile].map(String::clone));
-        inputs.extend([state::SUITE, state::SUITE_PARTS].map(str::to_owned));
-        let tree = Tree::load(&self.runner, &inputs)?;
-        tree.notes.iter().for_each(|note| self.say(note));
-        Ok(self.tree.get_or_init(|| tree))
+    }
+
+    /// Starts the registry of this machine if it is the one to work on and does not run.
+    pub fn start_registry(&self) -> Result<()> {
+        if self.destination == Destination::Local && !self.runner.dry_run {
+            local::repository(&self.runner, &self.state_dir())?;
+        }
+        Ok(())
+    }
+
+    /// True if there is a registry to ask: a local one runs, or can be started.
+    pub fn has_registry(&self) -> bool {
+        let startable = || !self.runner.dry_run && local::is_installed(&self.runner);
+        self.destination != Destination::Local || self.running_registry().is_some() || startable()
+    }
+
+    /// The host of the local registry, if it runs.
+    pub fn running_registry(&self) -> Option<String> {
+        Some(local::running_repository(&self.state_dir()).ok()?.host().to_owned())
+    }
+
+    /// Where variants wait for their verdict: `<repository>-staging`, unless another is asked for.
+    pub fn staging(&self, repository: &Repository) -> Repository {
+        self.staging.clone().unwrap_or_else(|| repository.staging())
     }
 
     /// The folder that git ignores and that holds the state of local runs.

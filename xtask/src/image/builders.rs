@@ -36,18 +36,11 @@ pub enum How {
 /// Says which node serves each platform, or why it must not. `runs_target` is true for a build that runs programs of its
 /// image.
 pub fn require(ctx: &Context, runs_target: bool) -> Result<Vec<Built>> {
-    let nodes = match ctx.nodes.get() {
-        Some(nodes) => nodes,
-        None => {
-            // A builder that was named may need no engine here.
-            if ctx.settings.builder.is_none() {
-                let engine = docker::require_engine(&ctx.runner)?;
-                ctx.engine_root.get_or_init(|| engine.root);
-            }
-            let nodes = docker::nodes(&ctx.runner, ctx.settings.builder.as_deref(), &ctx.platforms)?;
-            ctx.nodes.get_or_init(|| nodes)
-        }
-    };
+    // A builder that was named may need no engine here.
+    if ctx.settings.builder.is_none() {
+        docker::require_engine(&ctx.runner)?;
+    }
+    let nodes = docker::nodes(&ctx.runner, ctx.settings.builder.as_deref(), &ctx.platforms)?;
     let mut built = Vec::new();
     for node in nodes {
         let how = match (node.native == node.platform, runs_target) {

@@ -1,16 +1,14 @@
 //! The Debian image that everything is built upon. A tag such as `trixie-slim` moves, so it is locked to a digest; where
 //! the image's host is not reached, a local registry gets an equivalent that is made from Debian's archive.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::image::state::{complete, platform_digests};
+use crate::error::missing;
 use crate::model::command::Cmd;
 use crate::model::dockerfile::arg_default;
-use crate::model::oci::Manifest;
+use crate::model::oci::{CompleteIndex, Manifest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::tools::files::Edit;
@@ -60,9 +58,24 @@ pub fn pinned(ctx: &Context) -> Result<Pin> {
     Ok(Pin { official, tag: tag.to_owned(), suite, date })
 }
 
-/// True unless a local repository lacks its copy, so that [`resolve`] would make one.
+/// The Debian image of a build, complete on every platform.
+#[derive(Clone, Debug)]
+pub struct Debian {
+    repository: Repository,
+    pub index: CompleteIndex,
+}
+
+impl Debian {
+    /// The image by digest.
+    pub fn reference(&self) -> String {
+        self.repository.digest(&self.index.digest)
+    }
+}
+
+/// True unless a local repository has no copy, so that [`ensure`] would make one.
 pub fn is_made(ctx: &Context, repository: &Repository) -> Result<bool> {
-    Ok(!repository.is_loopback() || copy(ctx, &mirror(repository)?, &pinned(ctx)?)?.is_some())
+    let copy = || copy(ctx, &mirror(repository)?, &pinned(ctx)?, &ctx.platforms);
+    Ok(!repository.is_loopback() || copy()?.is_some())
 }
 
 fn mirror(repository: &Repository) -> Result<Repository> {
@@ -70,43 +83,70 @@ fn mirror(repository: &Repository) -> Result<Repository> {
 }
 
 /// A local registry's copy. It is made once, so that a run asks once.
-fn copy(ctx: &Context, mirror: &Repository, pin: &Pin) -> Result<Option<Manifest>> {
-    let copy = complete(ctx, mirror, &pin.tag)?;
+fn copy(
+    ctx: &Context,
+    mirror: &Repository,
+    pin: &Pin,
+    platforms: &[Platform],
+) -> Result<Option<CompleteIndex>> {
+    let copy = ctx.registry.complete(&ctx.runner, mirror, &pin.tag, platforms)?;
     if let Some(index) = &copy {
         ctx.registry.remember(mirror, &pin.tag, &index.digest);
     }
     Ok(copy)
 }
 
-/// The image by digest, and its digest per platform. A local repository uses the copy that was made once, so that its
-/// keys stay.
-pub fn resolve(ctx: &Context, repository: &Repository) -> Result<(String, BTreeMap<String, String>)> {
+/// Finds the image that bases in this repository are built on. A local repository uses the copy that was made once, so
+/// that its keys stay.
+pub fn find(ctx: &Context, repository: &Repository, platforms: &[Platform]) -> Result<Debian> {
     let pin = pinned(ctx)?;
-    let mirror = mirror(repository)?;
-    let own = if repository.is_loopback() { copy(ctx, &mirror, &pin)? } else { None };
-    let (source, index) = match own {
-        Some(index) => (mirror, index),
-        None => match (official(ctx, &pin), repository.is_loopback()) {
-            (Ok(index), _) => (pin.official, index),
-            (Err(error), false) => return Err(error),
-            (Err(error), true) => {
-                ctx.say(format!("{error:#}: {} is made from Debian's archive", mirror.tag(&pin.tag)));
-                (mirror.clone(), bootstrap(ctx, &pin, &mirror)?)
-            }
-        },
-    };
-    Ok((source.digest(&index.digest), platform_digests(ctx, &index)?))
+    match look(ctx, &pin, repository, platforms)? {
+        Ok(debian) => Ok(debian),
+        Err(_) if ctx.runner.dry_run => planned(&mirror(repository)?, platforms),
+        Err(error) => Err(missing(format!(
+            "{error:#}, and {} is not made yet: run `cargo xtask build-base`",
+            mirror(repository)?.tag(&pin.tag)
+        ))),
+    }
+}
+
+/// The same; a local registry gets its copy where it has none and the official image is not available.
+pub fn ensure(ctx: &Context, repository: &Repository) -> Result<Debian> {
+    let pin = pinned(ctx)?;
+    match look(ctx, &pin, repository, &ctx.platforms)? {
+        Ok(debian) => Ok(debian),
+        Err(error) => {
+            let mirror = mirror(repository)?;
+            ctx.say(format!("{error:#}: {} is made from Debian's archive", mirror.tag(&pin.tag)));
+            bootstrap(ctx, &pin, mirror)
+        }
+    }
+}
+
+/// The image, or why a local registry needs a copy of its own.
+fn look(ctx: &Context, pin: &Pin, repository: &Repository, platforms: &[Platform]) -> Result<Result<Debian>> {
+    if repository.is_loopback() {
+        let mirror = mirror(repository)?;
+        if let Some(index) = copy(ctx, &mirror, pin, platforms)? {
+            return Ok(Ok(Debian { repository: mirror, index }));
+        }
+    }
+    match official(ctx, pin, platforms) {
+        Ok(index) => Ok(Ok(Debian { repository: pin.official.clone(), index })),
+        Err(error) if repository.is_loopback() => Ok(Err(error)),
+        Err(error) => Err(error),
+    }
 }
 
 /// The locked image; where nothing is locked, what its tag stands for now.
-fn official(ctx: &Context, pin: &Pin) -> Result<Manifest> {
+fn official(ctx: &Context, pin: &Pin, platforms: &[Platform]) -> Result<CompleteIndex> {
     let locked = pin.locked(ctx);
-    let (name, mend) = match &locked {
+    let (name, fix) = match &locked {
         Some(digest) => (digest, ": run `cargo xtask refresh-base`"),
         None => (&pin.tag, ""),
     };
-    let found = complete(ctx, &pin.official, name)?;
-    found.with_context(|| format!("{} has no complete {name}{mend}", pin.official))
+    let found = ctx.registry.complete(&ctx.runner, &pin.official, name, platforms)?;
+    found.with_context(|| format!("{} has no complete {name}{fix}", pin.official))
 }
 
 /// The lock of the tag: kept if it is one, unless `renew`. A host that does not answer leaves it as it is.
@@ -143,7 +183,7 @@ pub fn problem(ctx: &Context) -> Result<Option<String>> {
             "{LOCK} does not lock {reference}: run `cargo xtask lock {NAME}` and commit it"
         )));
     }
-    if let Err(error) = official(ctx, &pin) {
+    if let Err(error) = official(ctx, &pin, &ctx.platforms) {
         return Ok(Some(format!("{error:#}")));
     }
     // Its manifest may be known from an earlier run: whether it can still be pulled is another question.
@@ -155,28 +195,33 @@ pub fn problem(ctx: &Context) -> Result<Option<String>> {
         .map(|digest| format!("{} has no complete {digest}: run `cargo xtask refresh-base`", pin.official)))
 }
 
-fn bootstrap(ctx: &Context, pin: &Pin, mirror: &Repository) -> Result<Manifest> {
+fn bootstrap(ctx: &Context, pin: &Pin, mirror: Repository) -> Result<Debian> {
     let mut cmd = Cmd::new(BOOTSTRAP, ["--suite", &pin.suite, "--date", &pin.date]);
     cmd = cmd.args(["--repository", &mirror.to_string()]);
     for platform in &ctx.platforms {
         cmd = cmd.args(["--platform", &platform.to_string()]);
     }
-    if !ctx.read_only {
-        ctx.runner.run(&cmd)?;
-    }
+    ctx.runner.run(&cmd)?;
     if ctx.runner.dry_run {
-        // No image has this digest: what a dry run prints from here on names what is not known yet.
-        let unknown = format!("sha256:{}", "0".repeat(64));
-        let entry = |platform: &Platform| {
-            json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 0, "digest": unknown,
-                "platform": { "os": "linux", "architecture": platform.arch() } })
-        };
-        let manifests: Vec<_> = ctx.platforms.iter().map(entry).collect();
-        let index = json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
-        return Manifest::parse(index.into_bytes()).map_err(|why| anyhow::anyhow!(why));
+        return planned(&mirror, &ctx.platforms);
     }
-    let made = complete(ctx, mirror, &pin.tag)?;
-    made.with_context(|| format!("{BOOTSTRAP} left no complete {}", mirror.tag(&pin.tag)))
+    let made = copy(ctx, &mirror, pin, &ctx.platforms)?;
+    let index = made.with_context(|| format!("{BOOTSTRAP} left no complete {}", mirror.tag(&pin.tag)))?;
+    Ok(Debian { repository: mirror, index })
+}
+
+/// The image that a dry run would make. No image has its digest, and a dry run asks for none.
+fn planned(mirror: &Repository, platforms: &[Platform]) -> Result<Debian> {
+    let unknown = format!("sha256:{}", "0".repeat(64));
+    let entry = |platform: &Platform| {
+        json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 0, "digest": unknown,
+            "platform": { "os": "linux", "architecture": platform.arch() } })
+    };
+    let manifests: Vec<_> = platforms.iter().map(entry).collect();
+    let index = json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
+    let index = Manifest::parse(index.into_bytes()).map_err(|why| anyhow::anyhow!(why))?;
+    let index = CompleteIndex::new(index, platforms).context("a planned image without a platform")?;
+    Ok(Debian { repository: mirror.clone(), index })
 }
 
 /// The text of the lock; empty where there is none.

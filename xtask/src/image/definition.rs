@@ -1,55 +1,122 @@
 //! What a build is told to make of this tree: the bake targets of the base and of variants.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
 
-use crate::context::Context;
-use crate::context::sources;
-use crate::image::state::{self, Base, Stage};
+use anyhow::Result;
+use camino::Utf8PathBuf;
+
+use crate::context::{Context, STATE, sources};
+use crate::image::base::{Base, BuiltBase, INPUTS};
+use crate::image::tree::Tree;
+use crate::image::variant::PlannedVariant;
 use crate::model::bake::{Output, Target};
-use crate::model::oci::Manifest;
+use crate::model::config::{Cache, Image};
+use crate::model::key::Inputs;
+use crate::model::reference::Repository;
+
+/// The OCI annotation and label of the commit that an image was built from.
+pub const REVISION: &str = "org.opencontainers.image.revision";
 
 /// The base, with the optional parts that its key counts in.
-pub fn base(ctx: &Context, base: &Base) -> Result<Target> {
+pub fn base(ctx: &Context, tree: &Tree, base: &Base) -> Result<Target> {
     let mut components = ["node", "uv", "mempalace"].map(String::from).to_vec();
     let installed = ctx.config.base_optional.iter().filter(|part| base.inputs.args[&part.arg()] == "true");
     components.extend(installed.map(|part| part.name.clone()));
     let mut args = base.inputs.args.clone();
     args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
     args.extend(sources::build_args(ctx));
-    let context = state::context(ctx, &ctx.config.base, "base")?;
+    let context = context(ctx, tree, &ctx.config.base, "base")?;
     Ok(Target {
         name: "base-image".to_owned(),
         dockerfile: ctx.config.base.dockerfile.clone(),
         context: context.into_string(),
         args,
-        labels: state::labels(ctx, "opencode-devbox base", &components)?,
-        annotations: state::annotations(ctx, &base.inputs)?,
-        output: Output::Tag(base.repository.tag(&base.tag)),
-        cache: state::cache(ctx, &state::staging(ctx, &base.repository), "base-image"),
+        labels: labels(ctx, tree, "opencode-devbox base", &components)?,
+        annotations: annotations(tree, &base.inputs)?,
+        output: Output::Tag(base.reference()),
+        cache: cache(ctx, &ctx.staging(&base.repository), "base-image"),
     })
 }
 
-/// The variants of these stages.
-pub fn variants(ctx: &Context, base: &Base, index: &Manifest, stages: &[&Stage<'_>]) -> Result<Vec<Target>> {
-    let context = state::context(ctx, &ctx.config.variants, "variants")?;
+/// Variants on top of a base.
+pub fn variants(
+    ctx: &Context,
+    tree: &Tree,
+    base: &BuiltBase,
+    variants: &[&PlannedVariant<'_>],
+) -> Result<Vec<Target>> {
+    let context = context(ctx, tree, &ctx.config.variants, "variants")?;
     let mut targets = Vec::new();
-    for stage in stages {
-        let mut labels = state::labels(ctx, "opencode-devbox", &stage.variant.components)?;
-        labels.insert("org.opencontainers.image.base.name".to_owned(), base.repository.tag(&base.tag));
-        labels.insert("org.opencontainers.image.base.digest".to_owned(), index.digest.to_string());
-        labels.insert("opencode-devbox.variant".to_owned(), stage.variant.name.clone());
-        let mut args = stage.args.clone();
+    for plan in variants {
+        let mut labels = labels(ctx, tree, "opencode-devbox", &plan.variant.components)?;
+        labels.insert("org.opencontainers.image.base.name".to_owned(), base.reference());
+        labels.insert("org.opencontainers.image.base.digest".to_owned(), base.index.digest.to_string());
+        labels.insert("opencode-devbox.variant".to_owned(), plan.variant.name.clone());
+        let mut args = plan.args.clone();
         args.extend(sources::build_args(ctx));
         targets.push(Target {
-            name: stage.variant.name.clone(),
+            name: plan.variant.name.clone(),
             dockerfile: ctx.config.variants.dockerfile.clone(),
             context: context.to_string(),
             args,
             labels,
-            annotations: state::annotations(ctx, &stage.inputs)?,
-            output: Output::Tag(stage.staging.tag(&stage.tag)),
-            cache: state::cache(ctx, &stage.staging, &stage.variant.name),
+            annotations: annotations(tree, &plan.inputs)?,
+            output: Output::Tag(plan.reference()),
+            cache: cache(ctx, &plan.staging, &plan.variant.name),
         });
     }
     Ok(targets)
+}
+
+/// Lays out the build context of an image and returns its folder.
+fn context(ctx: &Context, tree: &Tree, image: &Image, name: &str) -> Result<Utf8PathBuf> {
+    let contexts = ctx.root.join(STATE).join("context");
+    match ctx.runner.dry_run {
+        true => Ok(tree.planned_context(&image.inputs, &contexts, name)),
+        false => tree.context(&image.inputs, &contexts, name),
+    }
+}
+
+/// The OCI labels of an image (image-spec, "Pre-Defined Annotation Keys").
+fn labels(
+    ctx: &Context,
+    tree: &Tree,
+    title: &str,
+    components: &[String],
+) -> Result<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    let mut label =
+        |name: &str, value: String| labels.insert(format!("org.opencontainers.image.{name}"), value);
+    label("title", title.to_owned());
+    label("source", ctx.config.source.clone());
+    label("licenses", "MIT".to_owned());
+    label("version", ctx.opencode_version()?.to_string());
+    if let Some(commit) = &tree.commit {
+        labels.insert(REVISION.to_owned(), commit.revision.clone());
+    }
+    for (name, version) in ctx.versions()? {
+        if components.contains(&name) {
+            labels.insert(format!("opencode-devbox.version.{name}"), version);
+        }
+    }
+    Ok(labels)
+}
+
+/// What an image carries about its own making, beside its labels.
+fn annotations(tree: &Tree, inputs: &Inputs) -> Result<BTreeMap<String, String>> {
+    let mut annotations = BTreeMap::from([(INPUTS.to_owned(), serde_json::to_string(inputs)?)]);
+    if let Some(commit) = &tree.commit {
+        annotations.insert(REVISION.to_owned(), commit.revision.clone());
+    }
+    Ok(annotations)
+}
+
+/// The tag that BuildKit's cache of a target is kept under, where `images/devbox.toml` wants one kept.
+fn cache(ctx: &Context, staging: &Repository, name: &str) -> Option<String> {
+    let wanted = match ctx.config.build.cache {
+        Cache::Never => false,
+        Cache::Remote => !staging.is_loopback(),
+        Cache::Always => true,
+    };
+    wanted.then(|| staging.tag(&format!("cache-{name}")))
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::state;
+use crate::image::build_record;
 use crate::model::command::Cmd;
 use crate::model::reference::Repository;
 use crate::tools::docker;
@@ -15,14 +15,7 @@ pub const COLD_RELEASE: u64 = 15_000_000_000;
 
 /// Free bytes where the engine keeps its images; `None` where that cannot be told.
 pub fn free(ctx: &Context) -> Option<u64> {
-    let root = match ctx.engine_root.get() {
-        Some(root) => root,
-        None => {
-            let engine = docker::engine(&ctx.runner)?;
-            ctx.engine_root.get_or_init(|| engine.root)
-        }
-    };
-    free_below(&ctx.runner, root)
+    free_below(&ctx.runner, &docker::engine(&ctx.runner)?.root)
 }
 
 /// Free bytes of the file system that a folder is on; `None` where that cannot be told.
@@ -49,7 +42,7 @@ pub fn used(ctx: &Context, before: Option<u64>) -> u64 {
 /// Fails if less is free than the build of the image under `tag` took. An image without a record asks for nothing.
 pub fn require(ctx: &Context, repository: &Repository, tag: &str, what: &str) -> Result<()> {
     let Some(image) = ctx.registry.manifest(&ctx.runner, repository, tag)? else { return Ok(()) };
-    let record = state::build_record(ctx, &state::staging(ctx, repository), &image.digest)?;
+    let record = build_record::read(ctx, &ctx.staging(repository), &image.digest)?;
     let (Some(record), Some(free)) = (record, free(ctx)) else { return Ok(()) };
     if free < record.disk_bytes {
         return Err(missing(format!(

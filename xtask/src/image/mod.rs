@@ -1,12 +1,17 @@
 //! The images of this tree: what they are made of, where they are, how they were built and tested.
 
+pub mod bake;
+pub mod base;
+pub mod build_record;
 pub mod builders;
+pub mod changes;
 pub mod debian;
 pub mod definition;
 pub mod disk;
 pub mod packages;
 pub mod parts;
 pub mod secrets;
-pub mod state;
 pub mod summary;
 pub mod tree;
+pub mod variant;
+pub mod verdict;

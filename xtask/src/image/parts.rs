@@ -62,25 +62,23 @@ pub fn problems(ctx: &Context) -> Vec<String> {
 }
 
 /// The parts that a rehearsal leaves out, each with its reason: those that are not locked and those whose host gives no
-/// clear answer. All hosts are asked at once, and once per run.
-pub fn left_out(ctx: &Context) -> &BTreeMap<String, String> {
-    ctx.left_out.get_or_init(|| {
-        let agent = &ctx.agent;
-        let recipe = recipe(ctx);
-        let look = |url: Option<String>| match url {
-            Some(url) => source::look(agent, &url, PATIENCE),
-            None => Look::Unknown("its recipe names no address".to_owned()),
+/// clear answer. All hosts are asked at once.
+pub fn left_out(ctx: &Context) -> BTreeMap<String, String> {
+    let agent = &ctx.agent;
+    let recipe = recipe(ctx);
+    let look = |url: Option<String>| match url {
+        Some(url) => source::look(agent, &url, PATIENCE),
+        None => Look::Unknown("its recipe names no address".to_owned()),
+    };
+    thread::scope(|scope| {
+        let ask = |part: &'_ Optional| {
+            let (name, unlocked) = (part.name.clone(), unlocked(ctx, part));
+            let url = Optional::filled(&part.probe, |name| arg_default(&recipe, name));
+            (name, unlocked, scope.spawn(move || look(url)))
         };
-        thread::scope(|scope| {
-            let ask = |part: &'_ Optional| {
-                let (name, unlocked) = (part.name.clone(), unlocked(ctx, part));
-                let url = Optional::filled(&part.probe, |name| arg_default(&recipe, name));
-                (name, unlocked, scope.spawn(move || look(url)))
-            };
-            let asked: Vec<_> = included(ctx).map(ask).collect();
-            let answers = asked.into_iter().map(|(name, unlocked, look)| (name, unlocked, look.join().ok()));
-            answers.filter_map(|(name, unlocked, look)| Some((name, reason(unlocked, look)?))).collect()
-        })
+        let asked: Vec<_> = included(ctx).map(ask).collect();
+        let answers = asked.into_iter().map(|(name, unlocked, look)| (name, unlocked, look.join().ok()));
+        answers.filter_map(|(name, unlocked, look)| Some((name, reason(unlocked, look)?))).collect()
     })
 }
 

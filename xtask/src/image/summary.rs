@@ -1,14 +1,19 @@
 //! The images of this tree as a table, for the end of a release and for the summary of a CI step. A summary never makes
 //! a phase fail: what cannot be told is said.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::image::state;
+use crate::image::base::{self, BuiltBase};
+use crate::image::tree::Tree;
+use crate::image::variant::{self, StagedVariant};
+use crate::image::verdict;
 use crate::model::platform::Platform;
+use crate::model::verdict::Verdict;
 
 /// One image of one platform.
 #[derive(Serialize)]
@@ -24,25 +29,36 @@ pub struct Row {
 }
 
 /// The staged images of these variants, of all if none is named.
-pub fn images(ctx: &Context, only: &[String]) -> Result<Vec<Row>> {
-    let (base, index) = state::existing_base(ctx)?;
+pub fn images(ctx: &Context, tree: &Tree, only: &[String]) -> Result<Vec<Row>> {
+    let base = base::find_built(ctx, tree)?;
     let mut rows = Vec::new();
-    for stage in state::stages(ctx, only, &base, &index)? {
-        let Some(manifest) = &stage.present else { continue };
-        for platform in &ctx.platforms {
-            let digest = manifest.platform(*platform).context("a complete index lacks a platform")?;
-            let verdict = state::verdict(ctx, &stage, *platform)?.filter(|verdict| verdict.passed);
-            let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
-            let reference = base.repository.tag(&stage.variant.latest_tag());
-            rows.push(Row {
-                variant: stage.variant.name.clone(),
-                platform: *platform,
-                digest: digest.to_string(),
-                bytes: image.context("an index without its image")?.layer_bytes(),
-                smoke_seconds: verdict.map(|verdict| verdict.seconds),
-                run: format!("docker run --rm -it --platform {platform} {reference}"),
-            });
-        }
+    for found in variant::find(ctx, tree, &base, only)? {
+        let Some(staged) = found.as_staged() else { continue };
+        rows.extend(rows_of(ctx, &base, staged, &verdict::find(ctx, tree, staged)?)?);
+    }
+    Ok(rows)
+}
+
+/// The images of one variant.
+pub fn rows_of(
+    ctx: &Context,
+    base: &BuiltBase,
+    staged: &StagedVariant<'_>,
+    verdicts: &BTreeMap<Platform, Verdict>,
+) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (platform, digest) in staged.index.images() {
+        let verdict = verdicts.get(&platform).filter(|verdict| verdict.passed);
+        let image = ctx.registry.manifest(&ctx.runner, &staged.staging, digest)?;
+        let reference = base.repository.tag(&staged.variant.latest_tag());
+        rows.push(Row {
+            variant: staged.variant.name.clone(),
+            platform,
+            digest: digest.to_string(),
+            bytes: image.context("an index without its image")?.layer_bytes(),
+            smoke_seconds: verdict.map(|verdict| verdict.seconds),
+            run: format!("docker run --rm -it --platform {platform} {reference}"),
+        });
     }
     Ok(rows)
 }
@@ -73,11 +89,12 @@ pub fn write(ctx: &Context, variants: Option<Vec<String>>, start: Instant, resul
 
 fn table(ctx: &Context, only: &[String]) -> Result<String> {
     // Where the base is missing the phase has said so.
-    if state::base(ctx)?.present.is_none() {
+    let tree = Tree::load(ctx)?;
+    if base::find(ctx, &tree, &ctx.platforms)?.as_built().is_none() {
         return Ok(String::new());
     }
     let mut text = String::from("| Variant | Platform | Digest | MB | Smoke test |\n|---|---|---|---|---|\n");
-    for row in images(ctx, only)? {
+    for row in images(ctx, &tree, only)? {
         let smoke = row.smoke_seconds.map_or("not passed yet".to_owned(), |s| format!("passed in {s} s"));
         let mb = row.bytes as f64 / 1e6;
         let (variant, platform, digest) = (row.variant, row.platform, row.digest);

@@ -12,10 +12,15 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 
+use crate::context::Context;
 use crate::model::key::{Entry, Kind, digest};
 use crate::tools::git::{self, Commit, Tracked};
 use crate::tools::runner::Runner;
 use crate::tools::tree as files;
+
+/// The script that decides whether an image is good, and the folder of its parts.
+pub const SUITE: &str = "scripts/smoke-test.sh";
+pub const SUITE_PARTS: &str = "scripts/smoke";
 
 /// The inputs of the tree, as they were when they were read.
 #[derive(Debug)]
@@ -28,9 +33,21 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Reads the inputs of all images of a tree and of the smoke suite. Whatever changes on disk later reaches neither a key
+    /// nor a build.
+    pub fn load(ctx: &Context) -> Result<Self> {
+        let (base, variants) = (&ctx.config.base, &ctx.config.variants);
+        let mut inputs = [base.inputs.as_slice(), variants.inputs.as_slice()].concat();
+        inputs.extend([&base.dockerfile, &variants.dockerfile].map(String::clone));
+        inputs.extend([SUITE, SUITE_PARTS].map(str::to_owned));
+        let tree = Self::read(&ctx.runner, &inputs)?;
+        tree.notes.iter().for_each(|note| ctx.say(note));
+        Ok(tree)
+    }
+
     /// Reads everything below `inputs`: files and folders, relative to the root of the tree. An input that does not exist
     /// is skipped.
-    pub fn load(runner: &Runner, inputs: &[String]) -> Result<Self> {
+    pub fn read(runner: &Runner, inputs: &[String]) -> Result<Self> {
         if !git::is_checkout(runner) {
             let note = "this tree is not a git checkout: every file below the inputs counts that its .gitignore does \
                         not name, and the images carry no revision";

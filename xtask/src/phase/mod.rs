@@ -204,7 +204,7 @@ impl Command {
             Self::BaseDecide => release::base_decide::run(ctx).map(drop),
             Self::BuildBase => release::build_base::run(ctx),
             Self::Build(args) => release::build::run(ctx, args),
-            Self::Smoke(args) => self.smoke(ctx, options, args),
+            Self::Smoke(args) => release::smoke::run(ctx, args),
             Self::Publish(args) => release::publish::run(ctx, args),
             Self::PromoteBaseLatest => release::promote_base_latest::run(ctx),
             Self::UpdateDescription => release::update_description::run(ctx),
@@ -233,16 +233,5 @@ impl Command {
             Self::Reclaim => develop::reclaim::run(ctx),
             Self::Completions(args) => develop::completions::run(args, definition),
         }
-    }
-
-    /// `--platform` picks from an image of all platforms, where there is one.
-    fn smoke(&self, ctx: &Context, options: &Options, args: &release::smoke::Args) -> Result<()> {
-        let whole = Context {
-            platforms: ctx.config.platforms.clone(),
-            ci: ctx.ci.clone(),
-            ..Context::new(options, self.target())?
-        };
-        let is_staged = release::smoke::is_staged(&whole, args)?;
-        release::smoke::run(if is_staged { &whole } else { ctx }, args, &ctx.platforms)
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::context::{Context, Destination};
-use crate::image::state::{self, BASE_LATEST};
+use crate::image::base::BASE_LATEST;
 use crate::model::config::Variant;
 use crate::model::reference::Repository;
 use crate::tools::hub::{Hub, NotAllowed};
@@ -30,7 +30,7 @@ pub fn findings(ctx: &Context, repository: &Repository) -> Findings {
     if ctx.destination == Destination::Local || ctx.runner.dry_run {
         return found;
     }
-    for target in [repository, &state::staging(ctx, repository)] {
+    for target in [repository, &ctx.staging(repository)] {
         if let Err(error) = ctx.registry.prove_push(&ctx.runner, target) {
             found.problems.push(format!("{error:#}"));
         }

@@ -6,13 +6,17 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::image::base::BuiltBase;
+use crate::image::build_record;
 use crate::image::builders::Built;
-use crate::image::state::{self, Base, Stage};
-use crate::model::oci::{Digest, Manifest};
+use crate::image::tree::Tree;
+use crate::image::verdict::TestedVariant;
+use crate::model::oci::Digest;
 use crate::model::platform::Platform;
 use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
+use crate::tools::process;
 use crate::tools::registry::Place;
 
 const KIND: &str = "application/vnd.opencode-devbox.release.v1+json";
@@ -78,66 +82,63 @@ fn tag(release: ReleaseTag) -> String {
 /// Stores the record of a release, unless the same images are recorded under its name already.
 pub fn write(
     ctx: &Context,
-    base: &Base,
-    index: &Manifest,
-    stages: &[Stage<'_>],
+    tree: &Tree,
+    base: &BuiltBase,
+    tested: &[TestedVariant<'_>],
     promotion: &Promotion,
     release: ReleaseTag,
     latest_before: Option<ReleaseTag>,
 ) -> Result<()> {
     let known = read(ctx, &base.repository, release)?;
     let images = |record: &Record| record.variants.iter().map(|it| it.digest.clone()).collect::<Vec<_>>();
-    let own: Vec<String> =
-        stages.iter().map(|stage| Ok(stage.staged()?.digest.to_string())).collect::<Result<_>>()?;
-    if known.is_some_and(|record| record.base.digest == *index.digest && images(&record) == own) {
+    let own: Vec<String> = tested.iter().map(|it| it.index.digest.to_string()).collect();
+    if known.is_some_and(|record| record.base.digest == *base.index.digest && images(&record) == own) {
         return Ok(());
     }
     let record = Record {
         release,
-        at: state::now(),
-        revision: ctx.tree()?.commit.as_ref().map(|commit| commit.revision.clone()),
+        at: process::now(),
+        revision: tree.commit.as_ref().map(|commit| commit.revision.clone()),
         base: BaseRecord {
             tag: base.tag.clone(),
-            digest: index.digest.to_string(),
-            build_seconds: state::build_record(ctx, &state::staging(ctx, &base.repository), &index.digest)?
+            digest: base.index.digest.to_string(),
+            build_seconds: build_record::read(ctx, &ctx.staging(&base.repository), &base.index.digest)?
                 .map(|record| record.seconds),
         },
-        variants: stages.iter().map(|stage| variant(ctx, stage, release)).collect::<Result<_>>()?,
+        variants: tested.iter().map(|it| variant(ctx, it, release)).collect::<Result<_>>()?,
         versions: ctx.versions()?.into_iter().collect(),
         before: promotion.floating().map(|it| (it.tag.clone(), it.from.clone())).collect(),
         latest_before,
     };
     let document = serde_json::to_value(&record)?;
-    let (staging, tag) = (state::staging(ctx, &base.repository), tag(release));
+    let (staging, tag) = (ctx.staging(&base.repository), tag(release));
     let place = Place::Tag(&tag);
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
 
-fn variant(ctx: &Context, stage: &Stage<'_>, release: ReleaseTag) -> Result<VariantRecord> {
-    let index = stage.staged()?;
+fn variant(ctx: &Context, tested: &TestedVariant<'_>, release: ReleaseTag) -> Result<VariantRecord> {
     let mut platforms = Vec::new();
-    let record = state::build_record(ctx, &stage.staging, &index.digest)?;
+    let record = build_record::read(ctx, &tested.staging, &tested.index.digest)?;
     let (seconds, built) = record.map_or((None, Vec::new()), |record| (Some(record.seconds), record.built));
-    for platform in &ctx.platforms {
-        let digest = index.platform(*platform).context("a complete index lacks a platform")?;
-        let image = ctx.registry.manifest(&ctx.runner, &stage.staging, digest)?;
-        let verdict = state::verdict(ctx, stage, *platform)?.context("an untested image")?;
+    for (platform, digest) in tested.index.images() {
+        let image = ctx.registry.manifest(&ctx.runner, &tested.staging, digest)?;
+        let verdict = tested.verdicts.get(&platform).context("an untested image")?;
         platforms.push(PlatformRecord {
-            platform: *platform,
+            platform,
             digest: digest.to_string(),
             bytes: image.context("an index without its image")?.layer_bytes(),
             smoke_seconds: verdict.seconds,
             smoke_emulated: verdict.emulated,
-            built: built.iter().find(|it| it.platform == *platform).cloned(),
-            suite: verdict.suite,
+            built: built.iter().find(|it| it.platform == platform).cloned(),
+            suite: verdict.suite.clone(),
         });
     }
     Ok(VariantRecord {
-        name: stage.variant.name.clone(),
-        version_tag: stage.variant.version_tag(release),
-        latest_tag: stage.variant.latest_tag(),
-        key: stage.key.to_string(),
-        digest: index.digest.to_string(),
+        name: tested.variant.name.clone(),
+        version_tag: tested.variant.version_tag(release),
+        latest_tag: tested.variant.latest_tag(),
+        key: tested.key.to_string(),
+        digest: tested.index.digest.to_string(),
         build_seconds: seconds,
         platforms,
     })
@@ -145,7 +146,7 @@ fn variant(ctx: &Context, stage: &Stage<'_>, release: ReleaseTag) -> Result<Vari
 
 /// The record of a release; `None` if it was never begun.
 pub fn read(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
-    let staging = state::staging(ctx, repository);
+    let staging = ctx.staging(repository);
     let Some(document) = ctx.registry.document(&ctx.runner, &staging, &tag(release))? else {
         return Ok(None);
     };

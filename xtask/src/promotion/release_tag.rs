@@ -6,7 +6,6 @@ use anyhow::{Result, bail};
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::state;
 use crate::model::changelog::Changelog;
 use crate::model::config::Variant;
 use crate::model::oci::Digest;
@@ -25,7 +24,7 @@ const BATCH: usize = 8;
 /// The first free release tag of an opencode version: neither git nor the registry may know it. A registry that cannot
 /// tell is an error, as is a full alphabet.
 pub fn next(ctx: &Context, version: Version) -> Result<ReleaseTag> {
-    let repository = state::repository(ctx)?;
+    let repository = ctx.repository()?;
     let mut candidate = Some(ReleaseTag::first(version));
     while let Some(release) = candidate {
         let tags: Vec<String> =
@@ -57,8 +56,7 @@ pub fn newest_is_open(ctx: &Context, log: &Changelog) -> Result<bool> {
         )));
     }
     let tags: Vec<String> = ctx.config.variant.iter().map(|variant| variant.version_tag(newest)).collect();
-    let asked =
-        state::repository(ctx).and_then(|repository| ctx.registry.digests(&ctx.runner, &repository, &tags));
+    let asked = ctx.repository().and_then(|repository| ctx.registry.digests(&ctx.runner, &repository, &tags));
     match asked {
         Ok(found) => Ok(found.iter().all(Option::is_none)),
         Err(error) => {

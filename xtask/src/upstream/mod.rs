@@ -3,4 +3,5 @@
 pub mod availability;
 pub mod lock_tools;
 pub mod locks;
+pub mod security_updates;
 pub mod versions;

@@ -299,7 +299,7 @@ fn the_bytes_that_were_hashed_are_the_bytes_that_are_built() {
     let world = checkout();
     let root = Utf8PathBuf::try_from(world.root.clone()).unwrap();
     let inputs = ["images/with-host-ca".to_owned(), "rootfs".to_owned()];
-    let load = || Tree::load(&Runner::new(root.clone(), Duration::from_secs(60)), &inputs).unwrap();
+    let load = || Tree::read(&Runner::new(root.clone(), Duration::from_secs(60)), &inputs).unwrap();
     let (contexts, path) = (root.join(".devbox/context"), root.join("images/with-host-ca"));
     let (text, tree) = (fs::read_to_string(&path).unwrap(), load());
     fs::write(&path, "changed meanwhile").unwrap();

@@ -1,4 +1,5 @@
 //! Black-box tests of the pipeline: the real binary, fakes on PATH, scripted servers, and live releases.
+#![allow(clippy::disallowed_methods, reason = "tests run the program and read their own settings")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounts;
@@ -13,6 +14,7 @@ mod engines;
 mod fakes;
 mod hub;
 mod inputs;
+mod layout;
 mod live;
 mod machine;
 mod people;
@@ -26,7 +28,6 @@ mod registry;
 mod requests;
 mod sealed;
 mod suite;
-mod tidy;
 mod verdicts;
 mod versions;
 mod workflows;

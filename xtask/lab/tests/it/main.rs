@@ -1,4 +1,5 @@
 //! What the real crane and the real docker do with each behaviour of the lab.
+#![allow(clippy::disallowed_methods, reason = "tests run clients")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounts;

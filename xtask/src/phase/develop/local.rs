@@ -9,7 +9,6 @@ use serde_json::json;
 
 use crate::bench::lab;
 use crate::context::Context;
-use crate::image::state;
 use crate::model::command::Cmd;
 use crate::tools::local::Daemon;
 
@@ -36,7 +35,7 @@ const DAEMONS: [&str; 2] = ["registry", "engine"];
 
 /// Removes the engine's copies of the local registry's images, which smoke tests pulled. Other images stay.
 fn forget_images(ctx: &Context) -> Result<()> {
-    let Some(host) = state::running_registry(ctx) else { return Ok(()) };
+    let Some(host) = ctx.running_registry() else { return Ok(()) };
     let format = "--format={{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}";
     let Some(listed) = ctx.runner.probe(&Cmd::new("docker", ["image", "ls", "--digests", format])) else {
         return Ok(());

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::image::state;
+use crate::image::tree::Tree;
+use crate::image::{base, changes, variant, verdict};
 use crate::model::key::Inputs;
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
@@ -40,14 +41,14 @@ struct LayerChange {
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
-    let repository = state::repository(ctx)?;
+    let repository = ctx.repository()?;
     let old = find(ctx, &repository, &args.image)?;
     let new = match &args.other {
         Some(other) => find(ctx, &repository, other)?,
         None => of_tree(ctx, &old)?,
     };
     let (_, index) = old.found.as_ref().context("an image without an index")?;
-    let changes = state::changes(ctx, index, &new.inputs).unwrap_or_default();
+    let changes = changes::since(ctx, index, &new.inputs).unwrap_or_default();
     let packages = packages(ctx, &old, &new)?;
     let layers = layers(ctx, &old, &new)?;
     if ctx.json {
@@ -91,13 +92,13 @@ fn section(title: &str, lines: Vec<String>, none: &str) {
 
 /// Looks an image up: in the repository, then, with each prefix that a content key may have, in staging.
 fn find(ctx: &Context, repository: &Repository, name: &str) -> Result<Side> {
-    let staging = state::staging(ctx, repository);
+    let staging = ctx.staging(repository);
     let variants = ctx.config.variant.iter().map(|variant| (&staging, format!("{}-{name}", variant.name)));
     let places =
         [(repository, name.to_owned()), (&staging, name.to_owned()), (repository, format!("base-{name}"))];
     for (place, reference) in places.into_iter().chain(variants) {
         let Some(index) = ctx.registry.image(&ctx.runner, place, &reference)? else { continue };
-        let Some(inputs) = state::inputs_of(&index) else {
+        let Some(inputs) = base::inputs_of(&index) else {
             bail!(
                 "{} does not say what it was made from: it is not an image of this pipeline",
                 place.tag(&reference)
@@ -112,25 +113,25 @@ fn find(ctx: &Context, repository: &Repository, name: &str) -> Result<Side> {
 
 /// What the tree would make of the kind of image that `old` is.
 fn of_tree(ctx: &Context, old: &Side) -> Result<Side> {
-    let base = state::base(ctx)?;
+    let tree = Tree::load(ctx)?;
+    let base = base::find(ctx, &tree, &ctx.platforms)?;
     // Variants are told by their build arguments, bases by having none of theirs.
     let of_variant = |name: &str| old.inputs.args.contains_key(&format!("INSTALL_{name}"));
     if !of_variant("OPENCODE") {
-        let found = base.present.map(|index| (base.repository.clone(), index));
-        return Ok(Side { name: "this tree".to_owned(), inputs: base.inputs, found });
+        let found = base.as_built().map(|built| (base.repository.clone(), (*built.index).clone()));
+        return Ok(Side { name: "this tree".to_owned(), inputs: base.inputs.clone(), found });
     }
     for variant in &ctx.config.variant {
-        let inputs = state::variant_inputs(ctx, variant, old.inputs.upon.clone())?;
+        let inputs = variant::inputs(ctx, &tree, variant, old.inputs.upon.clone())?;
         if inputs.args != old.inputs.args {
             continue;
         }
-        let Some(index) = &base.present else {
-            return Ok(Side { name: format!("{} of this tree", variant.name), inputs, found: None });
-        };
-        let stages = state::stages(ctx, std::slice::from_ref(&variant.name), &base, index)?;
-        let stage = stages.into_iter().next().context("a variant without a stage")?;
-        let found = stage.present.map(|index| (stage.staging, index));
-        return Ok(Side { name: format!("{} of this tree", variant.name), inputs: stage.inputs, found });
+        let name = format!("{} of this tree", variant.name);
+        let Some(base) = base.as_built() else { return Ok(Side { name, inputs, found: None }) };
+        let found = variant::find(ctx, &tree, base, std::slice::from_ref(&variant.name))?;
+        let plan = found.first().context("a variant that is not defined")?;
+        let found = plan.as_staged().map(|staged| (staged.staging.clone(), (*staged.index).clone()));
+        return Ok(Side { name, inputs: plan.inputs.clone(), found });
     }
     bail!("this tree has no variant like {}: name a second image to compare it with", old.name)
 }
@@ -152,11 +153,11 @@ fn packages(ctx: &Context, old: &Side, new: &Side) -> Result<Option<Vec<String>>
 fn package_list(ctx: &Context, side: &Side) -> Result<Option<BTreeMap<String, String>>> {
     let Some((repository, index)) = &side.found else { return Ok(None) };
     // Verdicts lie in the staging repository, and are the same for an image wherever it was copied to.
-    let public = state::repository(ctx)?;
-    let staging = if *repository == public { state::staging(ctx, repository) } else { repository.clone() };
+    let public = ctx.repository()?;
+    let staging = if *repository == public { ctx.staging(repository) } else { repository.clone() };
     for platform in &ctx.platforms {
         let Some(image) = index.platform(*platform) else { continue };
-        let verdicts = state::verdicts(ctx, &staging, image)?;
+        let verdicts = verdict::all(ctx, &staging, image)?;
         if let Some(verdict) = verdicts.iter().find(|verdict| !verdict.packages.is_empty()) {
             let pair = |line: &str| {
                 let mut words = line.split('\t');

@@ -13,11 +13,11 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::image::debian;
-use crate::image::packages::{self, Update};
 use crate::model::component::Component;
 use crate::model::version::Version;
 use crate::upstream::availability::{Depth, Supply};
 use crate::upstream::locks;
+use crate::upstream::security_updates::{self, Update};
 use crate::upstream::versions::{self, Upstream};
 
 #[derive(Debug, Default, clap::Args)]
@@ -145,7 +145,7 @@ fn base(ctx: &Context) -> Result<Base> {
     let date = debian::pinned(ctx)?.date;
     let day = Date::strptime("%Y%m%d", &date)?.to_zoned_datetime(TimeZone::UTC)?;
     let mut base = Base { date, age_days: days(day.timestamp()), security_updates: None, cannot_tell: None };
-    match packages::security_updates(ctx) {
+    match security_updates::find(ctx) {
         Ok(updates) => base.security_updates = Some(updates),
         Err(error) => base.cannot_tell = Some(format!("{error:#}")),
     }

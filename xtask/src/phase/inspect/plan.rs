@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::image::state::{self, BASE_LATEST, Stage};
+use crate::image::base::{self, BASE_LATEST};
+use crate::image::tree::Tree;
+use crate::image::variant::{self, FoundVariant, StagedVariant};
+use crate::image::{build_record, changes, verdict};
 use crate::model::component::{Component, Source};
 use crate::model::dockerfile::with_arg_default;
 use crate::model::key::{Change, Inputs, digest};
@@ -62,22 +65,24 @@ impl Forecast {
 }
 
 pub fn run(ctx: &Context) -> Result<()> {
-    let base = state::base(ctx)?;
+    let tree = &Tree::load(ctx)?;
+    let base = base::find(ctx, tree, &ctx.platforms)?;
     let repository = &base.repository;
-    let staging = state::staging(ctx, repository);
+    let staging = ctx.staging(repository);
     let published = |tag: &str| ctx.registry.image(&ctx.runner, repository, tag);
     let (mut rows, mut forecast) =
         (Vec::new(), Forecast { base: Some(0), variants: Some(0), smoke: Some(0) });
 
-    // The base first: all else stands upon it.
+    // The base first: all else depends on it.
     let old_base = published(BASE_LATEST)?;
-    let building = base.present.is_none();
+    let building = base.as_built().is_none();
+    let why = if building { causes(ctx, tree, old_base.as_ref(), &base.inputs) } else { Vec::new() };
     for platform in &ctx.platforms {
         rows.push(Row {
             image: base.tag.clone(),
             platform: *platform,
             actions: vec![if building { Action::Build } else { Action::Reuse }],
-            causes: if building { causes(ctx, old_base.as_ref(), &base.inputs) } else { Vec::new() },
+            causes: why.clone(),
             bytes: if building { bytes(ctx, repository, old_base.as_ref(), None, *platform)? } else { None },
             smoke_seconds: None,
         });
@@ -87,32 +92,34 @@ pub fn run(ctx: &Context) -> Result<()> {
     }
 
     // Then the variants; without a base their keys cannot be known, but their causes can.
-    let stages = match &base.present {
-        Some(index) => state::stages(ctx, &[], &base, index)?,
+    let found = match base.as_built() {
+        Some(base) => variant::find(ctx, tree, base, &[])?,
         None => Vec::new(),
     };
     for variant in &ctx.config.variant {
-        let stage = stages.iter().find(|stage| stage.variant.name == variant.name);
+        let plan = found.iter().find(|it| it.variant.name == variant.name);
+        let staged = plan.and_then(FoundVariant::as_staged);
         let old = published(&variant.latest_tag())?;
-        let staged = stage.is_some_and(|stage| stage.present.is_some());
-        let inputs = match stage {
-            Some(stage) => stage.inputs.clone(),
+        let inputs = match plan {
+            Some(plan) => plan.inputs.clone(),
             None => {
-                let upon = old.as_ref().and_then(state::inputs_of).unwrap_or_default().upon;
-                state::variant_inputs(ctx, variant, upon)?
+                let upon = old.as_ref().and_then(base::inputs_of).unwrap_or_default().upon;
+                variant::inputs(ctx, tree, variant, upon)?
             }
         };
-        let mut why = if staged { Vec::new() } else { causes(ctx, old.as_ref(), &inputs) };
+        let is_staged = staged.is_some();
+        let mut why = if is_staged { Vec::new() } else { causes(ctx, tree, old.as_ref(), &inputs) };
         if building && old.is_some() {
             why.push("the base is built anew".to_owned());
         }
+        let actions = actions(ctx, tree, staged, old.as_ref())?;
         for platform in &ctx.platforms {
             let smoke_seconds = smoke_seconds(ctx, &staging, old.as_ref(), *platform)?;
-            let actions = actions(ctx, stage, old.as_ref(), *platform)?;
+            let actions = actions(*platform);
             if actions.contains(&Action::Smoke) {
                 forecast.smoke = add(forecast.smoke, smoke_seconds);
             }
-            let bytes = if staged {
+            let bytes = if is_staged {
                 None
             } else {
                 bytes(ctx, repository, old.as_ref(), old_base.as_ref(), *platform)?
@@ -120,7 +127,7 @@ pub fn run(ctx: &Context) -> Result<()> {
             let (image, causes) = (variant.name.clone(), why.clone());
             rows.push(Row { image, platform: *platform, actions, causes, bytes, smoke_seconds });
         }
-        if !staged {
+        if !is_staged {
             // One bake builds all variants, so its time counts once.
             let last = build_seconds(ctx, &staging, old.as_ref())?;
             forecast.variants = forecast.variants.zip(last).map(|(a, b): (u64, u64)| a.max(b));
@@ -131,39 +138,43 @@ pub fn run(ctx: &Context) -> Result<()> {
     Ok(())
 }
 
+/// What happens to a variant on each platform.
 fn actions(
     ctx: &Context,
-    stage: Option<&Stage<'_>>,
+    tree: &Tree,
+    staged: Option<&StagedVariant<'_>>,
     published: Option<&Manifest>,
-    platform: Platform,
-) -> Result<Vec<Action>> {
-    let Some((stage, present)) = stage.and_then(|stage| Some((stage, stage.present.as_ref()?))) else {
-        return Ok(vec![Action::Build, Action::Smoke, Action::Retag]);
-    };
-    let mut actions = vec![Action::Reuse];
-    if !state::verdict(ctx, stage, platform)?.is_some_and(|verdict| verdict.passed) {
-        actions.push(Action::Smoke);
-    }
-    if published.is_none_or(|published| published.digest != present.digest) {
-        actions.push(Action::Retag);
-    }
-    Ok(actions)
+) -> Result<impl Fn(Platform) -> Vec<Action>> {
+    let verdicts = staged.map(|staged| verdict::find(ctx, tree, staged)).transpose()?;
+    let is_published =
+        staged.zip(published).is_some_and(|(staged, published)| staged.index.digest == published.digest);
+    Ok(move |platform| {
+        let Some(verdicts) = &verdicts else { return vec![Action::Build, Action::Smoke, Action::Retag] };
+        let mut actions = vec![Action::Reuse];
+        if !verdicts.get(&platform).is_some_and(|verdict| verdict.passed) {
+            actions.push(Action::Smoke);
+        }
+        if !is_published {
+            actions.push(Action::Retag);
+        }
+        actions
+    })
 }
 
-fn causes(ctx: &Context, old: Option<&Manifest>, inputs: &Inputs) -> Vec<String> {
+fn causes(ctx: &Context, tree: &Tree, old: Option<&Manifest>, inputs: &Inputs) -> Vec<String> {
     let Some(old) = old else { return vec!["nothing is published yet".to_owned()] };
-    match state::changes(ctx, old, inputs) {
+    match changes::since(ctx, old, inputs) {
         None => vec!["the published image does not say what it was made from".to_owned()],
-        Some(changes) => told(ctx, &changes),
+        Some(changes) => told(ctx, tree, &changes),
     }
 }
 
 /// Causes as a person reads them: a version that changed stands for the edits that it makes, of its `ARG` and its locks.
-fn told(ctx: &Context, changes: &[Change]) -> Vec<String> {
+fn told(ctx: &Context, tree: &Tree, changes: &[Change]) -> Vec<String> {
     let locks = locks(ctx, changes);
     let is_lock = |path: &String| locks.iter().any(|lock| path.starts_with(lock.as_str()));
     let follows = |change: &&Change| match change {
-        Change::Edited { path, was, .. } => is_lock(path) || is_only_versions(ctx, changes, path, was),
+        Change::Edited { path, was, .. } => is_lock(path) || is_only_versions(ctx, tree, changes, path, was),
         Change::Added(path) | Change::Removed(path) => is_lock(path),
         _ => false,
     };
@@ -185,8 +196,8 @@ fn locks(ctx: &Context, changes: &[Change]) -> Vec<String> {
 }
 
 /// True if a file with the old versions in its `ARG` lines is the old file.
-fn is_only_versions(ctx: &Context, changes: &[Change], path: &str, was: &str) -> bool {
-    let Some(mut text) = ctx.tree().ok().and_then(|tree| tree.text(path).ok()).map(str::to_owned) else {
+fn is_only_versions(ctx: &Context, tree: &Tree, changes: &[Change], path: &str, was: &str) -> bool {
+    let Some(mut text) = tree.text(path).ok().map(str::to_owned) else {
         return false;
     };
     let mut replaced = false;
@@ -219,7 +230,7 @@ fn bytes(
 
 fn build_seconds(ctx: &Context, staging: &Repository, old: Option<&Manifest>) -> Result<Option<u64>> {
     let Some(old) = old else { return Ok(None) };
-    Ok(state::build_record(ctx, staging, &old.digest)?.map(|record| record.seconds))
+    Ok(build_record::read(ctx, staging, &old.digest)?.map(|record| record.seconds))
 }
 
 fn smoke_seconds(
@@ -229,7 +240,7 @@ fn smoke_seconds(
     platform: Platform,
 ) -> Result<Option<u64>> {
     let Some(image) = old.and_then(|old| old.platform(platform)) else { return Ok(None) };
-    let newest = state::verdicts(ctx, staging, image)?.into_iter().max_by_key(|verdict| verdict.at);
+    let newest = verdict::all(ctx, staging, image)?.into_iter().max_by_key(|verdict| verdict.at);
     Ok(newest.map(|verdict| verdict.seconds))
 }
 

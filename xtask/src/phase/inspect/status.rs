@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::image::state;
+use crate::image::verdict;
 use crate::model::platform::Platform;
 use crate::model::promotion::Standing;
 use crate::model::reference::Repository;
@@ -34,8 +34,8 @@ struct Row {
 }
 
 pub fn run(ctx: &Context) -> Result<()> {
-    let repository = state::repository(ctx)?;
-    let staging = state::staging(ctx, &repository);
+    let repository = ctx.repository()?;
+    let staging = ctx.staging(&repository);
     let ledger = Ledger::new(ctx, &repository);
     let journal = ledger.journal()?;
     let floating = release_tag::floating(ctx, &repository)?;
@@ -92,7 +92,7 @@ fn rows_of(
     let at =
         |tag: &str| standing.get(tag).and_then(Option::as_ref).is_some_and(|now| **now == *variant.digest);
     let row = |it: &record::PlatformRecord| {
-        let verdicts = state::verdicts(ctx, staging, &it.digest)?;
+        let verdicts = verdict::all(ctx, staging, &it.digest)?;
         Ok(Row {
             variant: variant.name.clone(),
             platform: it.platform,

@@ -12,9 +12,12 @@ use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::image::base::{self, BuiltBase};
 use crate::image::definition;
+use crate::image::definition::REVISION;
 use crate::image::secrets::Secrets;
-use crate::image::state::{self, Base, REVISION, Stage};
+use crate::image::tree::Tree;
+use crate::image::variant::{self, StagedVariant};
 use crate::model::bake::{self, Output, Target};
 use crate::model::listing::{self, Difference};
 use crate::model::oci::Manifest;
@@ -34,27 +37,25 @@ pub struct Args {
 
 /// A variant, as it was staged and as it was built again.
 struct Rebuilt<'a> {
-    stage: &'a Stage<'a>,
-    staged: &'a Manifest,
+    staged: &'a StagedVariant<'a>,
     built: Manifest,
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
-    let (base, index) = state::existing_base(ctx)?;
-    let stages = state::stages(ctx, &args.variants, &base, &index)?;
-    for stage in &stages {
-        stage.staged()?;
-    }
+    ctx.start_registry()?;
+    let tree = Tree::load(ctx)?;
+    let base = base::find_built(ctx, &tree)?;
+    let staged = variant::find_staged(ctx, &tree, &base, &args.variants)?;
     let state = ctx.state_dir();
     fs::create_dir_all(&state).with_context(|| format!("cannot create {state}"))?;
     let folder =
         tempfile::Builder::new().prefix("verify-").tempdir_in(&state).context("cannot make a folder")?;
     let folder = Utf8Path::from_path(folder.path()).context("a folder whose name is not UTF-8")?;
     let engine = Scratch::start(&ctx.runner, &state, "verify")?;
-    let rebuilt = variants(ctx, &engine, (&base, &index), &stages)?;
+    let rebuilt = variants(ctx, &tree, &engine, &base, &staged)?;
     let files = match args.no_base {
         true => BTreeMap::new(),
-        false => base_files(ctx, &engine, folder, &base, &index)?,
+        false => base_files(ctx, &tree, &engine, folder, &base)?,
     };
     drop(engine);
     if ctx.runner.dry_run {
@@ -67,21 +68,21 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
 /// that another commit made is as good.
 fn variants<'a>(
     ctx: &Context,
+    tree: &Tree,
     engine: &Scratch<'_>,
-    (base, index): (&Base, &Manifest),
-    stages: &'a [Stage<'a>],
+    base: &BuiltBase,
+    staged: &'a [StagedVariant<'a>],
 ) -> Result<Vec<Rebuilt<'a>>> {
     let mut rebuilt = Vec::new();
-    for stage in stages {
-        let staged = stage.staged()?;
-        let created = config(ctx, &stage.staging, staged, ctx.platforms[0])?["created"].clone();
+    for staged in staged {
+        let created = config(ctx, &staged.staging, &staged.index, ctx.platforms[0])?["created"].clone();
         let created = created.as_str().context("an image without a time")?;
         let epoch: jiff::Timestamp = created.parse().context("the time of an image")?;
-        let mut target = definition::variants(ctx, base, index, &[stage])?.remove(0);
-        let tag = format!("{}-rebuilt", stage.tag);
-        target.output = Output::Tag(stage.staging.tag(&tag));
+        let mut target = definition::variants(ctx, tree, base, &[staged])?.remove(0);
+        let tag = format!("{}-rebuilt", staged.tag);
+        target.output = Output::Tag(staged.staging.tag(&tag));
         target.cache = None;
-        as_of(&mut target, staged.annotation(REVISION));
+        as_of(&mut target, staged.index.annotation(REVISION));
         let secrets = Secrets::new(ctx);
         let definition = bake::definition(&[target], &ctx.platforms, &ctx.config.layers, &secrets.specs);
         let cmd = secrets.give(docker::bake(&definition, Some(&epoch.as_second().to_string())));
@@ -90,11 +91,11 @@ fn variants<'a>(
             continue;
         }
         let built =
-            ctx.registry.image(&ctx.runner, &stage.staging, &tag)?.context("what was pushed is gone")?;
-        if built.digest == staged.digest {
-            ctx.say(format!("{}: the same digest, {}", stage.variant.name, built.digest));
+            ctx.registry.image(&ctx.runner, &staged.staging, &tag)?.context("what was pushed is gone")?;
+        if built.digest == staged.index.digest {
+            ctx.say(format!("{}: the same digest, {}", staged.variant.name, built.digest));
         }
-        rebuilt.push(Rebuilt { stage, staged, built });
+        rebuilt.push(Rebuilt { staged, built });
     }
     Ok(rebuilt)
 }
@@ -123,13 +124,13 @@ fn image(ctx: &Context, repository: &Repository, index: &Manifest, platform: Pla
 /// Builds the base again and compares it, file by file, with the one in the registry.
 fn base_files(
     ctx: &Context,
+    tree: &Tree,
     engine: &Scratch<'_>,
     folder: &Utf8Path,
-    base: &Base,
-    index: &Manifest,
+    base: &BuiltBase,
 ) -> Result<BTreeMap<Platform, Difference>> {
-    let target = Target { cache: None, ..definition::base(ctx, base)? };
-    let image = base.repository.digest(&index.digest);
+    let target = Target { cache: None, ..definition::base(ctx, tree, base)? };
+    let image = base.repository.digest(&base.index.digest);
     let lists = folder.join("lists");
     fs::write(folder.join("Dockerfile"), bake::LISTS).context("cannot write a recipe")?;
     let secrets = Secrets::new(ctx);
@@ -164,9 +165,12 @@ fn base_files(
 fn report(ctx: &Context, rebuilt: &[Rebuilt<'_>], files: &BTreeMap<Platform, Difference>) -> Result<()> {
     let mut broken = Vec::new();
     for it in rebuilt {
-        let name = &it.stage.variant.name;
-        if it.built.digest != it.staged.digest {
-            broken.push(format!("{name}: {} was staged, {} was built", it.staged.digest, it.built.digest));
+        let name = &it.staged.variant.name;
+        if it.built.digest != it.staged.index.digest {
+            broken.push(format!(
+                "{name}: {} was staged, {} was built",
+                it.staged.index.digest, it.built.digest
+            ));
             broken.extend(other_parts(ctx, it)?);
         }
     }
@@ -183,7 +187,7 @@ fn report(ctx: &Context, rebuilt: &[Rebuilt<'_>], files: &BTreeMap<Platform, Dif
     if ctx.json {
         let digests: Vec<Value> = rebuilt
             .iter()
-            .map(|it| json!({ "variant": it.stage.variant.name, "staged": it.staged.digest, "built": it.built.digest }))
+            .map(|it| json!({ "variant": it.staged.variant.name, "staged": it.staged.index.digest, "built": it.built.digest }))
             .collect();
         let bases: BTreeMap<String, &Difference> =
             files.iter().map(|(platform, it)| (platform.to_string(), it)).collect();
@@ -200,11 +204,11 @@ fn report(ctx: &Context, rebuilt: &[Rebuilt<'_>], files: &BTreeMap<Platform, Dif
 
 /// Which layers, or whether the configuration, of a variant came out otherwise.
 fn other_parts(ctx: &Context, it: &Rebuilt<'_>) -> Result<Vec<String>> {
-    let staging = &it.stage.staging;
+    let staging = &it.staged.staging;
     let mut lines = Vec::new();
     for platform in &ctx.platforms {
         let (old, new) =
-            (image(ctx, staging, it.staged, *platform)?, image(ctx, staging, &it.built, *platform)?);
+            (image(ctx, staging, &it.staged.index, *platform)?, image(ctx, staging, &it.built, *platform)?);
         for (number, (old, new)) in old.layers().iter().zip(new.layers()).enumerate() {
             if *old != new {
                 let line = format!("  {platform}: layer {number} was {} and is {}", old.0, new.0);

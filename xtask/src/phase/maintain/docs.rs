@@ -5,7 +5,6 @@
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::image::state;
 use crate::model::environment;
 use crate::model::hub_page::Sizes;
 use crate::model::version::ReleaseTag;
@@ -48,7 +47,7 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
 }
 
 fn weigh(ctx: &Context, release: ReleaseTag) -> Result<Sizes> {
-    let repository = state::repository(ctx)?;
+    let repository = ctx.repository()?;
     let mut sizes = Sizes { release: release.to_string(), ..Sizes::default() };
     for variant in &ctx.config.variant {
         let tag = variant.version_tag(release);

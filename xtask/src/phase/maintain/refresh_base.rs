@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::image::debian;
-use crate::image::packages;
 use crate::model::changelog::Changelog;
 use crate::model::dockerfile;
 use crate::project::gitea::{self, Proposal};
 use crate::tools::files::Edit;
 use crate::tools::git;
+use crate::upstream::security_updates;
 
 const CHANGELOG: &str = "CHANGELOG.md";
 /// How the line in the changelog begins; a later refresh takes the place of an earlier one.
@@ -48,7 +48,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     }
     let mut reason = String::new();
     if args.if_behind {
-        let updates = packages::security_updates(ctx)?;
+        let updates = security_updates::find(ctx)?;
         if updates.is_empty() {
             ctx.say("the published base has all security updates");
             return Ok(());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::state;
+use crate::image::verdict;
 use crate::model::promotion::{Move, Promotion, PromotionKind};
 use crate::model::reference::Repository;
 use crate::promotion::ledger::{Journal, Ledger};
@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
-    let repository = state::repository(ctx)?;
+    let repository = ctx.repository()?;
     let ledger = Ledger::new(ctx, &repository);
     if args.break_lease && !ctx.runner.dry_run {
         ledger.break_leases()?;
@@ -114,7 +114,7 @@ fn unfit(ctx: &Context, ledger: &Ledger<'_>, promotion: &Promotion) -> Result<Ve
         }
         let Some(index) = ctx.registry.manifest(&ctx.runner, &ledger.staging, &it.to)? else { continue };
         for (_, image) in index.images() {
-            if !state::has_passed(ctx, &ledger.staging, image)? {
+            if !verdict::has_passed(ctx, &ledger.staging, image)? {
                 problems.push(format!("the image of {} is untested or failed: {image}", it.tag));
             }
         }

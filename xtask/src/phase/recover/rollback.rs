@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::state::{self, BASE_LATEST};
+use crate::image::base::BASE_LATEST;
 use crate::model::oci::Digest;
 use crate::model::promotion::{Move, Promotion, PromotionKind};
 use crate::model::version::ReleaseTag;
@@ -25,7 +25,7 @@ pub struct Args {
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let release = args.release;
-    let repository = state::repository(ctx)?;
+    let repository = ctx.repository()?;
     let ledger = Ledger::new(ctx, &repository);
     let Some(record) = record::read(ctx, &repository, release)? else {
         bail!("{repository} has no record of {release}: it was never released there");

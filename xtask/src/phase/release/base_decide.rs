@@ -5,15 +5,16 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::image::state;
+use crate::image::base;
+use crate::image::tree::Tree;
 
 /// Returns `need_build`.
 pub fn run(ctx: &Context) -> Result<bool> {
-    let base = state::base(ctx)?;
-    let need_build = base.present.is_none();
+    let base = base::find(ctx, &Tree::load(ctx)?, &ctx.platforms)?;
+    let need_build = base.as_built().is_none();
     ctx.ci.set("base_tag", &base.tag)?;
     ctx.ci.set("need_build", need_build)?;
-    let reference = base.repository.tag(&base.tag);
+    let reference = base.reference();
     if ctx.json {
         println!(
             "{}",

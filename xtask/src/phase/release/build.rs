@@ -7,12 +7,12 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::context::Context;
-use crate::image::builders;
-use crate::image::definition;
-use crate::image::disk;
-use crate::image::state::{self, Base, BuildRecord, Stage};
+use crate::image::base::{self, BuiltBase};
+use crate::image::build_record::{self, BuildRecord};
+use crate::image::tree::Tree;
+use crate::image::variant::{self, FoundVariant, PlannedVariant};
+use crate::image::{bake, builders, definition, disk};
 use crate::model::bake::Target;
-use crate::model::oci::Manifest;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -24,70 +24,90 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
-    state::chosen(ctx, &args.variants)?;
-    let (base, index) = state::existing_base(ctx)?;
-    let stages = state::stages(ctx, &args.variants, &base, &index)?;
-    let mut lacking = Vec::new();
-    for stage in &stages {
-        match (&stage.present, args.print) {
-            (Some(_), false) => {
-                ctx.say(format!("{} is there: nothing to build", stage.staging.tag(&stage.tag)))
-            }
-            _ => lacking.push(stage),
-        }
-    }
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let targets = definition::variants(ctx, &base, &index, &lacking)?;
+    variant::chosen(ctx, &args.variants)?;
+    ctx.start_registry()?;
+    let tree = Tree::load(ctx)?;
+    let base = base::find_built(ctx, &tree)?;
     if args.print {
-        return state::bake(ctx, &targets, true);
+        let found = variant::find(ctx, &tree, &base, &args.variants)?;
+        let plans: Vec<&PlannedVariant<'_>> = found.iter().map(|it| &**it).collect();
+        return bake::print(ctx, &definition::variants(ctx, &tree, &base, &plans)?);
     }
+    ensure(ctx, &tree, &base, &args.variants).map(drop)
+}
+
+/// The staged variants of these names, all if none is named; in a dry run some may be absent still.
+pub fn ensure<'a>(
+    ctx: &'a Context,
+    tree: &Tree,
+    base: &BuiltBase,
+    names: &[String],
+) -> Result<Vec<FoundVariant<'a>>> {
+    let found = variant::find(ctx, tree, base, names)?;
+    for staged in found.iter().filter_map(FoundVariant::as_staged) {
+        ctx.say(format!("{} is there: nothing to build", staged.reference()));
+    }
+    let absent: Vec<&PlannedVariant<'_>> =
+        found.iter().filter(|it| it.as_staged().is_none()).map(|it| &**it).collect();
+    let Some(first) = absent.first() else { return Ok(found) };
+    let targets = definition::variants(ctx, tree, base, &absent)?;
     // What the last build of the family took is what this one may take.
-    disk::require(ctx, &base.repository, &lacking[0].variant.latest_tag(), "variants")?;
+    disk::require(ctx, &base.repository, &first.variant.latest_tag(), "variants")?;
     // Nothing in a variant's recipe runs a program of its platform.
     let nodes = builders::require(ctx, false)?;
     let (start, free) = (Instant::now(), disk::free(ctx));
-    let built = richest_first(ctx, &targets, &lacking);
+    let built = richest_first(ctx, tree, &targets, &absent);
     if ctx.runner.dry_run {
-        return built;
+        return built.map(|()| found);
     }
     if let Err(error) = built {
         // A bake ends with its first failure. One bad variant must not cost the others their build.
         ctx.say(format!("{error:#}"));
-        one_by_one(ctx, &targets, &lacking, &base, &index)?;
+        one_by_one(ctx, tree, &targets, &absent, base)?;
     }
-    let names: Vec<String> = lacking.iter().map(|stage| stage.variant.name.clone()).collect();
-    let images = state::stages(ctx, &names, &base, &index)?.into_iter().filter_map(|stage| stage.present);
+    let names: Vec<String> = absent.iter().map(|plan| plan.variant.name.clone()).collect();
+    let staging = first.staging.clone();
     let record =
         BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built: nodes };
-    state::record_build(ctx, &images.collect::<Vec<_>>(), &lacking[0].staging, &record)
+    let now = variant::find(ctx, tree, base, &names)?;
+    let images = now.iter().filter_map(FoundVariant::as_staged).map(|staged| &*staged.index);
+    build_record::write(ctx, images, &staging, &record)?;
+    let mut now = now.into_iter();
+    Ok(found
+        .into_iter()
+        .filter_map(|it| if it.as_staged().is_some() { Some(it) } else { now.next() })
+        .collect())
 }
 
 /// Images that are pushed side by side each send the layers that they share. What the others share, the richest has:
 /// once it is there, they send next to nothing.
-fn richest_first(ctx: &Context, targets: &[Target], lacking: &[&Stage<'_>]) -> Result<()> {
-    let components = |(_, stage): &(usize, &&Stage<'_>)| stage.variant.components.len();
-    let Some((richest, _)) = lacking.iter().enumerate().max_by_key(components) else { return Ok(()) };
-    state::bake(ctx, &targets[richest..=richest], false)?;
+fn richest_first(
+    ctx: &Context,
+    tree: &Tree,
+    targets: &[Target],
+    absent: &[&PlannedVariant<'_>],
+) -> Result<()> {
+    let components = |(_, plan): &(usize, &&PlannedVariant<'_>)| plan.variant.components.len();
+    let Some((richest, _)) = absent.iter().enumerate().max_by_key(components) else { return Ok(()) };
+    bake::run(ctx, tree, &targets[richest..=richest])?;
     let others = [&targets[..richest], &targets[richest + 1..]].concat();
-    if others.is_empty() { Ok(()) } else { state::bake(ctx, &others, false) }
+    if others.is_empty() { Ok(()) } else { bake::run(ctx, tree, &others) }
 }
 
 /// Builds what a failed bake left out, each alone, and tells all failures at the end.
 fn one_by_one(
     ctx: &Context,
+    tree: &Tree,
     targets: &[Target],
-    lacking: &[&Stage<'_>],
-    base: &Base,
-    index: &Manifest,
+    absent: &[&PlannedVariant<'_>],
+    base: &BuiltBase,
 ) -> Result<()> {
     let mut failures = Vec::new();
-    for (target, stage) in targets.iter().zip(lacking) {
-        let name = &stage.variant.name;
-        let there = state::stages(ctx, std::slice::from_ref(name), base, index)?;
-        if there.iter().all(|stage| stage.present.is_none())
-            && let Err(error) = state::bake(ctx, std::slice::from_ref(target), false)
+    for (target, plan) in targets.iter().zip(absent) {
+        let name = &plan.variant.name;
+        let now = variant::find(ctx, tree, base, std::slice::from_ref(name))?;
+        if now.iter().all(|it| it.as_staged().is_none())
+            && let Err(error) = bake::run(ctx, tree, std::slice::from_ref(target))
         {
             failures.push(format!("{name}: {error:#}"));
         }

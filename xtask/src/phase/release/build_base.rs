@@ -7,50 +7,52 @@ use anyhow::Result;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::builders;
-use crate::image::definition;
-use crate::image::disk;
-use crate::image::packages;
-use crate::image::parts;
-use crate::image::state::{self, BASE_LATEST, Base, BuildRecord};
+use crate::image::base::{self, BASE_LATEST, Base, FoundBase};
+use crate::image::build_record::{self, BuildRecord};
+use crate::image::tree::Tree;
+use crate::image::{bake, builders, definition, disk, packages, parts};
 
 pub fn run(ctx: &Context) -> Result<()> {
-    let base = state::base_to_build(ctx)?;
-    let reference = base.repository.tag(&base.tag);
-    if let Some(index) = &base.present {
-        ctx.say(format!("{reference} is there: nothing to build"));
-        say_left_out(ctx, &base);
-        // A run that ended between push and record left this to the next one.
-        return packages::ensure_recorded(ctx, &base.repository, index);
-    }
+    ctx.start_registry()?;
+    ensure(ctx, &Tree::load(ctx)?).map(drop)
+}
+
+/// The built base; in a dry run it may be absent still.
+pub fn ensure(ctx: &Context, tree: &Tree) -> Result<FoundBase> {
+    let base = match base::to_build(ctx, tree)? {
+        FoundBase::Built(base) => {
+            ctx.say(format!("{} is there: nothing to build", base.reference()));
+            say_left_out(ctx, &base);
+            // A run that ended between push and record left this to the next one.
+            packages::ensure_recorded(ctx, &base.repository, &base.index)?;
+            return Ok(FoundBase::Built(base));
+        }
+        FoundBase::Absent(base) => base,
+    };
     let problems = parts::problems(ctx);
     if !problems.is_empty() {
         return Err(missing(problems.join("\n  ")));
     }
-    ctx.say(format!("building {reference} on top of {}", base.debian));
+    ctx.say(format!("building {} on top of {}", base.reference(), base.debian));
     say_left_out(ctx, &base);
     disk::require(ctx, &base.repository, BASE_LATEST, "the base")?;
     // Its packages' own scripts run.
     let built = builders::require(ctx, true)?;
     let (start, free) = (Instant::now(), disk::free(ctx));
-    state::bake(ctx, &[definition::base(ctx, &base)?], false)?;
+    bake::run(ctx, tree, &[definition::base(ctx, tree, &base)?])?;
     if ctx.runner.dry_run {
-        return Ok(());
+        return Ok(FoundBase::Absent(base));
     }
     let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built };
-    let staging = state::staging(ctx, &base.repository);
-    let (base, index) = state::existing_base(ctx)?;
-    packages::ensure_recorded(ctx, &base.repository, &index)?;
-    state::record_build(ctx, std::slice::from_ref(&index), &staging, &record)
+    let base = base::find_built(ctx, tree)?;
+    packages::ensure_recorded(ctx, &base.repository, &base.index)?;
+    build_record::write(ctx, [&*base.index], &ctx.staging(&base.repository), &record)?;
+    Ok(FoundBase::Built(base))
 }
 
-/// Names the parts that a rehearsal does without, and why.
+/// Names the parts that a rehearsal leaves out, each with its reason.
 fn say_left_out(ctx: &Context, base: &Base) {
-    for name in &base.left_out {
-        let why = match parts::left_out(ctx).get(name) {
-            Some(why) => why.clone(),
-            None => "its host did not answer when the base was built".to_owned(),
-        };
+    for (name, why) in &base.left_out {
         ctx.say(format!("{name} is left out of {}, which is for this machine only: {why}", base.tag));
     }
 }

@@ -13,7 +13,7 @@ use crate::context::sources as registries;
 use crate::context::{Context, Destination};
 use crate::error::missing;
 use crate::image::parts;
-use crate::image::{builders, debian, disk, state};
+use crate::image::{builders, debian, disk};
 use crate::model::command::Cmd;
 use crate::model::config::Optional;
 use crate::model::platform::Platform;
@@ -126,7 +126,7 @@ fn examine(ctx: &Context) -> Vec<Finding> {
     });
     findings.extend(sources(ctx));
     match &ctx.destination {
-        Destination::Local => findings.push(match state::running_registry(ctx) {
+        Destination::Local => findings.push(match ctx.running_registry() {
             Some(host) => Finding::ok(format!("local registry {host}")),
             None => Finding::ok("local registry: started when it is needed"),
         }),

@@ -19,7 +19,11 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::context::{Context, Destination};
-use crate::image::{debian, state, summary};
+use crate::image::base::{self, BuiltBase, FoundBase};
+use crate::image::tree::Tree;
+use crate::image::variant::{self, FoundVariant, StagedVariant};
+use crate::image::verdict::{self, TestedVariant};
+use crate::image::{debian, summary};
 use crate::phase::maintain::changelog;
 use crate::phase::minutes;
 use crate::project::gitea;
@@ -50,78 +54,110 @@ pub fn run(ctx: &Context, args: &Args, json: bool) -> Result<()> {
         return Ok(());
     }
     let clock = Clock::default();
-    let step = |number: u32, name: &'static str, about: &str, minutes: u64| {
-        ctx.runner.begin(Duration::from_secs(60 * minutes));
-        ctx.say(format!("==> [{number}/8] {name}{about} ({:.0} s)", clock.start.elapsed().as_secs_f32()));
-        clock.steps.borrow_mut().push((name, Instant::now()));
-    };
-    let variants = state::chosen(ctx, &args.only)?;
+    variant::chosen(ctx, &args.only)?;
+    publish::refuse_part(ctx, &args.only)?;
+    let tree = Tree::load(ctx)?;
 
-    step(1, "doctor", ": what this machine lacks", minutes::SET_UP);
-    let have = have(ctx, &args.only)?;
-    if have == Have::Tested {
+    clock.begin(ctx, 1, "doctor", ": what this machine lacks", minutes::SET_UP);
+    let found = look(ctx, &tree, &args.only)?;
+    if matches!(found, Found::Tested(..)) {
         ctx.say("everything is built and tested: no engine and no source is needed");
     } else {
         let install = args.local || ctx.destination == Destination::Local;
         doctor::run(ctx, &doctor::Args { install })?;
     }
 
-    step(2, "preflight", ": every file that has to be fetched", minutes::PREFLIGHT);
-    if have != Have::Less {
-        ctx.say("everything is built: nothing has to be fetched");
-    } else {
+    clock.begin(ctx, 2, "preflight", ": every file that has to be fetched", minutes::PREFLIGHT);
+    if matches!(found, Found::Less) {
         preflight::run(ctx, &preflight::Args::default())?;
+    } else {
+        ctx.say("everything is built: nothing has to be fetched");
     }
     if !args.local && ctx.release_tag.is_some() {
         changelog::run(ctx, &changelog::Args { action: changelog::Action::Check })?;
     }
 
-    step(3, "base", "", minutes::BASE);
-    if ctx.runner.dry_run && !state::has_registry(ctx) {
-        ctx.say("the rest depends on what the registry holds, and it does not run yet: a dry run ends here");
-        return Ok(());
-    }
-    if have == Have::Less {
-        build_base::run(ctx)?;
-    } else {
-        ctx.say("the base exists: nothing to build");
-    }
-    if ctx.runner.dry_run && state::base(ctx)?.present.is_none() {
-        ctx.say("the rest depends on the base's digest: a dry run ends here");
-        return Ok(());
-    }
+    let (base, tested) = match build_and_test(ctx, &tree, &args.only, found, &clock)? {
+        Reached::Tested(base, tested) => (base, tested),
+        Reached::Unknown(why) => {
+            ctx.say(format!("the rest depends on {why}: a dry run ends here"));
+            return Ok(());
+        }
+    };
 
-    step(4, "variants", "", minutes::VARIANTS);
-    build::run(ctx, &build::Args { variants: args.only.clone(), print: false })?;
-    if ctx.runner.dry_run && have == Have::Less {
-        ctx.say("the rest depends on the variants' digests: a dry run ends here");
-        return Ok(());
-    }
-
-    step(5, "smoke", "", minutes::SMOKE);
-    for variant in &variants {
-        smoke::run(ctx, &smoke::Args { variant: variant.name.clone(), force: false }, &ctx.platforms)?;
-    }
-
-    if ctx.runner.dry_run && !is_tested(ctx, &args.only)? {
-        ctx.say("the rest depends on the verdicts: a dry run ends here");
-        return Ok(());
-    }
-
-    step(6, "publish", "", minutes::PROMOTE);
+    clock.begin(ctx, 6, "publish", "", minutes::PROMOTE);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
-    publish::run(ctx, &publish::Args { promote_latest: true, allow_downgrade, only })?;
-
+    let publish = publish::Args { promote_latest: true, allow_downgrade, only };
+    publish::publish(ctx, &tree, &base, &tested, &publish)?;
     if let Some(tag) = ctx.release_tag.filter(|_| gitea::is_set(ctx)) {
         gitea::attach_notes(ctx, tag)?;
     }
 
-    step(7, "base-latest", "", minutes::PROMOTE);
-    promote_base_latest::run(ctx)?;
+    clock.begin(ctx, 7, "base-latest", "", minutes::PROMOTE);
+    promote_base_latest::promote(ctx, &base, &|| variant::find(ctx, &tree, &base, &[]))?;
 
-    step(8, "description", "", minutes::DESCRIBE);
+    clock.begin(ctx, 8, "description", "", minutes::DESCRIBE);
     update_description::run(ctx)?;
-    table(ctx, &args.only, &clock, json)
+    table(ctx, &base, &tested, &clock, json)
+}
+
+/// How far a run came before the first public tag.
+enum Reached<'a> {
+    Tested(Box<BuiltBase>, Vec<TestedVariant<'a>>),
+    /// The rest of a dry run depends on this.
+    Unknown(&'static str),
+}
+
+/// Builds and tests what `found` does not have.
+fn build_and_test<'a>(
+    ctx: &'a Context,
+    tree: &Tree,
+    only: &[String],
+    found: Found<'a>,
+    clock: &Clock,
+) -> Result<Reached<'a>> {
+    clock.begin(ctx, 3, "base", "", minutes::BASE);
+    if ctx.runner.dry_run && !ctx.has_registry() {
+        return Ok(Reached::Unknown("what the registry holds, and it does not run yet"));
+    }
+    ctx.start_registry()?;
+    let base = match &found {
+        Found::Tested(base, _) | Found::Built(base, _) => {
+            ctx.say("the base exists: nothing to build");
+            base.clone()
+        }
+        Found::Less => match build_base::ensure(ctx, tree)? {
+            FoundBase::Built(base) => base,
+            FoundBase::Absent(_) => return Ok(Reached::Unknown("the base's digest")),
+        },
+    };
+
+    clock.begin(ctx, 4, "variants", "", minutes::VARIANTS);
+    let (mut tested, staged) = match found {
+        Found::Tested(_, tested) => (tested, Vec::new()),
+        Found::Built(_, staged) => (Vec::new(), staged),
+        Found::Less => {
+            let found = build::ensure(ctx, tree, &base, only)?;
+            if ctx.runner.dry_run && found.iter().any(|it| it.as_staged().is_none()) {
+                return Ok(Reached::Unknown("the variants' digests"));
+            }
+            (Vec::new(), found.into_iter().map(FoundVariant::staged).collect::<Result<_>>()?)
+        }
+    };
+
+    clock.begin(ctx, 5, "smoke", "", minutes::SMOKE);
+    for it in &tested {
+        ctx.say(format!("{}: passed before, the same image and the same suite", it.variant.name));
+    }
+    for staged in staged {
+        let verdicts = smoke::ensure(ctx, tree, &staged, &ctx.platforms, false)?;
+        // A suite that fails is an error above: only a dry run has no verdict.
+        let Some(it) = TestedVariant::new(staged, verdicts) else {
+            return Ok(Reached::Unknown("the verdicts"));
+        };
+        tested.push(it);
+    }
+    Ok(Reached::Tested(Box::new(base), tested))
 }
 
 /// When the release and each of its phases began.
@@ -137,6 +173,13 @@ impl Default for Clock {
 }
 
 impl Clock {
+    /// Begins a phase: says so, and starts its deadline.
+    fn begin(&self, ctx: &Context, number: u32, name: &'static str, about: &str, minutes: u64) {
+        ctx.runner.begin(Duration::from_secs(60 * minutes));
+        ctx.say(format!("==> [{number}/8] {name}{about} ({:.0} s)", self.start.elapsed().as_secs_f32()));
+        self.steps.borrow_mut().push((name, Instant::now()));
+    }
+
     /// Seconds of each phase up to now, to a tenth.
     fn phases(&self) -> Vec<(&'static str, f64)> {
         let steps = self.steps.borrow();
@@ -147,42 +190,46 @@ impl Clock {
 }
 
 /// What the registry has of these variants: all of it tested, all of it built, or less.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Have {
-    Tested,
-    Built,
+enum Found<'a> {
+    Tested(BuiltBase, Vec<TestedVariant<'a>>),
+    Built(BuiltBase, Vec<StagedVariant<'a>>),
     Less,
 }
 
 /// Looks, and makes nothing on its way, so that a machine that was never set up can look as well.
-fn have(ctx: &Context, only: &[String]) -> Result<Have> {
-    if !state::has_registry(ctx) || !debian::is_made(ctx, &state::repository(ctx)?)? {
-        return Ok(Have::Less);
+fn look<'a>(ctx: &'a Context, tree: &Tree, only: &[String]) -> Result<Found<'a>> {
+    if !ctx.has_registry() {
+        return Ok(Found::Less);
     }
-    let base = state::base(ctx)?;
-    let Some(index) = &base.present else { return Ok(Have::Less) };
-    if state::stages(ctx, only, &base, index)?.iter().any(|stage| stage.present.is_none()) {
-        return Ok(Have::Less);
+    ctx.start_registry()?;
+    if !debian::is_made(ctx, &ctx.repository()?)? {
+        return Ok(Found::Less);
     }
-    Ok(if is_tested(ctx, only)? { Have::Tested } else { Have::Built })
-}
-
-/// True if these variants have passed on every platform.
-fn is_tested(ctx: &Context, only: &[String]) -> Result<bool> {
-    let (base, index) = state::existing_base(ctx)?;
-    for stage in state::stages(ctx, only, &base, &index)? {
-        for platform in &ctx.platforms {
-            if !state::verdict(ctx, &stage, *platform)?.is_some_and(|verdict| verdict.passed) {
-                return Ok(false);
-            }
-        }
+    let FoundBase::Built(base) = base::find(ctx, tree, &ctx.platforms)? else { return Ok(Found::Less) };
+    let found = variant::find(ctx, tree, &base, only)?;
+    if found.iter().any(|it| it.as_staged().is_none()) {
+        return Ok(Found::Less);
     }
-    Ok(true)
+    let staged = found.into_iter().map(FoundVariant::staged).collect::<Result<Vec<_>>>()?;
+    let mut tested = Vec::new();
+    for it in &staged {
+        tested.extend(TestedVariant::new(it.clone(), verdict::find(ctx, tree, it)?));
+    }
+    Ok(if tested.len() == staged.len() { Found::Tested(base, tested) } else { Found::Built(base, staged) })
 }
 
 /// What now stands where, and how to run it.
-fn table(ctx: &Context, only: &[String], clock: &Clock, json: bool) -> Result<()> {
-    let (rows, phases) = (summary::images(ctx, only)?, clock.phases());
+fn table(
+    ctx: &Context,
+    base: &BuiltBase,
+    tested: &[TestedVariant<'_>],
+    clock: &Clock,
+    json: bool,
+) -> Result<()> {
+    let (mut rows, phases) = (Vec::new(), clock.phases());
+    for it in tested {
+        rows.extend(summary::rows_of(ctx, base, it, &it.verdicts)?);
+    }
     let seconds = clock.start.elapsed().as_secs();
     if json {
         let phases: BTreeMap<_, _> = phases.into_iter().collect();

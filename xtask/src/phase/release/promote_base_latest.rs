@@ -5,39 +5,52 @@ use anyhow::Result;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::state::{self, BASE_LATEST, Stage};
+use crate::image::base::{self, BASE_LATEST, BuiltBase};
+use crate::image::tree::Tree;
+use crate::image::variant::{self, FoundVariant};
 use crate::model::oci::Digest;
 use crate::model::promotion::{Move, Promotion, PromotionKind};
 use crate::promotion::ledger::{Journal, Ledger};
 
 pub fn run(ctx: &Context) -> Result<()> {
+    ctx.start_registry()?;
+    let tree = Tree::load(ctx)?;
+    let base = base::find_built(ctx, &tree)?;
+    promote(ctx, &base, &|| variant::find(ctx, &tree, &base, &[]))
+}
+
+/// Points `base-latest` at a base. `variants` are those of the tree, looked up only if the tag has to move.
+pub fn promote<'a>(
+    ctx: &Context,
+    base: &BuiltBase,
+    variants: &dyn Fn() -> Result<Vec<FoundVariant<'a>>>,
+) -> Result<()> {
     if ctx.holds_latest_back() {
         return Ok(());
     }
-    let (base, index) = state::existing_base(ctx)?;
+    let digest = &base.index.digest;
     let ledger = Ledger::new(ctx, &base.repository);
-    if ledger.standing([BASE_LATEST])?[BASE_LATEST].as_ref() == Some(&index.digest) {
+    if ledger.standing([BASE_LATEST])?[BASE_LATEST].as_ref() == Some(digest) {
         ctx.say(format!("{} is {} already", base.repository.tag(BASE_LATEST), base.tag));
         return Ok(());
     }
-    let stages = state::stages(ctx, &[], &base, &index)?;
+    let variants = variants()?;
     let plan = |journal: &Journal| {
-        refuse_unpublished(&ledger, &stages, &base.tag)?;
-        plan(ctx, &ledger, &index.digest, journal)
+        refuse_unpublished(&ledger, &variants, &base.tag)?;
+        plan(ctx, &ledger, digest, journal)
     };
     ledger.begin(&plan)?.promote()
 }
 
 /// The published tags decide, not a journal: a base of variants that users do not get is not the latest.
-fn refuse_unpublished(ledger: &Ledger<'_>, stages: &[Stage<'_>], base: &str) -> Result<()> {
-    let staged =
-        stages.iter().filter_map(|stage| Some((stage.variant.latest_tag(), stage.present.as_ref()?)));
-    let staged: Vec<_> = staged.collect();
+fn refuse_unpublished(ledger: &Ledger<'_>, variants: &[FoundVariant<'_>], base: &str) -> Result<()> {
+    let staged = variants.iter().filter_map(FoundVariant::as_staged);
+    let staged: Vec<_> = staged.map(|it| (it.variant.latest_tag(), &it.index.digest)).collect();
     let standing = ledger.standing(staged.iter().map(|(tag, _)| tag))?;
     let at = |tag: &str, digest: &Digest| standing.get(tag).and_then(Option::as_ref) == Some(digest);
     // A rehearsal may have published part of the family.
-    let whole = stages.len() == staged.len() || ledger.ctx.is_rehearsal();
-    let published = !staged.is_empty() && staged.iter().all(|(tag, image)| at(tag, &image.digest));
+    let whole = variants.len() == staged.len() || ledger.ctx.is_rehearsal();
+    let published = !staged.is_empty() && staged.iter().all(|(tag, image)| at(tag, image));
     if whole && published || ledger.ctx.runner.dry_run {
         return Ok(());
     }

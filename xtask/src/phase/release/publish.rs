@@ -8,10 +8,12 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::state::{self, Base, Stage};
+use crate::image::base::{self, BuiltBase};
+use crate::image::tree::Tree;
+use crate::image::variant;
+use crate::image::verdict::{self, TestedVariant};
 use crate::model::layers::{self, Layer};
-use crate::model::oci::{Digest, Manifest};
-use crate::model::platform::Platform;
+use crate::model::oci::Digest;
 use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
@@ -34,21 +36,39 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
-    let args = &Args { promote_latest: args.promote_latest && !ctx.holds_latest_back(), ..args.clone() };
-    if !args.only.is_empty() && !ctx.is_rehearsal() {
-        bail!("--only would publish part of a release: it is for registries on this machine");
-    }
+    refuse_part(ctx, &args.only)?;
+    ctx.start_registry()?;
     // What is published is what was tested.
-    let (base, index) = state::existing_base(ctx)?;
-    let stages = state::stages(ctx, &args.only, &base, &index)?;
-    refuse_untested(ctx, &stages)?;
+    let tree = Tree::load(ctx)?;
+    let base = base::find_built(ctx, &tree)?;
+    let tested = verdict::find_tested(ctx, &tree, variant::find(ctx, &tree, &base, &args.only)?)?;
+    publish(ctx, &tree, &base, &tested, args)
+}
+
+/// Fails if only some variants of a release would become public.
+pub fn refuse_part(ctx: &Context, only: &[String]) -> Result<()> {
+    match only.is_empty() || ctx.is_rehearsal() {
+        true => Ok(()),
+        false => bail!("--only would publish part of a release: it is for registries on this machine"),
+    }
+}
+
+/// Gives tested variants their public tags.
+pub fn publish(
+    ctx: &Context,
+    tree: &Tree,
+    base: &BuiltBase,
+    tested: &[TestedVariant<'_>],
+    args: &Args,
+) -> Result<()> {
+    let args = &Args { promote_latest: args.promote_latest && !ctx.holds_latest_back(), ..args.clone() };
 
     // Which release this is, and what is left to move.
     let ledger = Ledger::new(ctx, &base.repository);
-    let (release, versions) = choose_release(ctx, &base.repository, &stages)?;
+    let (release, versions) = choose_release(ctx, &base.repository, tested)?;
     ctx.say(format!("release {release} in {}", base.repository));
     ctx.ci.set("release_tag", release)?;
-    let request = Request { ctx, ledger: &ledger, stages: &stages, release, args };
+    let request = Request { ctx, ledger: &ledger, tested, release, args };
     let journal = ledger.journal()?;
     let mut standing = request.standing_of_floating()?;
     standing.extend(versions);
@@ -65,7 +85,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     if let Some(problem) = request.over_budget(&promotion) {
         return Err(missing(format!("nothing published; {problem}")));
     }
-    let mut problems = wrong_layers(ctx, &base, &index, &stages)?;
+    let mut problems = wrong_layers(ctx, base, tested)?;
     problems.extend(wrong_commit(ctx, release)?);
     problems.extend(floating.iter().flat_map(|floating| request.wrong_floating(floating)));
     problems.extend(permissions::missing(ctx, &base.repository));
@@ -79,7 +99,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     // The record tells what the release is before any public tag does.
     let lease = ledger.begin_with(journal, promotion, &|journal| request.plan(journal))?;
     let latest_before = floating.as_ref().and_then(Floating::newest);
-    let recorded = record::write(ctx, &base, &index, &stages, &lease.promotion, release, latest_before);
+    let recorded = record::write(ctx, tree, base, tested, &lease.promotion, release, latest_before);
     lease.or_withdraw(recorded)?;
     lease.promote()?;
     if ctx.json {
@@ -93,7 +113,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
 struct Request<'a> {
     ctx: &'a Context,
     ledger: &'a Ledger<'a>,
-    stages: &'a [Stage<'a>],
+    tested: &'a [TestedVariant<'a>],
     release: ReleaseTag,
     args: &'a Args,
 }
@@ -101,7 +121,7 @@ struct Request<'a> {
 impl Request<'_> {
     /// The moves of this release as the tags are now.
     fn plan(&self, journal: &Journal) -> Result<Promotion> {
-        let versions = self.stages.iter().map(|stage| stage.variant.version_tag(self.release));
+        let versions = self.tested.iter().map(|it| it.variant.version_tag(self.release));
         let mut standing = self.ledger.standing(versions)?;
         standing.extend(self.standing_of_floating()?);
         let promotion = self.moves(journal, &standing)?;
@@ -110,22 +130,22 @@ impl Request<'_> {
     }
 
     fn standing_of_floating(&self) -> Result<Standing> {
-        let stages = self.stages.iter().filter(|_| self.args.promote_latest);
-        self.ledger.standing(stages.map(|stage| stage.variant.latest_tag()))
+        let tested = self.tested.iter().filter(|_| self.args.promote_latest);
+        self.ledger.standing(tested.map(|it| it.variant.latest_tag()))
     }
 
     /// Version tags of all variants, then, if asked for, the floating tags of all.
     fn moves(&self, journal: &Journal, standing: &Standing) -> Result<Promotion> {
         let mut moves = Vec::new();
-        for stage in self.stages {
-            let (tag, to) = (stage.variant.version_tag(self.release), stage.staged()?.digest.clone());
+        for it in self.tested {
+            let (tag, to) = (it.variant.version_tag(self.release), it.index.digest.clone());
             let now = standing.get(&tag).and_then(Option::as_ref);
             self.refuse_taken(&tag, now, &to)?;
             self.refuse_promised(&tag, journal.promised(&tag), &to)?;
             moves.push(Move { tag, floating: false, from: None, to });
         }
-        for stage in self.stages.iter().filter(|_| self.args.promote_latest) {
-            let (tag, to) = (stage.variant.latest_tag(), stage.staged()?.digest.clone());
+        for it in self.tested.iter().filter(|_| self.args.promote_latest) {
+            let (tag, to) = (it.variant.latest_tag(), it.index.digest.clone());
             let from = journal.before(&tag, standing.get(&tag).and_then(Option::as_ref));
             moves.push(Move { tag, floating: true, from, to });
         }
@@ -193,8 +213,8 @@ impl Request<'_> {
         let budget = self.ctx.registry.budget()?;
         // The check of layers reads the image of each platform, crane does so again and reads the index as well; an undo reads
         // what a tag pointed at.
-        let images = self.stages.len() * self.ctx.platforms.len();
-        let needed = (2 * images + self.stages.len() + promotion.floating().count()) as u64;
+        let images = self.tested.len() * self.ctx.platforms.len();
+        let needed = (2 * images + self.tested.len() + promotion.floating().count()) as u64;
         (budget.remaining < needed).then(|| {
             let window = budget.window.map(|seconds| format!(" per {} h", seconds / 3600)).unwrap_or_default();
             format!(
@@ -230,37 +250,12 @@ impl Request<'_> {
     }
 }
 
-/// Every variant has to be staged and to have passed on every platform; all gaps are told at once.
-fn refuse_untested(ctx: &Context, stages: &[Stage]) -> Result<()> {
-    let mut problems = Vec::new();
-    for stage in stages {
-        let name = &stage.variant.name;
-        if stage.present.is_none() {
-            problems.push(format!("{name} is not staged: run `cargo xtask build {name}`"));
-            continue;
-        }
-        for platform in &ctx.platforms {
-            let again = format!("run `cargo xtask smoke {name}`");
-            match state::verdict(ctx, stage, *platform)? {
-                Some(verdict) if verdict.passed => {}
-                Some(_) => problems.push(format!("{name} failed its smoke test on {platform}: {again}")),
-                None => problems.push(format!("{name} is untested on {platform}: {again}")),
-            }
-        }
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(missing(format!("nothing published; {}", problems.join("; "))))
-    }
-}
-
 /// The release to publish as, and where its version tags are: the one that was asked for, else the first whose version tags
 /// are free or equal.
 fn choose_release(
     ctx: &Context,
     repository: &Repository,
-    stages: &[Stage<'_>],
+    tested: &[TestedVariant<'_>],
 ) -> Result<(ReleaseTag, Standing)> {
     let pinned = ctx.opencode_version()?;
     if let Some(asked) = ctx.release_tag {
@@ -270,7 +265,7 @@ fn choose_release(
                 asked.version
             );
         }
-        return match version_tags(ctx, repository, stages, asked)? {
+        return match version_tags(ctx, repository, tested, asked)? {
             Ok(standing) => Ok((asked, standing)),
             Err(tag) => {
                 bail!("{tag} is another image and version tags never move: release under the next letter")
@@ -279,7 +274,7 @@ fn choose_release(
     }
     let mut candidate = Some(ReleaseTag::first(pinned));
     while let Some(release) = candidate {
-        if let Ok(standing) = version_tags(ctx, repository, stages, release)? {
+        if let Ok(standing) = version_tags(ctx, repository, tested, release)? {
             return Ok((release, standing));
         }
         candidate = release.next();
@@ -293,14 +288,13 @@ fn choose_release(
 fn version_tags(
     ctx: &Context,
     repository: &Repository,
-    stages: &[Stage<'_>],
+    tested: &[TestedVariant<'_>],
     release: ReleaseTag,
 ) -> Result<Result<Standing, String>> {
-    let tags: Vec<String> = stages.iter().map(|stage| stage.variant.version_tag(release)).collect();
+    let tags: Vec<String> = tested.iter().map(|it| it.variant.version_tag(release)).collect();
     let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
-    for ((stage, tag), digest) in stages.iter().zip(&tags).zip(&digests) {
-        let own = stage.present.as_ref().map(|own| &own.digest);
-        if digest.is_some() && digest.as_ref() != own {
+    for ((it, tag), digest) in tested.iter().zip(&tags).zip(&digests) {
+        if digest.as_ref().is_some_and(|digest| *digest != it.index.digest) {
             return Ok(Err(repository.tag(tag)));
         }
     }
@@ -309,31 +303,30 @@ fn version_tags(
 
 /// Every variant has to begin with exactly the layers of the base that it claims, on every platform, and no layer of
 /// either may be larger than it is allowed to be.
-fn wrong_layers(ctx: &Context, base: &Base, index: &Manifest, stages: &[Stage<'_>]) -> Result<Vec<String>> {
-    let layers = |repository: &Repository, index: &Manifest, platform: Platform| -> Result<Vec<Layer>> {
-        let digest = index.platform(platform).context("a complete index lacks a platform")?;
-        let image = ctx.registry.manifest(&ctx.runner, repository, digest)?;
+fn wrong_layers(ctx: &Context, base: &BuiltBase, tested: &[TestedVariant<'_>]) -> Result<Vec<String>> {
+    let layers = |repository: &Repository, image: &Digest| -> Result<Vec<Layer>> {
+        let image = ctx.registry.manifest(&ctx.runner, repository, image)?;
         Ok(image.context("an index without its image")?.layers())
     };
     let mut problems = Vec::new();
-    for platform in &ctx.platforms {
-        let shared = layers(&base.repository, index, *platform)?;
+    for (platform, image) in base.index.images() {
+        let shared = layers(&base.repository, image)?;
         let budgets: Vec<_> =
             ctx.config.base_layers.iter().map(|layer| (layer.name.as_str(), layer.budget_mb)).collect();
         let wrong = layers::base_problems(&shared, &budgets);
         problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", base.tag)));
-        for stage in stages {
+        for it in tested {
             let mut components = Vec::new();
-            for name in &stage.variant.components {
+            for name in &it.variant.components {
                 let budget = ctx.config.component(name)?.budget_mb;
                 components.push((
                     name.as_str(),
                     budget.with_context(|| format!("{name} has no budget_mb in devbox.toml"))?,
                 ));
             }
-            let own = layers(&stage.staging, stage.staged()?, *platform)?;
-            let wrong = layers::problems(&shared, &own, &components);
-            problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", stage.tag)));
+            let image = it.index.platform(platform).context("an index without a platform of its base")?;
+            let wrong = layers::problems(&shared, &layers(&it.staging, image)?, &components);
+            problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", it.tag)));
         }
     }
     Ok(problems)

@@ -1,18 +1,22 @@
 //! Runs the smoke suite on the staged image of a variant, by digest, and records the verdict in the registry. Refuses a
 //! variant that is not staged; a failed check is recorded and fails the phase.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::image::builders;
-use crate::image::packages;
-use crate::image::state::{self, SUITE, Stage};
+use crate::image::base::{self, FoundBase};
+use crate::image::tree::{SUITE, Tree};
+use crate::image::variant::{self, FoundVariant, StagedVariant};
+use crate::image::verdict;
+use crate::image::{builders, packages};
 use crate::model::command::Cmd;
+use crate::model::oci::Digest;
 use crate::model::platform::Platform;
 use crate::model::verdict::Verdict;
-use crate::tools::docker;
+use crate::tools::{docker, process};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,48 +27,73 @@ pub struct Args {
     pub force: bool,
 }
 
-/// Tests the image on these of its platforms.
-pub fn run(ctx: &Context, args: &Args, platforms: &[Platform]) -> Result<()> {
+pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     ctx.config.variant(&args.variant)?;
-    let (base, index) = state::existing_base(ctx)?;
-    let stages = state::stages(ctx, std::slice::from_ref(&args.variant), &base, &index)?;
-    for stage in &stages {
-        for platform in platforms {
-            smoke(ctx, stage, *platform, args.force)?;
+    ctx.start_registry()?;
+    let tree = Tree::load(ctx)?;
+    let staged = find(ctx, &tree, &args.variant)?;
+    ensure(ctx, &tree, &staged, &ctx.platforms, args.force).map(drop)
+}
+
+/// The staged variant on all platforms of the family, so that `--platform` picks from it; else on those of this command.
+fn find<'a>(ctx: &'a Context, tree: &Tree, name: &str) -> Result<StagedVariant<'a>> {
+    let names = [name.to_owned()];
+    for platforms in [&ctx.config.platforms, &ctx.platforms] {
+        // Not all platforms of the Debian image may be there; the last look below says what is missing.
+        let Ok(FoundBase::Built(base)) = base::find(ctx, tree, platforms) else { continue };
+        if let Some(FoundVariant::Staged(staged)) =
+            variant::find(ctx, tree, &base, &names)?.into_iter().next()
+        {
+            return Ok(staged);
         }
     }
-    Ok(())
+    let base = base::find_built(ctx, tree)?;
+    let staged = variant::find_staged(ctx, tree, &base, &names)?.into_iter().next();
+    staged.context("a variant that is not defined")
 }
 
-/// True if the variant is staged on every platform of this context.
-pub fn is_staged(ctx: &Context, args: &Args) -> Result<bool> {
-    ctx.config.variant(&args.variant)?;
-    let base = state::base(ctx)?;
-    let Some(index) = &base.present else { return Ok(false) };
-    let stages = state::stages(ctx, std::slice::from_ref(&args.variant), &base, index)?;
-    Ok(stages.iter().all(|stage| stage.present.is_some()))
-}
-
-fn smoke(ctx: &Context, stage: &Stage<'_>, platform: Platform, force: bool) -> Result<()> {
-    let name = &stage.variant.name;
-    let image = stage.staged()?.platform(platform).context("a complete index lacks a platform")?.to_owned();
-    if !force && state::verdict(ctx, stage, platform)?.is_some_and(|verdict| verdict.passed) {
-        ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
-        return Ok(());
+/// The verdicts of a staged variant, each platform of `platforms` tested where it has not passed; `force` tests again.
+pub fn ensure(
+    ctx: &Context,
+    tree: &Tree,
+    staged: &StagedVariant<'_>,
+    platforms: &[Platform],
+    force: bool,
+) -> Result<BTreeMap<Platform, Verdict>> {
+    let name = &staged.variant.name;
+    let mut verdicts = verdict::find(ctx, tree, staged)?;
+    for (platform, image) in staged.index.images().filter(|(platform, _)| platforms.contains(platform)) {
+        if !force && verdicts.get(&platform).is_some_and(|verdict| verdict.passed) {
+            ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
+            continue;
+        }
+        verdicts.extend(smoke(ctx, tree, staged, platform, image)?.map(|verdict| (platform, verdict)));
     }
+    Ok(verdicts)
+}
+
+/// Tests one image and records the verdict; a dry run has none.
+fn smoke(
+    ctx: &Context,
+    tree: &Tree,
+    staged: &StagedVariant<'_>,
+    platform: Platform,
+    image: &Digest,
+) -> Result<Option<Verdict>> {
+    let name = &staged.variant.name;
     let engine = docker::require_engine(&ctx.runner)?;
     let emulated = platform != engine.platform.unwrap_or_else(Platform::host);
     if emulated {
         builders::allow_emulation(ctx, platform, "smoke test")?;
     }
-    let reference = stage.staging.digest(&image);
+    let reference = staged.staging.digest(image);
     let start = Instant::now();
     let command =
         Cmd::new(SUITE, ["--image", &reference, "--variant", name, "--platform", &platform.to_string()])
-            .args(state::expectations(ctx, stage.variant)?);
+            .args(verdict::expectations(ctx, staged.variant)?);
     let result = ctx.runner.run(&command).with_context(|| format!("smoke test of {name} on {platform}"));
     if ctx.runner.dry_run {
-        return result;
+        return result.map(|()| None);
     }
     // A failure is recorded too, so that another machine knows of it.
     let verdict = Verdict {
@@ -75,15 +104,15 @@ fn smoke(ctx: &Context, stage: &Stage<'_>, platform: Platform, force: bool) -> R
         image: image.to_string(),
         platform,
         variant: name.clone(),
-        suite: state::suite(ctx, stage.variant)?,
+        suite: verdict::suite(ctx, tree, staged.variant)?,
         passed: result.is_ok(),
         emulated,
         seconds: start.elapsed().as_secs(),
-        at: state::now(),
+        at: process::now(),
         sequence: 0,
     };
-    let recorded = state::record_verdict(ctx, &stage.staging, stage.staged()?, verdict);
-    result.and(recorded)
+    let recorded = verdict::record(ctx, &staged.staging, &staged.index, verdict);
+    result.and(recorded.map(Some))
 }
 
 fn list_packages(reference: &str, platform: Platform) -> Cmd {

@@ -4,7 +4,6 @@
 use anyhow::{Result, bail};
 
 use crate::context::Context;
-use crate::image::state;
 use crate::model::config::HUB_DESCRIPTION_BYTES;
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
@@ -25,7 +24,7 @@ pub fn run(ctx: &Context) -> Result<()> {
     if ctx.holds_latest_back() {
         return Ok(());
     }
-    let repository = state::repository(ctx)?;
+    let repository = ctx.repository()?;
     if !repository.is_docker_hub() {
         ctx.say(format!("{repository} is not on Docker Hub: no description to update"));
         return Ok(());

@@ -1,0 +1,48 @@
+//! What a build took, recorded beside each image that it made to forecast the next one.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::image::builders::Built;
+use crate::model::oci::{Digest, Manifest};
+use crate::model::reference::Repository;
+use crate::tools::registry::Place;
+
+/// The artifact type of the record.
+const BUILD: &str = "application/vnd.opencode-devbox.build.v1+json";
+
+/// What a build took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BuildRecord {
+    pub seconds: u64,
+    /// How much less disk was free afterwards, in bytes.
+    pub disk_bytes: u64,
+    /// The node that each platform was built on; nothing in records from before it was asked.
+    #[serde(default)]
+    pub built: Vec<Built>,
+}
+
+/// Records what a build took, beside each image that it made.
+pub fn write<'a>(
+    ctx: &Context,
+    images: impl IntoIterator<Item = &'a Manifest>,
+    staging: &Repository,
+    record: &BuildRecord,
+) -> Result<()> {
+    for image in images {
+        let document = serde_json::to_value(record)?;
+        let subject = image.subject();
+        let place = Place::Referrer(&subject);
+        ctx.registry.put_document(&ctx.runner, staging, &place, BUILD, &BTreeMap::new(), &document)?;
+    }
+    Ok(())
+}
+
+/// What the build of an image took, where it was recorded.
+pub fn read(ctx: &Context, staging: &Repository, image: &Digest) -> Result<Option<BuildRecord>> {
+    let found = ctx.registry.referrers(&ctx.runner, staging, image, BUILD)?;
+    Ok(found.into_iter().rev().find_map(|document| serde_json::from_value(document).ok()))
+}
