@@ -13,6 +13,7 @@ mod engines;
 mod fakes;
 mod hub;
 mod inputs;
+mod leftovers;
 mod live;
 mod machine;
 mod people;
