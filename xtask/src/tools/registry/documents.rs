@@ -216,7 +216,8 @@ fn parse(bytes: Vec<u8>) -> Result<Manifest> {
     Manifest::parse(bytes).map_err(|why| anyhow::anyhow!("a manifest of this pipeline {why}"))
 }
 
-fn document_of(manifest: &Manifest) -> Option<Value> {
+/// The document that a manifest holds, if it is an artifact of this pipeline.
+pub fn document_of(manifest: &Manifest) -> Option<Value> {
     serde_json::from_str(manifest.annotation(DOCUMENT)?).ok()
 }
 
