@@ -55,6 +55,10 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
     let promotion = request.moves(&journal, &standing)?;
     let pending = promotion.pending(&standing).count();
     if pending == 0 {
+        // Somebody may have deleted or damaged the record since.
+        if !record::is_stored(ctx, &base.repository, release)? {
+            record::write(ctx, &base, &index, &stages, &promotion, release, None)?;
+        }
         return request.finish(&journal, &promotion);
     }
 

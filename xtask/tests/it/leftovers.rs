@@ -156,6 +156,18 @@ fn a_floating_tag_that_was_deleted_is_set_again_by_repair() {
     settled(&world);
 }
 
+/// The record can be written again from what is published.
+#[test]
+fn a_damaged_record_is_written_again() {
+    let world = released();
+    world.registry().forget("devbox", "latest-omos");
+    world.registry().put(STAGING, "release-v1.18.18", DEBIAN.as_bytes());
+    let text = world.fails("status", &[], 1);
+    assert!(text.contains("release-v1.18.18") && text.contains("run `cargo xtask publish"), "{text}");
+    world.ok("publish --promote-latest");
+    world.ok("status");
+}
+
 /// A rollback on a machine that knows no manifest reads what it needs before its first write.
 #[test]
 fn a_rollback_beyond_the_limit_of_reads_writes_no_tag() {
