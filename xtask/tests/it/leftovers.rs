@@ -168,6 +168,22 @@ fn a_damaged_record_is_written_again() {
     world.ok("status");
 }
 
+/// The downgrade guard knows the releases of a family in which no variant has the empty suffix.
+#[test]
+fn latest_never_goes_back_where_every_variant_has_a_suffix() {
+    let world = World::new();
+    world.configure("name = \"base\"\nsuffix = \"\"\n", "name = \"base\"\nsuffix = \"-core\"\n");
+    let old = World::before(world.lab().host(), "devbox");
+    old.configure("name = \"base\"\nsuffix = \"\"\n", "name = \"base\"\nsuffix = \"-core\"\n");
+    release(&world);
+    bump(&world);
+    release(&world);
+    assert!(world.ok("status").contains("v1.18.19"));
+    let text = old.fails("publish --promote-latest", &[], 3);
+    assert!(text.contains("latest is at v1.18.19, which is newer than v1.18.18"), "{text}");
+    assert_eq!(tag(&world, "latest-core"), tag(&world, "v1.18.19-core"));
+}
+
 /// A rollback on a machine that knows no manifest reads what it needs before its first write.
 #[test]
 fn a_rollback_beyond_the_limit_of_reads_writes_no_tag() {
