@@ -144,6 +144,20 @@ fn a_repair_whose_version_tag_is_taken_names_the_command() {
     assert!(text.contains("nothing to repair"), "{text}");
 }
 
+/// The base is mostly the same in both releases, so that its tag is where it was whether or not the others have moved.
+#[test]
+fn a_rollback_that_was_interrupted_can_be_undone() {
+    let world = released();
+    bump(&world);
+    release(&world);
+    let now = world.tags();
+    killed(&world, "rollback v1.18.18", "PUT */devbox/manifests/latest-omos");
+    let text = world.notes("repair --undo");
+    assert!(text.contains("the floating tags point where they did before v1.18.18"), "{text}");
+    assert_eq!(world.tags(), now);
+    settled(&world);
+}
+
 /// A floating tag of the newest release that somebody deleted is set again.
 #[test]
 fn a_floating_tag_that_was_deleted_is_set_again_by_repair() {
