@@ -151,7 +151,7 @@ fn limit(ctx: &Ctx, repository: &Repository) -> Option<Finding> {
     // A registry names its limit with a manifest that is there.
     let tag = ctx.registry.tags(&ctx.runner, repository).ok()?.into_iter().next()?;
     ctx.registry.digest(&ctx.runner, repository, &tag).ok()?;
-    let budget = ctx.registry.budget()?;
+    let budget = ctx.registry.budget(repository)?;
     let what =
         format!("{} of {} manifest reads are left at {}", budget.remaining, budget.limit, repository.host());
     Some(match budget.remaining < READS {

@@ -194,7 +194,7 @@ impl Request<'_> {
 
     /// A registry that limits reads must not stop the promotion half-way.
     fn over_budget(&self, promotion: &Promotion) -> Option<String> {
-        let budget = self.ctx.registry.budget()?;
+        let budget = self.ctx.registry.budget(&self.ledger.public)?;
         // The check of layers reads the image of each platform, crane does so again and reads the index as well; an undo reads
         // what a tag pointed at.
         let images = self.stages.len() * self.ctx.platforms.len();

@@ -228,7 +228,7 @@ impl<'a> Lease<'a> {
     fn renew(&self) -> Result<()> {
         let (ctx, clock) = (self.ledger.ctx, (Instant::now(), process::now()));
         let manifest = self.manifest.as_ref().context("a lease without an attempt")?;
-        let tag = self.id.alive_tag(ctx.registry.now());
+        let tag = self.id.alive_tag(ctx.registry.now(&self.ledger.staging));
         ctx.registry.point_tag(&ctx.runner, &self.ledger.staging, &tag, manifest, &|| Ok(()))?;
         self.alive.set(clock);
         Ok(())

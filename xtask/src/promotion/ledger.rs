@@ -104,7 +104,7 @@ impl<'a> Ledger<'a> {
     pub fn journal(&self) -> Result<Journal> {
         let (client, runner) = (&self.ctx.registry, &self.ctx.runner);
         let attempts = Attempt::all(&client.tags(runner, &self.staging)?);
-        let now = client.now();
+        let now = client.now(&self.staging);
         let matters = |attempt: &&Attempt| {
             let superseded = attempt.outcome == Some(Outcome::Superseded);
             attempt.is_unsettled() || superseded && attempt.alive + RECENT_SECONDS > now
@@ -303,7 +303,7 @@ impl<'a> Ledger<'a> {
     /// Stores the attempt under a name of its own.
     fn claim(&self, promotion: Promotion) -> Result<Lease<'_>> {
         let random = RandomState::new().hash_one(promotion.holder.started.as_str());
-        let id = AttemptId { begun: self.ctx.registry.now(), nonce: format!("{random:016x}") };
+        let id = AttemptId { begun: self.ctx.registry.now(&self.staging), nonce: format!("{random:016x}") };
         let clock = (Instant::now(), process::now());
         let (runner, tag, document) = (&self.ctx.runner, id.tag(), json!(promotion));
         let none = BTreeMap::new();

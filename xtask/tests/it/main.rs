@@ -23,6 +23,7 @@ mod promotion;
 mod published;
 mod races;
 mod recovery;
+mod refusals;
 mod registry;
 mod requests;
 mod sealed;

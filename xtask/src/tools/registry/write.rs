@@ -63,7 +63,10 @@ impl Registry {
     /// does not matter.
     pub(super) fn cancel_upload(&self, runner: &Runner, repository: &Repository, begun: &Response<Vec<u8>>) {
         let Ok(location) = self.location(repository, begun) else { return };
-        let cancel = |agent: &Agent, auth: Option<&str>| authorized(agent.delete(&location), auth).call();
+        let is_own = self.is_own(repository, &location);
+        let cancel = |agent: &Agent, auth: Option<&str>| {
+            authorized(agent.delete(&location), auth.filter(|_| is_own)).call()
+        };
         let _ = self.send(runner, repository, PUSH, cancel);
     }
 
@@ -104,6 +107,7 @@ impl Registry {
             let location = location.map_err(|error| ureq::Error::Other(error.into()))?;
             let joint = if location.contains('?') { '&' } else { '?' };
             let request = agent.put(format!("{location}{joint}digest={name}"));
+            let auth = auth.filter(|_| self.is_own(repository, &location));
             authorized(request.header("Content-Type", "application/octet-stream"), auth).send(b"{}")
         })?;
         let uploaded = self.expect(runner, repository, "cannot upload a blob", 201, &response);
