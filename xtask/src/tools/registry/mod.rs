@@ -588,6 +588,8 @@ impl Registry {
                 Err(error) => error.context(what),
             },
             429 => anyhow::Error::new(Refused(format!("{what}: rate limited{}", self.limit(host)))),
+            // A gateway that gave up waiting cannot know what the registry has taken.
+            408 => anyhow::anyhow!(what),
             400..=499 => anyhow::Error::new(Refused(what)),
             _ => anyhow::anyhow!(what),
         }

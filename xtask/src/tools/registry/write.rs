@@ -38,7 +38,9 @@ impl Registry {
             let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
             let answer = authorized(request, auth).send(&manifest.bytes[..]);
             // A try without a clear answer may have been taken, whatever a later one is told.
-            let is_clear = answer.as_ref().is_ok_and(|answer| !answer.status().is_server_error());
+            let is_clear = answer
+                .as_ref()
+                .is_ok_and(|answer| !answer.status().is_server_error() && answer.status() != 408);
             uncertain.set(uncertain.get() || !is_clear);
             answer
         });
