@@ -60,6 +60,8 @@ pub struct Settings {
     pub ca_bundle: Option<String>,
     pub hub_username: Option<String>,
     pub hub_token: Option<String>,
+    /// Docker's configuration with its accounts, where a variable holds it.
+    pub docker_auth_config: Option<String>,
     /// Base address of Docker Hub's API.
     pub hub_url: String,
     /// Base address of Docker Hub's registry, where it is not the public one.
@@ -114,6 +116,7 @@ impl Settings {
             npmrc: npmrc(),
             npm_registry: address(&["npm_config_registry", "NPM_CONFIG_REGISTRY"]),
             pypi_index: address(&["PIP_INDEX_URL"]),
+            docker_auth_config: first(&["DOCKER_AUTH_CONFIG"]),
             hub_url: server(&["DOCKERHUB_URL"]).unwrap_or_else(|| "https://hub.docker.com".to_owned()),
             hub_registry_url: server(&["DOCKERHUB_REGISTRY_URL"]),
             debian_security: address(&["DEBIAN_SECURITY_URL"]),

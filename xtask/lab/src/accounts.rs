@@ -72,6 +72,12 @@ pub enum Refusal {
     Unauthorized,
     /// 403 `DENIED`, as GitHub, GitLab and Harbor do.
     Forbidden,
+    /// 401 with a challenge for Basic, as Gitea does (`routers/api/packages/api.go`, reqPackageAccess). It takes a name and a
+    /// password in place of a token, too.
+    GiteaUnauthorized,
+    /// 403 `DENIED` from the token server already, as GitHub does for a package that an account may not read, and for a
+    /// wrong password.
+    AtToken,
 }
 
 #[derive(Clone, Debug)]
@@ -241,9 +247,15 @@ impl Tokens {
             None => None,
             Some((name, password)) => match server.account(&name) {
                 Some(account) if account.password == password => Some(name),
+                _ if server.refusal == Refusal::AtToken => return Response::error(403, "DENIED", "denied"),
                 _ => return refuse_login(),
             },
         };
+        if server.refusal == Refusal::AtToken
+            && scopes.iter().any(|scope| server.granted(account.as_deref(), scope).actions != scope.actions)
+        {
+            return Response::error(403, "DENIED", "requested access to the resource is denied");
+        }
         let (token, scopes) = self.grant(server, account.clone(), &scopes);
         let mut answer = token_answer(server, &token, &scopes);
         answer["token"] = json!(token);
@@ -293,7 +305,23 @@ impl Tokens {
     ) -> Result<Option<String>, Box<Response>> {
         let needed = route.scopes(request);
         let bearer = request.header(AUTHORIZATION).strip_prefix("Bearer ").unwrap_or_default();
-        let tokens = self.access.lock().unwrap();
+        let mut tokens = self.access.lock().unwrap();
+        let by_name =
+            basic(request.header(AUTHORIZATION)).filter(|_| server.refusal == Refusal::GiteaUnauthorized);
+        let by_name = by_name.filter(|(name, password)| {
+            server.account(name).is_some_and(|account| account.password == *password)
+        });
+        if let Some((name, _)) = by_name {
+            let asked = needed.iter().map(|(repository, actions)| Scope {
+                repository: repository.clone(),
+                actions: actions.iter().map(|it| (*it).to_owned()).collect(),
+            });
+            let scopes = asked.map(|scope| server.granted(Some(&name), &scope)).collect();
+            let expires = Instant::now() + server.lifetime;
+            tokens.insert(bearer.to_owned(), Grant { account: Some(name), scopes, expires });
+        } else if bearer.is_empty() {
+            tokens.remove(bearer);
+        }
         let Some(grant) = tokens.get(bearer).filter(|grant| grant.expires > Instant::now()) else {
             let error = if bearer.is_empty() { "" } else { "invalid_token" };
             return Err(Box::new(challenge(request, &needed, error)));
@@ -307,7 +335,12 @@ impl Tokens {
         match server.refusal {
             _ if is_allowed => Ok(grant.account.clone()),
             Refusal::Unauthorized => Err(Box::new(challenge(request, &needed, "insufficient_scope"))),
-            Refusal::Forbidden => {
+            Refusal::GiteaUnauthorized => {
+                let message = "user should have specific permission or be a site admin\n";
+                let answer = Response::new(401, "text/plain;charset=utf-8", message);
+                Err(Box::new(answer.with("www-authenticate", "Basic realm=\"Gitea Package API\"")))
+            }
+            Refusal::Forbidden | Refusal::AtToken => {
                 let message = "requested access to the resource is denied";
                 Err(Box::new(Response::error(403, "DENIED", message)))
             }

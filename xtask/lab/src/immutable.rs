@@ -3,7 +3,8 @@
 use crate::http::Response;
 use crate::pattern::Patterns;
 
-/// The registry whose refusal is imitated. Writing a tag with the digest that it already has is allowed.
+/// The registry whose refusal is imitated. Harbor (`src/server/middleware/immutable`) and ECR also refuse to write a tag with
+/// the digest that it already has; the others allow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Immutable {
     /// 403, as reported publicly; its code and text are not known.
@@ -39,7 +40,7 @@ impl From<Immutable> for ImmutableTags {
 }
 
 impl ImmutableTags {
-    /// The refusal of a write that moves a tag from one digest to another.
+    /// The refusal of a write that moves a tag from one digest to another, or that writes it again.
     pub(crate) fn refuse(
         &self,
         repository: &str,
@@ -47,8 +48,9 @@ impl ImmutableTags {
         from: Option<&str>,
         to: &str,
     ) -> Option<Response> {
-        let moves = from.is_some_and(|from| from != to);
-        if !moves || !self.tags.match_any(tag) {
+        let refuses_all = matches!(self.style, Immutable::Harbor | Immutable::Ecr);
+        let is_refused = from.is_some_and(|from| refuses_all || from != to);
+        if !is_refused || !self.tags.match_any(tag) {
             return None;
         }
         Some(match self.style {

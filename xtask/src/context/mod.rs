@@ -127,7 +127,8 @@ impl Context {
             runner,
             registry: Registry::new(&agent, Some(root.join(".devbox/manifests")))
                 .lenient(target.lenient)
-                .hub_at(settings.hub_registry_url.clone()),
+                .hub_at(settings.hub_registry_url.clone())
+                .with_variable(settings.docker_auth_config.clone()),
             agent,
             ci: CiOutput::new(settings.ci_outputs.clone(), settings.ci_summary.clone()),
             line: settings.line.clone(),

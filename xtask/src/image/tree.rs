@@ -219,8 +219,8 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// Gives files that git takes for unchanged the bytes of their commit, which a conversion on checkout (line ends, a
-/// filter) may have changed. Returns how many were.
+/// Gives files the bytes that git would commit, which a conversion on checkout (line ends, a filter) may have changed.
+/// Returns how many were.
 fn unconvert(runner: &Runner, tracked: &[Tracked], entries: &mut [Entry]) -> Result<usize> {
     let names = |files: &[usize]| files.iter().map(|at| tracked[*at].path.as_str()).collect::<Vec<_>>();
     let is_file = |at: &usize| matches!(entries[*at].kind, Kind::File { .. });
@@ -229,27 +229,37 @@ fn unconvert(runner: &Runner, tracked: &[Tracked], entries: &mut [Entry]) -> Res
         return Ok(0);
     }
     let differs = |at: &usize, object: &String| tracked[*at].object != *object;
-    let objects = git::objects(runner, &names(&files), false)?;
-    let changed: Vec<usize> =
-        files.iter().zip(&objects).filter(|(at, object)| differs(at, object)).map(|(at, _)| *at).collect();
+    let raw: HashMap<usize, String> =
+        files.iter().copied().zip(git::objects(runner, &names(&files), false)?).collect();
+    let changed: Vec<usize> = files.into_iter().filter(|at| differs(at, &raw[at])).collect();
     if changed.is_empty() {
         return Ok(0);
     }
-    let committed: HashMap<usize, String> =
-        changed.iter().copied().zip(git::objects(runner, &names(&changed), true)?).collect();
-    let mut converted = 0;
-    for at in changed {
+    let committed = git::objects(runner, &names(&changed), true)?;
+    let (mut converted, mut edited) = (0, Vec::new());
+    for (at, object) in changed.into_iter().zip(committed) {
         let file = &tracked[at];
-        if differs(&at, &committed[&at]) {
+        if differs(&at, &object) {
             if file.unwatched {
                 bail!(
                     "{0} is changed, and git was told not to watch it: run `git update-index --no-assume-unchanged --no-skip-worktree {0}`",
                     file.path
                 );
             }
+            if raw[&at] != object {
+                edited.push(at);
+            }
         } else if let Kind::File { bytes, .. } = &mut entries[at].kind {
             *bytes = git::blob(runner, &file.object)?;
             converted += 1;
+        }
+    }
+    converted += edited.len();
+    if !edited.is_empty() {
+        for (at, clean) in edited.iter().zip(git::clean_bytes(runner, &names(&edited))?) {
+            if let Kind::File { bytes, .. } = &mut entries[*at].kind {
+                *bytes = clean;
+            }
         }
     }
     Ok(converted)

@@ -218,10 +218,14 @@ impl Promotion {
         self.floating().count() > 1
     }
 
-    /// True if some floating tags have moved and others have not.
+    /// True if some floating tags have moved and others have not. One that pointed at its image before does not count.
     pub fn is_mixed(&self, standing: &Standing) -> bool {
-        let moved = |it: &Move| at(standing, &it.tag) == Some(&it.to);
-        self.floating().any(moved) && !self.floating().all(moved)
+        let mut moved = self
+            .floating()
+            .filter(|it| it.from.as_ref() != Some(&it.to))
+            .map(|it| at(standing, &it.tag) == Some(&it.to));
+        let first = moved.next();
+        moved.any(|other| Some(other) != first)
     }
 
     /// True if this promotion moves every floating tag of `other`.
@@ -333,6 +337,9 @@ mod tests {
         assert!(!it.is_mixed(&before));
         let after = standing(&[("v1.2.3", "new"), ("latest", "new"), ("latest-omos", "new-omos")]);
         assert!(!it.is_mixed(&after));
+        let mut partly = promotion();
+        partly.moves[1].from = Some(partly.moves[1].to.clone());
+        assert!(!partly.is_mixed(&half), "latest is at the image where it was");
         let old = digest("old-omos");
         assert_eq!(it.describe(&half), format!("v1.2.3: v1.2.3\nlatest: v1.2.3\nlatest-omos: {old}"));
         assert!(it.describe(&before).starts_with("v1.2.3: absent\n"));

@@ -42,6 +42,7 @@ impl Ledger<'_> {
     ) -> Result<Lease<'_>> {
         for _ in 0..PLANS {
             self.refuse_held(&journal)?;
+            self.refuse_unreadable(&journal)?;
             self.refuse_mixture(&journal, &promotion)?;
             if self.ctx.runner.dry_run {
                 self.copy(&promotion)?;
@@ -85,7 +86,7 @@ impl Ledger<'_> {
     /// Stores the attempt under a name of its own.
     fn claim(&self, promotion: Promotion) -> Result<Lease<'_>> {
         let random = RandomState::new().hash_one(promotion.holder.started.as_str());
-        let id = AttemptId { begun: self.ctx.registry.now(), nonce: format!("{random:016x}") };
+        let id = AttemptId { begun: self.ctx.registry.now(&self.staging), nonce: format!("{random:016x}") };
         let clock = (Instant::now(), process::now());
         let (runner, tag, document) = (&self.ctx.runner, id.tag(), json!(promotion));
         let none = BTreeMap::new();

@@ -137,20 +137,23 @@ impl<'a> Lease<'a> {
         self.end(Outcome::Undone)
     }
 
-    /// Version tags are set once: one that points elsewhere stops the promotion.
+    /// Version tags are set once: one that points elsewhere stops the promotion, and one that is set is not written again,
+    /// which a registry with immutable tags may refuse.
     fn set_version_tags(&self) -> Result<()> {
-        let versions: Vec<&Move> = self.promotion.versions().collect();
-        for it in &versions {
+        let standing = self.ledger.standing(self.promotion.versions().map(|it| &it.tag))?;
+        let is_set = |it: &Move| standing.get(&it.tag).and_then(Option::as_ref) == Some(&it.to);
+        for it in self.promotion.versions().filter(|it| !is_set(it)) {
             self.point(it, &it.to, Part::Move, true)?;
         }
-        self.read_back(versions.into_iter())
+        self.read_back(self.promotion.versions())
     }
 
     fn move_floating_tags<'m>(&'m self, written: &mut Vec<&'m Move>) -> Result<()> {
-        // Read now what an undo would need: a registry that limits reads must not stop it half-way.
-        let from: Vec<Digest> = self.promotion.floating().filter_map(|it| it.from.clone()).collect();
+        // Read now what the moves and an undo need: a registry that limits reads must not stop them half-way.
+        let ends = self.promotion.floating().flat_map(|it| it.from.iter().chain([&it.to]));
+        let ends: Vec<Digest> = ends.cloned().collect();
         let ctx = self.ledger.ctx;
-        ctx.registry.manifests(&ctx.runner, &self.ledger.public, &from)?;
+        ctx.registry.manifests(&ctx.runner, &self.ledger.public, &ends)?;
         for it in self.promotion.floating() {
             written.push(it);
             self.point(it, &it.to, Part::Move, false)?;
@@ -225,7 +228,7 @@ impl<'a> Lease<'a> {
     fn renew(&self) -> Result<()> {
         let (ctx, clock) = (self.ledger.ctx, (Instant::now(), process::now()));
         let manifest = self.manifest.as_ref().context("a lease without an attempt")?;
-        let tag = self.id.alive_tag(ctx.registry.now());
+        let tag = self.id.alive_tag(ctx.registry.now(&self.ledger.staging));
         ctx.registry.point_tag(&ctx.runner, &self.ledger.staging, &tag, manifest, &|| Ok(()))?;
         self.alive.set(clock);
         Ok(())

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use serde_json::json;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::model::oci::Digest;
+use crate::model::oci::{Digest, Manifest};
 use crate::model::promotion::{Attempt, AttemptId, Outcome, Promotion, Standing};
 use crate::model::reference::Repository;
-use crate::tools::{process, registry};
+use crate::tools::process;
+use crate::tools::registry::{self, Place};
 
 pub(super) const KIND: &str = "application/vnd.opencode-devbox.promotion.v1+json";
 
@@ -29,6 +31,8 @@ pub struct Journal {
     /// Documents of attempts that are unsettled, and of those that were superseded so recently that their writes may not
     /// be visible yet.
     documents: BTreeMap<AttemptId, Promotion>,
+    /// Unsettled attempts whose tags hold no promotion: somebody else's images, or damaged documents.
+    pub unreadable: Vec<AttemptId>,
     /// Seconds since 1970 by the registry's clock.
     now: u64,
 }
@@ -92,40 +96,29 @@ impl<'a> Ledger<'a> {
     pub fn journal(&self) -> Result<Journal> {
         let (client, runner) = (&self.ctx.registry, &self.ctx.runner);
         let attempts = Attempt::all(&client.tags(runner, &self.staging)?);
-        let now = client.now();
+        let now = client.now(&self.staging);
         let matters = |attempt: &&Attempt| {
             let superseded = attempt.outcome == Some(Outcome::Superseded);
             attempt.is_unsettled() || superseded && attempt.alive + RECENT_SECONDS > now
         };
         let mut unread: Vec<Attempt> = attempts.iter().filter(matters).cloned().collect();
-        let mut documents = BTreeMap::new();
+        let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
         // A list may show an attempt before its document can be read: its holder has to be known, since only a process of
         // this machine can be told to be dead.
         registry::poll(runner, || {
-            self.read_documents(&mut unread, &mut documents)?;
+            let tags: Vec<String> = unread.iter().map(|attempt| attempt.id.tag()).collect();
+            let found = client.manifests(runner, &self.staging, &tags)?;
+            for (attempt, manifest) in std::mem::take(&mut unread).into_iter().zip(found) {
+                match manifest.as_ref().map(promotion_of) {
+                    None => unread.push(attempt),
+                    Some(Some(promotion)) => drop(documents.insert(attempt.id, promotion)),
+                    Some(None) if attempt.is_unsettled() => unreadable.push(attempt.id),
+                    Some(None) => {}
+                }
+            }
             Ok(!unread.iter().any(|attempt| attempt.is_held(now)))
         })?;
-        Ok(Journal { documents, attempts, now })
-    }
-
-    /// Reads the documents of attempts; those that cannot be read yet stay in `unread`.
-    fn read_documents(
-        &self,
-        unread: &mut Vec<Attempt>,
-        documents: &mut BTreeMap<AttemptId, Promotion>,
-    ) -> Result<()> {
-        let tags: Vec<String> = unread.iter().map(|attempt| attempt.id.tag()).collect();
-        let found = self.ctx.registry.documents(&self.ctx.runner, &self.staging, &tags)?;
-        for (attempt, document) in std::mem::take(unread).into_iter().zip(found) {
-            let Some(document) = document else {
-                unread.push(attempt);
-                continue;
-            };
-            let promotion = serde_json::from_value(document)
-                .with_context(|| format!("{} is not a promotion", self.staging.tag(&attempt.id.tag())))?;
-            documents.insert(attempt.id, promotion);
-        }
-        Ok(())
+        Ok(Journal { documents, unreadable, attempts, now })
     }
 
     /// What these tags point at now.
@@ -142,8 +135,22 @@ impl<'a> Ledger<'a> {
     /// The last attempt, whatever became of it.
     pub fn last(&self, journal: &Journal) -> Result<Option<Promotion>> {
         let Some(attempt) = journal.attempts.last() else { return Ok(None) };
-        let document = self.ctx.registry.document(&self.ctx.runner, &self.staging, &attempt.id.tag())?;
-        Ok(document.map(serde_json::from_value).transpose()?)
+        self.read(&attempt.id)
+    }
+
+    /// The last promotion that was completed and moved floating tags of variants.
+    pub fn completed(&self, journal: &Journal) -> Result<Option<Promotion>> {
+        for attempt in journal.attempts.iter().rev().filter(|it| it.outcome == Some(Outcome::Done)) {
+            if let Some(promotion) = self.read(&attempt.id)?.filter(Promotion::can_be_mixed) {
+                return Ok(Some(promotion));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&self, id: &AttemptId) -> Result<Option<Promotion>> {
+        let manifest = self.ctx.registry.manifest(&self.ctx.runner, &self.staging, &id.tag())?;
+        Ok(manifest.as_ref().and_then(promotion_of))
     }
 
     /// Fails while another run may be moving tags. Nothing is written.
@@ -162,6 +169,28 @@ impl<'a> Ledger<'a> {
             self.public,
             attempt.expires().saturating_sub(journal.now)
         ))
+    }
+
+    /// Fails if an attempt is of nobody knows what.
+    pub(super) fn refuse_unreadable(&self, journal: &Journal) -> Result<()> {
+        match journal.unreadable.first() {
+            None => Ok(()),
+            Some(id) => Err(missing(format!(
+                "{} is named as an attempt at a promotion and holds none: run `cargo xtask repair`",
+                self.staging.tag(&id.tag())
+            ))),
+        }
+    }
+
+    /// Settles attempts that hold no promotion, so that nobody waits for them. No public tag is written.
+    pub fn settle_unreadable(&self, journal: &Journal) -> Result<()> {
+        for id in &journal.unreadable {
+            self.ctx.say(format!("{} holds no promotion: settled", self.staging.tag(&id.tag())));
+            if !self.ctx.runner.dry_run {
+                self.mark(id, Outcome::Superseded)?;
+            }
+        }
+        Ok(())
     }
 
     /// Fails if an interrupted promotion may have moved some floating tags that this one leaves alone.
@@ -190,9 +219,23 @@ impl<'a> Ledger<'a> {
     pub fn mark(&self, id: &AttemptId, outcome: Outcome) -> Result<()> {
         let (registry, runner) = (&self.ctx.registry, &self.ctx.runner);
         let begun = registry.manifest(runner, &self.staging, &id.tag())?;
-        let begun = begun.with_context(|| format!("{} is gone", self.staging.tag(&id.tag())))?;
         let tag = id.outcome_tag(outcome);
-        registry.point_tag(runner, &self.staging, &tag, &begun, &|| Ok(()))?;
-        registry.await_tag(runner, &self.staging, &tag, &begun.digest)
+        let digest = match begun.filter(|manifest| promotion_of(manifest).is_some()) {
+            Some(begun) => {
+                registry.point_tag(runner, &self.staging, &tag, &begun, &|| Ok(()))?;
+                begun.digest
+            }
+            // What somebody else stored may refer to content that is gone, which a registry takes under no second tag.
+            None => {
+                let (place, document) = (Place::Tag(&tag), json!({ "settles": id.tag() }));
+                registry.put_document(runner, &self.staging, &place, KIND, &BTreeMap::new(), &document)?
+            }
+        };
+        registry.await_tag(runner, &self.staging, &tag, &digest)
     }
+}
+
+/// The promotion that a manifest holds, if it is an attempt.
+fn promotion_of(manifest: &Manifest) -> Option<Promotion> {
+    serde_json::from_value(registry::document_of(manifest)?).ok()
 }

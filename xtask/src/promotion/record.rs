@@ -17,7 +17,7 @@ use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
 use crate::tools::process;
-use crate::tools::registry::Place;
+use crate::tools::registry::{self, Place};
 
 const KIND: &str = "application/vnd.opencode-devbox.release.v1+json";
 
@@ -89,7 +89,8 @@ pub fn write(
     release: ReleaseTag,
     latest_before: Option<ReleaseTag>,
 ) -> Result<()> {
-    let known = read(ctx, &base.repository, release)?;
+    // A record that is damaged is written again.
+    let known = stored(ctx, &base.repository, release)?.flatten();
     let images = |record: &Record| record.variants.iter().map(|it| it.digest.clone()).collect::<Vec<_>>();
     let own: Vec<String> = tested.iter().map(|it| it.index.digest.to_string()).collect();
     if known.is_some_and(|record| record.base.digest == *base.index.digest && images(&record) == own) {
@@ -146,10 +147,25 @@ fn variant(ctx: &Context, tested: &TestedVariant<'_>, release: ReleaseTag) -> Re
 
 /// The record of a release; `None` if it was never begun.
 pub fn read(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
+    let Some(record) = stored(ctx, repository, release)? else { return Ok(None) };
+    let name = || ctx.staging(repository).tag(&tag(release));
+    record.map(Some).with_context(|| {
+        format!(
+            "{} is not a release record: run `cargo xtask publish --release-tag {release}` from its commit to write it again",
+            name()
+        )
+    })
+}
+
+/// True if the record of a release is there and can be read.
+pub fn is_stored(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<bool> {
+    Ok(stored(ctx, repository, release)?.flatten().is_some())
+}
+
+/// What is under the tag of a record: nothing, or a record if it can be read.
+fn stored(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Option<Record>>> {
     let staging = ctx.staging(repository);
-    let Some(document) = ctx.registry.document(&ctx.runner, &staging, &tag(release))? else {
-        return Ok(None);
-    };
-    let record = serde_json::from_value(document);
-    record.map(Some).with_context(|| format!("{} is not a release record", staging.tag(&tag(release))))
+    let manifest = ctx.registry.manifest(&ctx.runner, &staging, &tag(release))?;
+    let parse = |manifest| serde_json::from_value(registry::document_of(&manifest)?).ok();
+    Ok(manifest.map(parse))
 }

@@ -117,8 +117,13 @@ fn releases(
     tags: &[String],
     standing: &Standing,
 ) -> Result<BTreeMap<String, Option<ReleaseTag>>> {
-    let mut releases: Vec<ReleaseTag> = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
+    // No variant needs to have the empty suffix.
+    let of_variant =
+        |tag: &String, variant: &Variant| tag.strip_suffix(&variant.suffix).and_then(|it| it.parse().ok());
+    let named = |tag| ctx.config.variant.iter().filter_map(move |variant| of_variant(tag, variant));
+    let mut releases: Vec<ReleaseTag> = tags.iter().flat_map(named).collect();
     releases.sort();
+    releases.dedup();
     releases.reverse();
     releases.truncate(COMPARED);
     let mut found = BTreeMap::new();

@@ -96,6 +96,21 @@ pub fn blob(runner: &Runner, object: &str) -> Result<Vec<u8>> {
     runner.read_bytes(&Cmd::new("git", ["cat-file", "blob", object]))
 }
 
+/// The bytes that git would commit of files as they are, in the order of the paths. The repository is not written to: it may
+/// belong to another user.
+pub fn clean_bytes(runner: &Runner, paths: &[&str]) -> Result<Vec<Vec<u8>>> {
+    let known = runner.read(&Cmd::new("git", ["rev-parse", "--git-path", "objects"]))?;
+    let (known, scratch) = (runner.root.join(known.trim_end_matches('\n')), tempfile::tempdir()?);
+    let scratch = scratch.path().to_str().context("a temporary folder whose name is not UTF-8")?;
+    let with_store = |cmd: Cmd| {
+        cmd.env("GIT_OBJECT_DIRECTORY", scratch).env("GIT_ALTERNATE_OBJECT_DIRECTORIES", known.as_str())
+    };
+    let store = Cmd::new("git", ["hash-object", "-w", "--stdin-paths"]).stdin(paths.join("\n") + "\n");
+    let objects = runner.read(&with_store(store))?;
+    let read = |object| runner.read_bytes(&with_store(Cmd::new("git", ["cat-file", "blob", object])));
+    objects.lines().map(read).collect()
+}
+
 /// A setting of the repository or the user that is on unless it is set to false.
 pub fn is_on(runner: &Runner, name: &str) -> bool {
     let value = runner.probe(&Cmd::new("git", ["config", "--type=bool", "--get", name]));

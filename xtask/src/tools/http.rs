@@ -114,6 +114,12 @@ pub fn header<T>(response: &Response<T>, name: &str) -> Option<String> {
     Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
+/// The texts of all headers of that name.
+pub fn headers<T>(response: &Response<T>, name: &str) -> Vec<String> {
+    let values = response.headers().get_all(name).iter();
+    values.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
+}
+
 /// The server's clock (RFC 9110, 6.6.1).
 pub fn date<T>(response: &Response<T>) -> Option<Timestamp> {
     Some(rfc2822::parse(&header(response, "date")?).ok()?.timestamp())

@@ -301,12 +301,10 @@ impl Runner {
             }
             _ => anyhow::Error::new(error).context(format!("cannot start {}", cmd.program)),
         })?;
-        if let (Some(text), Some(mut stdin)) = (&cmd.stdin, child.stdin.take()) {
-            // A program may end without having read its input: how it ended says whether that was right.
-            match stdin.write_all(text.as_bytes()) {
-                Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
-                _ => {}
-            }
+        if let (Some(text), Some(mut stdin)) = (cmd.stdin.clone(), child.stdin.take()) {
+            // Fed while its output is read: a program that answers line by line would wait for its reader. One that ends
+            // without having read its input says by its exit code whether that was right.
+            thread::spawn(move || stdin.write_all(text.as_bytes()));
         }
         Ok(child)
     }

@@ -1,7 +1,7 @@
 //! Releases to registries with accounts: the real crane and docker's own configuration before a real registry that asks
 //! for a password or a token. Docker alone is a stand-in, which pushes past the accounts.
 
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use registry_lab::{
@@ -30,17 +30,17 @@ fn reader() -> Account {
 }
 
 /// A tree before a registry with accounts, and an address of the same registry at which nobody asks for one.
-struct Site {
-    lab: Lab,
+pub struct Site {
+    pub lab: Lab,
     open: Lab,
-    world: World,
-    config: DockerConfig,
+    pub world: World,
+    pub config: DockerConfig,
     /// Password for curl, where the registry itself asks.
     login: String,
 }
 
 impl Site {
-    fn new(lab: Lab, login: &Login) -> Self {
+    pub fn new(lab: Lab, login: &Login) -> Self {
         let registry: Arc<Registry> = lab.registry().clone();
         registry.put("debian", "trixie-slim", DEBIAN.as_bytes());
         let (open, world) = (Lab::before(&registry), World::before(lab.host(), "team/devbox"));
@@ -49,16 +49,21 @@ impl Site {
     }
 
     fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// A command line of xtask with the login.
+    pub fn command(&self, line: &str) -> Command {
         let mut command = self.world.command(line);
         command.env("FAKE_PUSH_HOST", self.open.host()).env("FAKE_ACCOUNT", &self.login);
         for (name, value) in self.config.env() {
             command.env(name, if name == "PATH" { self.world.path_before(&value) } else { value });
         }
-        command.output().unwrap()
+        command
     }
 
     #[track_caller]
-    fn ok(&self, line: &str) -> String {
+    pub fn ok(&self, line: &str) -> String {
         let output = self.run(line);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{line}: {error}\n{}", self.lab.transcript());
@@ -66,7 +71,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn fails(&self, line: &str, code: i32) -> String {
+    pub fn fails(&self, line: &str, code: i32) -> String {
         let output = self.run(line);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{line}: {text}");
@@ -75,7 +80,7 @@ impl Site {
     }
 
     /// The whole chain; afterwards all public tags are there.
-    fn release(&self) {
+    pub fn release(&self) {
         CHAIN.iter().for_each(|line| drop(self.ok(line)));
         let tags = self.lab.registry().tags("team/devbox");
         for tag in ["v1.18.18", "v1.18.18-omos-with-pi", "latest", "latest-omos-with-pi", "base-latest"] {
@@ -153,7 +158,7 @@ fn nobody_is_logged_in_only_when_that_is_true() {
 }
 
 /// `doctor` is asked what a release would be refused.
-fn doctor(site: &Site) -> String {
+pub fn doctor(site: &Site) -> String {
     let output = site.run("doctor");
     let lines = String::from_utf8_lossy(&output.stderr).into_owned();
     let ours = |line: &&str| line.contains("publish") || line.contains("manifest reads");

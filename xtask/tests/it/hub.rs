@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use registry_lab::Lab;
+use registry_lab::{Lab, PullLimit};
 use serde_json::{Value, json};
 use tiny_http::{Header, Method, Response, Server};
 
@@ -295,6 +295,17 @@ fn doctor_tells_a_missing_right_and_immutable_tags_apart() {
     let output = describe(&url, &registry, Some("s3cret"));
     let warned = text(&output).contains(&format!("warning: the Docker Hub account {told}"));
     assert!(output.status.success() && warned, "{}", text(&output));
+}
+
+/// Before the first release no repository has a manifest with which the registry names its limit.
+#[test]
+fn doctor_knows_the_limit_before_the_first_release() {
+    let ((url, _), registry) = (start(200), Lab::start());
+    registry.registry().put("ratelimitpreview/test", "latest", DEBIAN.as_bytes());
+    registry.set_pull_limit(PullLimit::from(3));
+    let text = text(&command("doctor", &url, &registry, Some("s3cret")).output().unwrap());
+    assert!(text.contains("3 of 3 manifest reads are left at docker.io"), "{text}");
+    assert!(text.contains("a release needs about"), "{text}");
 }
 
 fn account(url: String) -> xtask::tools::hub::Account {

@@ -204,6 +204,34 @@ fn line_ends_stay_as_they_are_committed() {
     assert_eq!(key(&world), before);
 }
 
+/// A file that was changed since counts as git would commit it, too.
+#[test]
+fn line_ends_of_a_change_are_those_of_its_commit() {
+    let world = checkout();
+    let file = world.root.join("images/with-host-ca");
+    let text = fs::read_to_string(&file).unwrap() + "# more\n";
+    fs::write(&file, &text).unwrap();
+    let before = key(&world);
+    write(&world.root, ".git/info/attributes", "* text=auto\n");
+    git(&world.root, "config core.autocrlf true");
+    fs::write(&file, text.replace('\n', "\r\n")).unwrap();
+    assert_eq!(key(&world), before);
+    git(&world.root, "commit --quiet --all --message Change");
+    assert_eq!(key(&world), before);
+}
+
+/// git answers path by path while it is still being told which.
+#[test]
+fn a_tree_of_many_files_is_read() {
+    let world = checkout();
+    let before = key(&world);
+    for n in 0..6000 {
+        write(&world.root, &format!("rootfs/many/a-file-of-a-rather-long-name-{n}"), "x");
+    }
+    git(&world.root, "add rootfs/many");
+    assert_ne!(key(&world), before);
+}
+
 #[test]
 fn what_has_no_certain_content_is_refused_with_its_remedy() {
     let file = "images/with-host-ca";

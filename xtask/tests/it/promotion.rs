@@ -103,6 +103,24 @@ fn a_refusal_after_an_uncertain_try_is_not_final() {
     assert_eq!(latest(&world), of_release(&world, "v1.18.19"));
 }
 
+/// A gateway that gave up waiting cannot know whether the registry has taken the write.
+#[test]
+fn a_write_that_timed_out_in_a_gateway_is_taken_back() {
+    let world = released();
+    let old = latest(&world);
+    bump(&world);
+    stage(&world);
+    world.lab().arm([Rule::on("PUT */devbox/manifests/latest-with-pi", Fault::Status(408)).nth(1)]);
+    let text = world.fails("publish --promote-latest", &[], 1);
+    assert!(text.contains("an earlier try may have been taken"), "{text}");
+    let is_it = |entry: &registry_lab::Entry| {
+        entry.to_string().starts_with("PUT /v2/devbox/manifests/latest-with-pi")
+    };
+    assert_eq!(world.lab().log().iter().filter(|entry| is_it(entry)).count(), 2, "{text}");
+    assert_eq!(latest(&world), old);
+    settled(&world);
+}
+
 /// The published tags decide, whatever became of the journal.
 #[test]
 fn latest_never_goes_back_unasked() {

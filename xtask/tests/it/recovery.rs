@@ -248,7 +248,7 @@ fn a_copy_that_hangs_is_ended() {
 }
 
 /// Runs a line that is killed right after the registry has taken a request.
-fn killed(world: &World, line: &str, after: &str) {
+pub fn killed(world: &World, line: &str, after: &str) {
     world.lab().arm([Rule::on(after, Fault::KillAfter)]);
     let (code, text) = world.struck(line, &[]);
     assert_eq!(code, None, "{line} was not killed after {after}: {text}");

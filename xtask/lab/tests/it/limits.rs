@@ -76,6 +76,8 @@ fn an_immutable_tag_keeps_its_digest() {
     for style in [Immutable::DockerHub, Immutable::Harbor, Immutable::Ecr, Immutable::Quay] {
         lab.set_immutable(style.tags("v*"));
         text += &plain(&lab, &tag("v2", "v1").unwrap_err());
+        let refuses_all = matches!(style, Immutable::Harbor | Immutable::Ecr);
+        assert_eq!(tag("v1", "v1").ok, !refuses_all, "{style:?}: the digest that it has");
     }
     expect![[r#"
         Error: PUT http://REGISTRY/v2/team/image/manifests/v1: DENIED: the tag is immutable

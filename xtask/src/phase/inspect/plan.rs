@@ -250,7 +250,8 @@ fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
 }
 
 fn print(ctx: &Context, rows: &[Row], forecast: Forecast, floating: &Floating) {
-    let (budget, hidden) = (ctx.registry.budget(), ctx.registry.hidden());
+    let budget = ctx.repository().ok().and_then(|repository| ctx.registry.budget(&repository));
+    let hidden = ctx.registry.hidden();
     if ctx.json {
         let all = json!({ "rows": rows, "estimated_seconds": forecast.sum(), "estimate": forecast,
             "added": floating.added, "left_over": floating.left_over, "manifest_reads": budget, "hidden": hidden });

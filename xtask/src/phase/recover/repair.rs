@@ -31,8 +31,9 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     }
     let journal = ledger.journal()?;
     ledger.refuse_held(&journal)?;
+    ledger.settle_unreadable(&journal)?;
     let Some((_, interrupted)) = journal.interrupted().next() else {
-        return converge(ctx, &ledger);
+        return converge(ctx, &ledger, &journal);
     };
     ctx.say(interrupted.describe(&ledger.standing_of(interrupted)?));
     let name = interrupted.name();
@@ -70,14 +71,23 @@ fn permitted(ctx: &Context, repository: &Repository) -> Result<()> {
 }
 
 /// Without an interrupted promotion the floating tags themselves tell whether a release is half promoted: they are brought
-/// to the newest release that one of them is at.
-fn converge(ctx: &Context, ledger: &Ledger<'_>) -> Result<()> {
+/// to the newest release that one of them is at. What the last promotion was asked to leave on another release stays.
+fn converge(ctx: &Context, ledger: &Ledger<'_>, journal: &Journal) -> Result<()> {
     let floating = release_tag::floating(ctx, &ledger.public)?;
     let nothing = "no promotion was interrupted: nothing to repair";
-    let Some(newest) = floating.newest().filter(|_| floating.is_mixed()) else {
+    let is_mixed = floating.is_mixed();
+    let Some(newest) = floating.newest().filter(|_| is_mixed || !floating.added.is_empty()) else {
         return report(ctx, None, nothing);
     };
+    if let Some(last) = ledger.completed(journal)?
+        && last.pending(&ledger.standing_of(&last)?).next().is_none()
+    {
+        return report(ctx, None, nothing);
+    }
     let Some(record) = record::read(ctx, &ledger.public, newest)? else {
+        if !is_mixed {
+            return report(ctx, None, nothing);
+        }
         bail!(
             "the floating tags are at different releases and {newest} has no record: run `cargo xtask rollback <release>` with one that has"
         );
@@ -103,11 +113,16 @@ fn toward(ctx: &Context, ledger: &Ledger<'_>, record: &Record) -> Result<Promoti
     Ok(Promotion { release: Some(record.release), kind, moves: moves.collect::<Result<_>>()?, holder })
 }
 
-/// Images that may not be promoted: gone, or without a passing verdict on some platform.
+/// What keeps a promotion from being completed: a version tag that is taken, or an image that is gone or without a passing
+/// verdict on some platform.
 fn unfit(ctx: &Context, ledger: &Ledger<'_>, promotion: &Promotion) -> Result<Vec<String>> {
     let standing = ledger.standing_of(promotion)?;
     let mut problems = Vec::new();
     for it in promotion.pending(&standing).filter(|it| !it.floating) {
+        if let Some(now) = standing.get(&it.tag).and_then(Option::as_ref) {
+            problems.push(format!("{} is another image ({now}) and version tags never move", it.tag));
+            continue;
+        }
         if !ctx.registry.has(&ctx.runner, &ledger.staging, &it.to)? {
             problems.push(format!("the image of {} is no longer staged", it.tag));
             continue;

@@ -148,12 +148,25 @@ fn examine(ctx: &Context) -> Vec<Finding> {
 /// Manifests that a bump of one component reads, docker's own pulls not counted (docs/architecture.md).
 const READS: u64 = 60;
 
+/// Tags that are asked for the limit: one of them may have lost its image.
+const PROBES: usize = 3;
+
+/// What Docker Hub has for a look at its limit ("Usage and limits", "View pull rate and limit").
+const HUB_PROBE: &str = "docker.io/ratelimitpreview/test";
+
 /// How much of its limit the registry still allows, where it has one.
 fn limit(ctx: &Context, repository: &Repository) -> Option<Finding> {
-    // A registry names its limit with a manifest that is there.
-    let tag = ctx.registry.tags(&ctx.runner, repository).ok()?.into_iter().next()?;
-    ctx.registry.digest(&ctx.runner, repository, &tag).ok()?;
-    let budget = ctx.registry.budget()?;
+    // A registry names its limit with a manifest that is there: before the first release, none of these repositories has one.
+    let (registry, runner) = (&ctx.registry, &ctx.runner);
+    let tags = registry.tags(runner, repository).unwrap_or_default().into_iter();
+    let mut known = tags.take(PROBES).map(|tag| (repository.clone(), tag)).collect::<Vec<_>>();
+    if repository.is_docker_hub() {
+        known.push((HUB_PROBE.parse().ok()?, "latest".to_owned()));
+    }
+    let budget = known.into_iter().find_map(|(repository, tag)| {
+        registry.digest(runner, &repository, &tag).ok()?;
+        registry.budget(&repository)
+    })?;
     let what =
         format!("{} of {} manifest reads are left at {}", budget.remaining, budget.limit, repository.host());
     Some(match budget.remaining < READS {

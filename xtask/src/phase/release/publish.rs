@@ -75,6 +75,10 @@ pub fn publish(
     let promotion = request.moves(&journal, &standing)?;
     let pending = promotion.pending(&standing).count();
     if pending == 0 {
+        // Somebody may have deleted or damaged the record since.
+        if !record::is_stored(ctx, &base.repository, release)? {
+            record::write(ctx, tree, base, tested, &promotion, release, None)?;
+        }
         return request.finish(&journal, &promotion);
     }
 
@@ -210,7 +214,7 @@ impl Request<'_> {
 
     /// A registry that limits reads must not stop the promotion half-way.
     fn over_budget(&self, promotion: &Promotion) -> Option<String> {
-        let budget = self.ctx.registry.budget()?;
+        let budget = self.ctx.registry.budget(&self.ledger.public)?;
         // The check of layers reads the image of each platform, crane does so again and reads the index as well; an undo reads
         // what a tag pointed at.
         let images = self.tested.len() * self.ctx.platforms.len();

@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
+use serde_json::Value;
 use ureq::Agent;
+use ureq::http::Response;
 
 use crate::error::missing;
 use crate::model::reference::{self, Repository};
@@ -20,7 +22,7 @@ use crate::tools::crane;
 use crate::tools::http;
 use crate::tools::runner::Runner;
 
-use super::{DOCUMENT_LIMIT, Denied};
+use super::{DOCUMENT_LIMIT, Denied, reason};
 
 /// What crane prints, with exit code 1, where docker's configuration has no entry for a host.
 const NOT_FOUND: &str = "credentials not found in native keychain";
@@ -109,6 +111,8 @@ impl std::fmt::Display for Account {
 /// Accounts by host and authorization headers by repository and action, each found once.
 #[derive(Default)]
 pub struct Credentials {
+    /// `DOCKER_AUTH_CONFIG`, which docker 28.3 reads, and crane 0.20 beside a `config.json` only.
+    pub variable: Option<String>,
     accounts: Mutex<HashMap<String, Account>>,
     headers: Mutex<HashMap<String, String>>,
 }
@@ -121,8 +125,21 @@ impl Credentials {
             return Ok(account.clone());
         }
         let account = Account::find(runner, host)?;
+        if account == Account::Nobody && self.is_in_variable(host) {
+            return Err(missing(format!(
+                "the account for {host} is in DOCKER_AUTH_CONFIG, which crane reads beside a config.json of docker only: run \
+                 `docker login {host}`"
+            )));
+        }
         accounts.insert(host.to_owned(), account.clone());
         Ok(account)
+    }
+
+    fn is_in_variable(&self, host: &str) -> bool {
+        let config: Value =
+            self.variable.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let name = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
+        config["auths"][name].is_object()
     }
 
     /// The header that was accepted last for this action, if any.
@@ -131,64 +148,112 @@ impl Credentials {
         headers.get(&format!("{repository} {action}")).cloned()
     }
 
+    /// Asks for the account of a host again: the secret of a helper may have expired. `None` if it is still the same.
+    fn renewed(&self, runner: &Runner, host: &str, old: &Account) -> Result<Option<Account>> {
+        let account = Account::find(runner, host)?;
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.insert(host.to_owned(), account.clone());
+        Ok((account != *old).then_some(account))
+    }
+
     pub fn remember(&self, repository: &Repository, action: &str, header: &str) {
         let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
         headers.insert(format!("{repository} {action}"), header.to_owned());
     }
 
-    /// The authorization header that answers a challenge; `None` where there is no account to answer it with.
+    /// The authorization header that answers a challenge; `None` where there is no account to answer it with. `refused` is
+    /// the header that was challenged.
     pub fn answer(
         &self,
         agent: &Agent,
         runner: &Runner,
         repository: &Repository,
         action: &str,
-        challenge: &str,
+        challenges: &[String],
+        refused: Option<&str>,
     ) -> Result<Option<String>> {
-        let account = self.account(runner, repository.host())?;
-        let scheme = challenge.split(' ').next().unwrap_or_default().to_lowercase();
-        match (scheme.as_str(), &account) {
-            ("bearer", _) => {}
-            ("basic", Account::Identity { .. }) => bail!(
-                "{} asks for a user name and a password, and docker's configuration has an identity token: run `docker login {}`",
-                repository.host(),
-                repository.host()
+        let host = repository.host();
+        let account = self.account(runner, host)?;
+        let challenge = match (Challenge::choose(challenges)?, &account) {
+            // A token was taken, and does not allow this: a password would not either.
+            (Challenge::Basic, _) if refused.is_some_and(|it| it.starts_with("Bearer ")) => return Ok(None),
+            (Challenge::Basic, Account::Identity { .. }) => bail!(
+                "{host} asks for a user name and a password, and docker's configuration has an identity token: run `docker login {host}`"
             ),
-            ("basic", _) => return Ok(account.basic()),
-            _ => bail!("{} asks for the unknown authentication {scheme:?}", repository.host()),
+            (Challenge::Basic, _) if refused.is_some() && refused == account.basic().as_deref() => {
+                return Ok(self.renewed(runner, host, &account)?.and_then(|account| account.basic()));
+            }
+            (Challenge::Basic, _) => return Ok(account.basic()),
+            (challenge @ Challenge::Bearer { .. }, _) => challenge,
+        };
+        let ask = |account: &Account| -> Result<Option<String>> {
+            let token = token(agent, runner, repository, action, &challenge, account)?;
+            Ok(Some(format!("Bearer {token}")))
+        };
+        match ask(&account) {
+            Err(error) if error.is::<Denied>() => match self.renewed(runner, host, &account)? {
+                Some(account) => ask(&account),
+                None => Err(error),
+            },
+            answer => answer,
         }
-        let challenge = Challenge::parse(challenge)?;
-        challenge.check_realm(repository)?;
-        token(agent, runner, repository, action, &challenge, &account)
-            .map(|token| Some(format!("Bearer {token}")))
     }
 }
 
-/// Where to ask for a token, and for which service.
-struct Challenge {
-    realm: String,
-    service: Option<String>,
+/// A way to log in that a registry offers.
+enum Challenge {
+    Basic,
+    /// Where to ask for a token, and for which service.
+    Bearer {
+        realm: String,
+        service: Option<String>,
+    },
 }
 
 impl Challenge {
-    fn parse(text: &str) -> Result<Self> {
-        let realm = challenge_part(text, "realm").context("a token challenge without a realm")?;
-        Ok(Self { realm, service: challenge_part(text, "service") })
-    }
-
-    /// A password must not travel in the clear to another machine, whatever a challenge asks for.
-    fn check_realm(&self, repository: &Repository) -> Result<()> {
-        let plain = self.realm.strip_prefix("http://");
-        let host = plain.and_then(|rest| rest.split('/').next());
-        if host.is_some_and(|host| !reference::is_loopback(host)) {
-            bail!(
-                "{} names a token server without TLS, {}: no password is sent there",
-                repository.host(),
-                self.realm
-            );
+    /// The one to answer of all that a registry offers, tokens first.
+    fn choose(headers: &[String]) -> Result<Self> {
+        let offered: Vec<(String, String)> = headers.iter().flat_map(|header| challenges(header)).collect();
+        let of = |scheme: &str| offered.iter().find(|(own, _)| own.eq_ignore_ascii_case(scheme));
+        if let Some((_, parameters)) = of("bearer") {
+            let part = |name| challenge_part(parameters, name);
+            let realm = part("realm").context("a token challenge without a realm")?;
+            return Ok(Self::Bearer { realm, service: part("service") });
         }
-        Ok(())
+        if of("basic").is_some() {
+            return Ok(Self::Basic);
+        }
+        let schemes: Vec<&str> = offered.iter().map(|(scheme, _)| scheme.as_str()).collect();
+        bail!("the registry asks for the unknown authentication {:?}", schemes.join(", "))
     }
+}
+
+/// A password must not travel in the clear to another machine, whatever a challenge asks for.
+fn check_realm(realm: &str, repository: &Repository) -> Result<()> {
+    let plain = realm.strip_prefix("http://");
+    let host = plain.and_then(|rest| rest.split('/').next());
+    if host.is_some_and(|host| !reference::is_loopback(host)) {
+        bail!("{} names a token server without TLS, {realm}: no password is sent there", repository.host());
+    }
+    Ok(())
+}
+
+/// Schemes and parameters of a WWW-Authenticate header, which may hold several challenges (RFC 9110, 11.6.1).
+fn challenges(header: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut quoted = false;
+    let parts = header.split(|c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, rest) = part.split_once(' ').unwrap_or((part, ""));
+        match found.last_mut() {
+            Some((_, parameters)) if first.contains('=') => *parameters += &format!(",{part}"),
+            _ => found.push((first.to_owned(), rest.to_owned())),
+        }
+    }
+    found
 }
 
 #[derive(Deserialize)]
@@ -206,9 +271,13 @@ fn token(
     challenge: &Challenge,
     account: &Account,
 ) -> Result<String> {
+    let Challenge::Bearer { realm, service } = challenge else {
+        bail!("no token answers a challenge for Basic")
+    };
+    check_realm(realm, repository)?;
     // A scope for each repository; a form holds them in one field, a query repeats the field.
     let scope = format!("repository:{}:{action}", repository.path());
-    let service = challenge.service.as_deref();
+    let service = service.as_deref();
     let ask = || {
         let response = match account {
             Account::Identity { token } => {
@@ -216,10 +285,10 @@ fn token(
                     [("grant_type", "refresh_token"), ("client_id", CLIENT), ("scope", scope.as_str())];
                 let form = form.into_iter().chain([("refresh_token", token.as_str())]);
                 let form = form.chain(service.map(|service| ("service", service)));
-                agent.post(&challenge.realm).send_form(form)?
+                agent.post(realm).send_form(form)?
             }
             Account::Nobody | Account::User { .. } => {
-                let mut request = agent.get(&challenge.realm);
+                let mut request = agent.get(realm);
                 for scope in scope.split(' ') {
                     request = request.query("scope", scope);
                 }
@@ -234,31 +303,42 @@ fn token(
         };
         http::whole(response, DOCUMENT_LIMIT)
     };
-    let response = http::send(&challenge.realm, || runner.left(), ask)?;
+    let response = http::send(realm, || runner.left(), ask)?;
     match response.status().as_u16() {
         200 => {}
-        400 | 401 | 403 => return Err(refused(repository, action, account, response.status().as_u16())),
-        status => bail!("{} gives no token: HTTP {status}", challenge.realm),
+        400 | 401 | 403 => return Err(refused(repository, action, account, &response)),
+        status => bail!("{realm} gives no token: HTTP {status}{}", reason(&response)),
     }
     let answer: TokenAnswer = serde_json::from_slice(response.body())
-        .with_context(|| format!("{} answers without a token", challenge.realm))?;
-    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-    token.with_context(|| format!("{} answers without a token", challenge.realm))
+        .with_context(|| format!("{realm} answers without a token"))?;
+    // Either may be empty beside the other.
+    let mut tokens = [answer.token, answer.access_token].into_iter().flatten();
+    tokens.find(|token| !token.is_empty()).with_context(|| format!("{realm} answers without a token"))
 }
 
-fn refused(repository: &Repository, action: &str, account: &Account, status: u16) -> anyhow::Error {
-    let (host, path) = (repository.host(), repository.path());
-    Denied::error(match account {
-        Account::Nobody => {
+fn refused(
+    repository: &Repository,
+    action: &str,
+    account: &Account,
+    response: &Response<Vec<u8>>,
+) -> anyhow::Error {
+    let (host, path, status) = (repository.host(), repository.path(), response.status().as_u16());
+    let reason = reason(response);
+    Denied::error(match (account, status) {
+        (Account::Nobody, _) => {
             format!("nobody is logged in to {host}, and {path} asks for {action}; run `docker login {host}`")
         }
+        // GitHub answers so to a wrong password and to an account without the right.
+        (_, 403) => format!(
+            "{host} gives {account} no {action} access to {path}, or does not accept its password (HTTP 403{reason}); run \
+             `docker login {host}` with an account or token that has"
+        ),
         _ => format!("{host} refuses the login of {account} (HTTP {status}); run `docker login {host}`"),
     })
 }
 
-/// `name="value"` in a WWW-Authenticate header (RFC 9110, 11.6.1); the quotes may be missing around a token.
-fn challenge_part(challenge: &str, name: &str) -> Option<String> {
-    let (_, parameters) = challenge.split_once(' ')?;
+/// `name="value"` among the parameters of a challenge (RFC 9110, 11.6.1); the quotes may be missing around a token.
+fn challenge_part(parameters: &str, name: &str) -> Option<String> {
     let mut rest = parameters.trim_start();
     while let Some((key, after)) = rest.split_once('=') {
         let (value, next) = match after.strip_prefix('"') {
@@ -298,8 +378,11 @@ mod tests {
 
     #[test]
     fn a_challenge_is_read_in_any_order_and_with_or_without_quotes() {
-        let text = r#"Bearer service="a, b",realm="https://auth.example/token", scope=x"#;
-        let part = |name| challenge_part(text, name);
+        let text = r#"Negotiate, Bearer service="a, b",realm="https://auth.example/token", scope=x, Basic realm="c""#;
+        let found = challenges(text);
+        let schemes: Vec<&str> = found.iter().map(|(scheme, _)| scheme.as_str()).collect();
+        assert_eq!(schemes, ["Negotiate", "Bearer", "Basic"]);
+        let part = |name| challenge_part(&found[1].1, name);
         assert_eq!(part("realm").as_deref(), Some("https://auth.example/token"));
         assert_eq!(part("service").as_deref(), Some("a, b"));
         assert_eq!((part("scope").as_deref(), part("error")), (Some("x"), None));
@@ -308,7 +391,7 @@ mod tests {
     #[test]
     fn no_password_is_sent_to_a_plain_token_server_elsewhere() {
         let repository: Repository = "registry.example/a".parse().expect("a repository");
-        let at = |realm: &str| Challenge { realm: realm.into(), service: None }.check_realm(&repository);
+        let at = |realm: &str| check_realm(realm, &repository);
         assert!(at("https://auth.example/token").is_ok() && at("http://127.0.0.1:5001/token").is_ok());
         assert!(at("http://auth.example/token").is_err());
     }

@@ -1,6 +1,7 @@
 //! How many manifests a registry still lets this account read. Docker Hub counts each GET of a manifest, not HEAD, and
 //! names the limit in `ratelimit-*` headers (Docker's "Usage and limits").
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -19,23 +20,25 @@ pub struct Budget {
     pub window: Option<u64>,
 }
 
+/// The limits of registries, by host: what one says is nothing about another.
 #[derive(Default)]
 pub struct Meter {
-    last: Mutex<Option<Budget>>,
+    last: Mutex<HashMap<String, Budget>>,
 }
 
 impl Meter {
     /// Takes note of the headers of an answer.
-    pub fn note<T>(&self, response: &Response<T>) {
+    pub fn note<T>(&self, host: &str, response: &Response<T>) {
         let read = |name| http::header(response, name).and_then(|text| parse(&text));
         let Some((remaining, window)) = read("ratelimit-remaining") else { return };
         let limit = read("ratelimit-limit").map_or(remaining, |(limit, _)| limit);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Budget { limit, remaining, window });
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.insert(host.to_owned(), Budget { limit, remaining, window });
     }
 
     /// `None` where the registry named no limit.
-    pub fn last(&self) -> Option<Budget> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn last(&self, host: &str) -> Option<Budget> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::reference::Repository;
 use crate::tools::http::header;
 use crate::tools::runner::Runner;
 
-use super::{Registry, next_page};
+use super::Registry;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -138,7 +138,7 @@ impl Registry {
             return Ok(Vec::new());
         }
         let mut url = format!("{}/v2/{}/referrers/{image}", self.api(repository), repository.path());
-        let mut entries = Vec::new();
+        let (mut entries, mut seen) = (Vec::new(), vec![url.clone()]);
         loop {
             let response = self.get(runner, repository, &url)?;
             let status = response.status().as_u16();
@@ -151,7 +151,7 @@ impl Registry {
                 return Ok(entries);
             };
             entries.extend(page.iter().cloned());
-            match next_page(&response, &url) {
+            match self.follow(repository, &response, &mut seen)? {
                 Some(next) => url = next,
                 None => return Ok(entries),
             }
@@ -216,7 +216,8 @@ fn parse(bytes: Vec<u8>) -> Result<Manifest> {
     Manifest::parse(bytes).map_err(|why| anyhow::anyhow!("a manifest of this pipeline {why}"))
 }
 
-fn document_of(manifest: &Manifest) -> Option<Value> {
+/// The document that a manifest holds, if it is an artifact of this pipeline.
+pub fn document_of(manifest: &Manifest) -> Option<Value> {
     serde_json::from_str(manifest.annotation(DOCUMENT)?).ok()
 }
 

@@ -21,12 +21,12 @@ use anyhow::{Context as _, Result, bail};
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use serde_json::Value;
-use ureq::http::Response;
+use ureq::http::{Response, Uri};
 use ureq::{Agent, Body, RequestBuilder};
 
 pub use auth::Account;
 pub use budget::Budget;
-pub use documents::Place;
+pub use documents::{Place, document_of};
 
 use crate::model::oci::{CompleteIndex, Digest, Manifest};
 use crate::model::platform::Platform;
@@ -116,8 +116,8 @@ struct Known {
     open: HashSet<String>,
     /// Repositories that were refused and counted as empty, with the reason.
     hidden: BTreeMap<String, String>,
-    /// The registry's clock less this machine's, in milliseconds.
-    skew: i64,
+    /// The clocks of registries less this machine's, in milliseconds, by host.
+    skews: HashMap<String, i64>,
 }
 
 impl Registry {
@@ -138,6 +138,12 @@ impl Registry {
         Self { hub_api: url, ..self }
     }
 
+    /// A client that knows what `DOCKER_AUTH_CONFIG` holds.
+    pub fn with_variable(mut self, variable: Option<String>) -> Self {
+        self.credentials.variable = variable;
+        self
+    }
+
     /// A registry whose repositories count as empty where this account may not read them, which is what a repository
     /// looks like that does not exist yet. For looks only; [`Self::hidden`] tells which they were.
     pub fn lenient(self, lenient: bool) -> Self {
@@ -150,13 +156,14 @@ impl Registry {
     }
 
     /// What the registry said last about its limit of manifest reads; `None` where it named none.
-    pub fn budget(&self) -> Option<Budget> {
-        self.meter.last()
+    pub fn budget(&self, repository: &Repository) -> Option<Budget> {
+        self.meter.last(repository.host())
     }
 
-    /// Seconds since 1970 by the registry's clock, which all who share it see.
-    pub fn now(&self) -> u64 {
-        let now = Timestamp::now().as_millisecond() + self.known().skew;
+    /// Seconds since 1970 by the clock of a repository's registry, which all who share it see.
+    pub fn now(&self, repository: &Repository) -> u64 {
+        let skew = self.known().skews.get(repository.host()).copied().unwrap_or_default();
+        let now = Timestamp::now().as_millisecond() + skew;
         u64::try_from(now / 1000).unwrap_or(0)
     }
 
@@ -294,7 +301,7 @@ impl Registry {
     /// All tags of a repository; none where the repository does not exist yet.
     pub fn tags(&self, runner: &Runner, repository: &Repository) -> Result<Vec<String>> {
         let mut url = format!("{}/v2/{}/tags/list?n={PAGE}", self.api(repository), repository.path());
-        let mut tags = Vec::new();
+        let (mut tags, mut seen) = (Vec::new(), vec![url.clone()]);
         loop {
             let response = match self.get(runner, repository, &url) {
                 Ok(response) => response,
@@ -312,11 +319,41 @@ impl Registry {
                 .with_context(|| format!("{repository} lists its tags in no JSON"))?;
             let names = page["tags"].as_array().into_iter().flatten();
             tags.extend(names.filter_map(|name| name.as_str().map(str::to_owned)));
-            match next_page(&response, &url) {
+            match self.follow(repository, &response, &mut seen)? {
                 Some(next) => url = next,
                 None => return Ok(tags),
             }
         }
+    }
+
+    /// The next page of a listing, whose pages so far are `seen`.
+    fn follow<T>(
+        &self,
+        repository: &Repository,
+        response: &Response<T>,
+        seen: &mut Vec<String>,
+    ) -> Result<Option<String>> {
+        let current = seen.last().map(String::as_str).unwrap_or_default();
+        let Some(next) = next_page(response, current) else { return Ok(None) };
+        if !self.is_own(repository, &next) {
+            bail!("{repository} names a page elsewhere, which gets no account: {next}");
+        }
+        if seen.contains(&next) {
+            bail!("the pages lead back to {next} in a listing of {repository}");
+        }
+        seen.push(next.clone());
+        Ok(Some(next))
+    }
+
+    /// True if an address lies at the registry of a repository: an account is for no other server.
+    fn is_own(&self, repository: &Repository, url: &str) -> bool {
+        let origin = |url: &str| {
+            let url: Uri = url.parse().ok()?;
+            let scheme = url.scheme_str()?.to_owned();
+            let port = url.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+            Some((scheme, url.host()?.to_ascii_lowercase(), port))
+        };
+        origin(url).is_some_and(|it| origin(&self.api(repository)) == Some(it))
     }
 
     /// A blob that is JSON, kept by digest.
@@ -353,20 +390,31 @@ impl Registry {
             200 => match header(&response, "docker-content-digest").and_then(|text| text.parse().ok()) {
                 Some(digest) => Ok(Some(digest)),
                 // Only the bytes can tell then.
-                None => {
-                    Ok(self.read_manifest(runner, repository, reference)?.map(|bytes| Digest::of(&bytes)))
-                }
+                None => self.digest_of_bytes(runner, repository, reference),
             },
             404 if is_registry(&response) => Ok(None),
             // A 404 of something in between, or a registry without HEAD: the body of a GET decides.
-            404 | 405 | 501 => {
-                Ok(self.read_manifest(runner, repository, reference)?.map(|bytes| Digest::of(&bytes)))
-            }
+            404 | 405 | 501 => self.digest_of_bytes(runner, repository, reference),
             _ => {
                 let what = format!("cannot tell whether {name} exists");
                 self.or_hidden(repository, self.refusal(runner, repository, &what, &response, "pull"))
             }
         }
+    }
+
+    /// The digest of the manifest that a GET answers with. A page that something in between sends is none.
+    fn digest_of_bytes(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        reference: &str,
+    ) -> Result<Option<Digest>> {
+        let Some(bytes) = self.read_manifest(runner, repository, reference)? else { return Ok(None) };
+        let name = name(repository, reference);
+        let manifest = Manifest::parse(bytes);
+        manifest
+            .map(|manifest| Some(manifest.digest))
+            .map_err(|why| anyhow::anyhow!("cannot tell whether {name} exists: the answer {why}"))
     }
 
     /// What a refusal to read means: an error, or for a lenient look a repository that counts as empty.
@@ -466,16 +514,28 @@ impl Registry {
                 || runner.left(),
                 || http::whole(request(&self.agent, auth)?, DOCUMENT_LIMIT),
             )?;
-            self.note(&response);
+            self.note(repository.host(), &response);
             Ok::<_, anyhow::Error>(response)
         };
-        let response = attempt(self.credentials.header(repository, action).as_deref())?;
-        let challenge = header(&response, "www-authenticate");
-        let (401, Some(challenge)) = (response.status().as_u16(), challenge) else { return Ok(response) };
-        let answer = self.credentials.answer(&self.agent, runner, repository, action, &challenge)?;
-        let Some(fresh) = answer else { return Ok(response) };
-        let response = attempt(Some(&fresh))?;
-        self.credentials.remember(repository, action, &fresh);
+        let mut sent = self.credentials.header(repository, action);
+        let mut response = attempt(sent.as_deref())?;
+        // The second time for a secret that expired since it was read.
+        for _ in 0..2 {
+            let challenges = http::headers(&response, "www-authenticate");
+            if response.status() != 401 || challenges.is_empty() {
+                break;
+            }
+            let was_token = sent.as_deref().is_some_and(|it| it.starts_with("Bearer "));
+            let (credentials, refused) = (&self.credentials, sent.as_deref());
+            let answer = credentials.answer(&self.agent, runner, repository, action, &challenges, refused)?;
+            let Some(fresh) = answer else { break };
+            response = attempt(Some(&fresh))?;
+            self.credentials.remember(repository, action, &fresh);
+            if fresh.starts_with("Bearer ") || was_token {
+                break;
+            }
+            sent = Some(fresh);
+        }
         Ok(response)
     }
 
@@ -492,10 +552,11 @@ impl Registry {
     }
 
     /// Takes note of the registry's clock and of its limit.
-    fn note<T>(&self, response: &Response<T>) {
-        self.meter.note(response);
+    fn note<T>(&self, host: &str, response: &Response<T>) {
+        self.meter.note(host, response);
         if let Some(date) = http::date(response) {
-            self.known().skew = date.as_millisecond() - Timestamp::now().as_millisecond();
+            let skew = date.as_millisecond() - Timestamp::now().as_millisecond();
+            self.known().skews.insert(host.to_owned(), skew);
         }
     }
 
@@ -510,9 +571,9 @@ impl Registry {
     ) -> anyhow::Error {
         let (host, path, status) = (repository.host(), repository.path(), response.status().as_u16());
         // After Basic, 401 means the password; after a token it means the rights of the token.
-        let basic =
-            header(response, "www-authenticate").is_some_and(|it| it.to_lowercase().starts_with("basic"));
-        let what = format!("{what} in {repository}: HTTP {status}");
+        let sent = self.credentials.header(repository, action).unwrap_or_default();
+        let basic = sent.starts_with("Basic ");
+        let what = format!("{what} in {repository}: HTTP {status}{}", reason(response));
         match status {
             401 | 403 => match self.credentials.account(runner, host) {
                 Ok(Account::Nobody) => Denied::error(format!(
@@ -526,14 +587,16 @@ impl Registry {
                 )),
                 Err(error) => error.context(what),
             },
-            429 => anyhow::Error::new(Refused(format!("{what}: rate limited{}", self.limit()))),
+            429 => anyhow::Error::new(Refused(format!("{what}: rate limited{}", self.limit(host)))),
+            // A gateway that gave up waiting cannot know what the registry has taken.
+            408 => anyhow::anyhow!(what),
             400..=499 => anyhow::Error::new(Refused(what)),
             _ => anyhow::anyhow!(what),
         }
     }
 
-    fn limit(&self) -> String {
-        match self.meter.last() {
+    fn limit(&self, host: &str) -> String {
+        match self.meter.last(host) {
             Some(Budget { limit, window: Some(window), .. }) => {
                 format!(", {limit} manifests in {} h; wait, or log in with another account", window / 3600)
             }
@@ -600,6 +663,17 @@ pub fn poll(runner: &Runner, mut look: impl FnMut() -> Result<bool>) -> Result<b
 
 fn name(repository: &Repository, reference: &str) -> String {
     if reference.starts_with("sha256:") { repository.digest(reference) } else { repository.tag(reference) }
+}
+
+/// The reason that a registry gives for a refusal (distribution-spec, "Error Codes"), in parentheses; nothing where there is
+/// none, such as in a page of a gateway.
+fn reason(response: &Response<Vec<u8>>) -> String {
+    let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    let Some(message) = body["errors"][0]["message"].as_str().filter(|text| !text.is_empty()) else {
+        return String::new();
+    };
+    let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    format!(" ({})", line.trim())
 }
 
 /// Adds the header where there is one: an empty one is an invalid request to some registries.

@@ -38,7 +38,9 @@ impl Registry {
             let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
             let answer = authorized(request, auth).send(&manifest.bytes[..]);
             // A try without a clear answer may have been taken, whatever a later one is told.
-            let is_clear = answer.as_ref().is_ok_and(|answer| !answer.status().is_server_error());
+            let is_clear = answer
+                .as_ref()
+                .is_ok_and(|answer| !answer.status().is_server_error() && answer.status() != 408);
             uncertain.set(uncertain.get() || !is_clear);
             answer
         });
@@ -63,7 +65,10 @@ impl Registry {
     /// does not matter.
     pub(super) fn cancel_upload(&self, runner: &Runner, repository: &Repository, begun: &Response<Vec<u8>>) {
         let Ok(location) = self.location(repository, begun) else { return };
-        let cancel = |agent: &Agent, auth: Option<&str>| authorized(agent.delete(&location), auth).call();
+        let is_own = self.is_own(repository, &location);
+        let cancel = |agent: &Agent, auth: Option<&str>| {
+            authorized(agent.delete(&location), auth.filter(|_| is_own)).call()
+        };
         let _ = self.send(runner, repository, PUSH, cancel);
     }
 
@@ -104,6 +109,7 @@ impl Registry {
             let location = location.map_err(|error| ureq::Error::Other(error.into()))?;
             let joint = if location.contains('?') { '&' } else { '?' };
             let request = agent.put(format!("{location}{joint}digest={name}"));
+            let auth = auth.filter(|_| self.is_own(repository, &location));
             authorized(request.header("Content-Type", "application/octet-stream"), auth).send(b"{}")
         })?;
         let uploaded = self.expect(runner, repository, "cannot upload a blob", 201, &response);
