@@ -11,6 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
 use crate::cli::{Cli, Command};
+use crate::crane_archive;
 use crate::image::tree::Tree;
 use crate::missing;
 use crate::model::config::Config;
@@ -30,6 +31,10 @@ use crate::tools::hub::Account;
 use crate::tools::process;
 use crate::tools::registry::Registry;
 use crate::tools::runner::{self, Runner};
+
+/// Image that registers emulators, as docker/setup-qemu-action uses it.
+const BINFMT_IMAGE: &str = "docker.io/tonistiigi/binfmt:qemu-v10.2.3@sha256:\
+                            400a4873b838d1b89194d982c45e5fb3cda4593fbfd7e08a02e76b03b21166f0";
 
 /// The folder that git ignores and that holds the state of local runs.
 pub const STATE: &str = ".devbox";
@@ -74,9 +79,10 @@ pub struct Ctx {
     /// Addresses that the tools were asked for, once.
     pub npm_registry: OnceCell<Source>,
     pub pypi_index: OnceCell<Source>,
-    pub configured_pypi: OnceCell<Option<Source>>,
     /// Emulation was allowed on the command line.
     pub allow_emulation: bool,
+    /// The builder of builds, decided once.
+    pub builder: OnceCell<Option<String>>,
     /// Which node serves each platform, asked once.
     pub nodes: OnceCell<Vec<Node>>,
     /// The folder that the engine keeps its images in, asked once.
@@ -119,6 +125,16 @@ pub struct Settings {
     pub gitea_token: Option<String>,
     /// The builder of buildx to use; nothing for the one that the user has chosen.
     pub builder: Option<String>,
+    /// Where the release archives of crane are.
+    pub crane_url: String,
+    /// Image of the BuildKit that a builder in a container runs; nothing for buildx's own choice.
+    pub buildkit_image: Option<String>,
+    /// Image that registers emulators with the kernel of the engine.
+    pub binfmt_image: String,
+    /// Image of the local registry, to be used even where the program is installed.
+    pub registry_image: Option<String>,
+    /// Texts of the settings of pip, the most specific one first.
+    pub pip_settings: Vec<String>,
     /// Hosts that are reached without a proxy, separated by commas.
     pub no_proxy: String,
     /// Bounds each HTTP request.
@@ -158,6 +174,7 @@ impl Ctx {
         let mut runner = Runner::new(root.clone(), settings.stall);
         (runner.quiet, runner.verbose) = (cli.quiet, cli.verbose);
         runner.folds = settings.actions;
+        runner.search = env::var("PATH").unwrap_or_default();
         runner.git_settings =
             first(&["GIT_CONFIG_COUNT"]).and_then(|text| text.parse().ok()).unwrap_or_default();
         runner.dry_run = cli.dry_run || cli.command.only_looks();
@@ -170,8 +187,8 @@ impl Ctx {
             base: RefCell::default(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
-            configured_pypi: OnceCell::new(),
             allow_emulation: cli.allow_emulation,
+            builder: OnceCell::new(),
             nodes: OnceCell::new(),
             engine_root: OnceCell::new(),
             passed: RefCell::default(),
@@ -328,7 +345,7 @@ impl Settings {
             hub_token: secret("DOCKERHUB_TOKEN")?,
             npmrc: npmrc(),
             npm_registry: address(&["npm_config_registry", "NPM_CONFIG_REGISTRY"]),
-            pypi_index: address(&["PIP_INDEX_URL"]),
+            pypi_index: address(&["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]),
             hub_url: server(&["DOCKERHUB_URL"]).unwrap_or_else(|| "https://hub.docker.com".to_owned()),
             hub_registry_url: server(&["DOCKERHUB_REGISTRY_URL"]),
             debian_security: address(&["DEBIAN_SECURITY_URL"]),
@@ -337,6 +354,11 @@ impl Settings {
             gitea_url: server(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
+            crane_url: server(&["DEVBOX_CRANE_URL"]).unwrap_or_else(|| crane_archive::ADDRESS.to_owned()),
+            buildkit_image: first(&["DEVBOX_BUILDKIT_IMAGE"]),
+            binfmt_image: first(&["DEVBOX_BINFMT_IMAGE"]).unwrap_or_else(|| BINFMT_IMAGE.to_owned()),
+            registry_image: first(&["DEVBOX_REGISTRY_IMAGE"]),
+            pip_settings: pip_settings(),
             // buildx's own variable.
             builder: first(&["BUILDX_BUILDER"]),
             no_proxy: first(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
@@ -398,6 +420,23 @@ fn npmrc() -> Option<String> {
     let path = first(&["NPM_CONFIG_USERCONFIG", "npm_config_userconfig"]);
     let path = path.or_else(|| Some(format!("{}/.npmrc", first(&["HOME"])?)))?;
     fs::read_to_string(path).ok()
+}
+
+/// The texts of pip's configuration files, in the order in which one goes before the next (pip, "Configuration").
+fn pip_settings() -> Vec<String> {
+    let below = |variable: &str, path: &str| first(&[variable]).map(|folder| format!("{folder}/{path}"));
+    let paths = [
+        first(&["PIP_CONFIG_FILE"]),
+        below("VIRTUAL_ENV", "pip.conf"),
+        below("XDG_CONFIG_HOME", "pip/pip.conf"),
+        below("HOME", ".config/pip/pip.conf"),
+        below("HOME", "Library/Application Support/pip/pip.conf"),
+        below("HOME", ".pip/pip.conf"),
+        Some("/etc/xdg/pip/pip.conf".to_owned()),
+        Some("/Library/Application Support/pip/pip.conf".to_owned()),
+        Some("/etc/pip.conf".to_owned()),
+    ];
+    paths.into_iter().flatten().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
 /// A whole number of seconds from the environment.

@@ -16,6 +16,7 @@
 pub mod addresses;
 pub mod bench;
 pub mod cli;
+pub mod crane_archive;
 pub mod ctx;
 pub mod debian_image;
 pub mod disk;
@@ -29,6 +30,7 @@ pub mod page;
 pub mod phase;
 pub mod promotion;
 pub mod recipe;
+pub mod setup;
 pub mod state;
 pub mod summary;
 pub mod supply;

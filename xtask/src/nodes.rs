@@ -39,12 +39,7 @@ pub fn require(ctx: &Ctx, runs_target: bool) -> Result<Vec<Built>> {
     let nodes = match ctx.nodes.get() {
         Some(nodes) => nodes,
         None => {
-            // A builder that was named may need no engine here.
-            if ctx.settings.builder.is_none() {
-                let engine = docker::require_engine(&ctx.runner)?;
-                ctx.engine_root.get_or_init(|| engine.root);
-            }
-            let nodes = docker::nodes(&ctx.runner, ctx.settings.builder.as_deref(), &ctx.platforms)?;
+            let nodes = docker::nodes(&ctx.runner, builder(ctx)?, &ctx.platforms)?;
             ctx.nodes.get_or_init(|| nodes)
         }
     };
@@ -74,6 +69,27 @@ pub fn require(ctx: &Ctx, runs_target: bool) -> Result<Vec<Built>> {
         });
     }
     Ok(built)
+}
+
+/// The builder of all builds: the one that was named; one in a container where the engine keeps its images in the classic
+/// store, which holds one platform of an image; else the one that the user has chosen.
+pub fn builder(ctx: &Ctx) -> Result<Option<&str>> {
+    if let Some(known) = ctx.builder.get() {
+        return Ok(known.as_deref());
+    }
+    let found = match &ctx.settings.builder {
+        // It may need no engine here.
+        Some(name) => Some(name.clone()),
+        None => {
+            let engine = docker::require_engine(&ctx.runner)?;
+            ctx.engine_root.get_or_init(|| engine.root);
+            if !engine.containerd_store {
+                docker::ensure_own_builder(&ctx.runner, ctx.settings.buildkit_image.as_deref())?;
+            }
+            (!engine.containerd_store).then(|| docker::OWN_BUILDER.to_owned())
+        }
+    };
+    Ok(ctx.builder.get_or_init(|| found).as_deref())
 }
 
 /// True if the option or `images/devbox.toml` allows emulation.

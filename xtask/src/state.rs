@@ -23,7 +23,7 @@ use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::verdict::{self, Verdict};
-use crate::nodes::Built;
+use crate::nodes::{self, Built};
 use crate::tools::registry::{self, Place};
 use crate::tools::{docker, git, local, process};
 
@@ -108,13 +108,16 @@ pub fn repository(ctx: &Ctx) -> Result<Repository> {
         Destination::Local if ctx.read_only || ctx.runner.dry_run => {
             local::running_repository(&ctx.state_dir())
         }
-        Destination::Local => local::repository(&ctx.runner, &ctx.state_dir()),
+        Destination::Local => {
+            local::repository(&ctx.runner, &ctx.state_dir(), ctx.settings.registry_image.as_deref())
+        }
     }
 }
 
 /// True if there is a registry to ask: a local one runs, or can be started.
 pub fn has_registry(ctx: &Ctx) -> bool {
-    let startable = || !ctx.runner.dry_run && local::is_installed(&ctx.runner);
+    let startable =
+        || !ctx.runner.dry_run && (local::is_installed(&ctx.runner) || docker::engine(&ctx.runner).is_some());
     ctx.destination != Destination::Local || running_registry(ctx).is_some() || startable()
 }
 
@@ -388,7 +391,7 @@ fn await_pushed(ctx: &Ctx, targets: &[Target]) -> Result<()> {
 /// Without a commit there is no time to take from it, and the time of day would make each build a different one.
 fn bake_command(ctx: &Ctx, definition: &serde_json::Value) -> Result<Cmd> {
     let time = ctx.tree()?.commit.as_ref().map_or(FILE_TIME, |commit| commit.time.as_str());
-    Ok(docker::with_builder(docker::bake(definition, Some(time)), ctx.settings.builder.as_deref()))
+    Ok(docker::with_builder(docker::bake(definition, Some(time)), nodes::builder(ctx)?))
 }
 
 /// The tag that BuildKit's cache of a target is kept under, where `images/devbox.toml` wants one kept.

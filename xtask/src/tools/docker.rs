@@ -127,15 +127,33 @@ pub fn engine(runner: &Runner) -> Option<Engine> {
     })
 }
 
-/// Fails with the mend unless an engine answers that can hold images of several platforms.
+/// The engine, or the command that installs one.
 pub fn require_engine(runner: &Runner) -> Result<Engine> {
-    let engine = engine(runner)
-        .ok_or_else(|| missing("no Docker engine answers: run `cargo xtask doctor --install`"))?;
-    if !engine.containerd_store {
-        return Err(missing(
-            "the Docker engine does not keep images in containerd's store, which multi-platform builds need: set \
-             {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine",
-        ));
+    engine(runner).ok_or_else(|| missing("no Docker engine answers: run `cargo xtask doctor --install`"))
+}
+
+/// The builder that this project makes where the engine's own cannot hold images of several platforms.
+pub const OWN_BUILDER: &str = "opencode-devbox";
+
+/// Creates the builder in a container, with the network of the machine, so that it reaches a registry on loopback.
+pub fn ensure_own_builder(runner: &Runner, image: Option<&str>) -> Result<()> {
+    if runner.probe(&Cmd::new("docker", ["buildx", "inspect", OWN_BUILDER])).is_some() {
+        return Ok(());
     }
-    Ok(engine)
+    let create = ["buildx", "create", "--name", OWN_BUILDER, "--driver=docker-container"];
+    let cmd = Cmd::new("docker", create).arg("--driver-opt=network=host");
+    let image = image.map(|image| format!("--driver-opt=image={image}"));
+    runner.run(&cmd.args(image)).context(
+        "the engine keeps its images in the classic store, and no builder in a container can be created: set \
+         {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine, or name a \
+         BuildKit image in DEVBOX_BUILDKIT_IMAGE",
+    )
+}
+
+/// The platforms whose programs the engine runs, itself or by emulation; `None` where it cannot be asked.
+pub fn emulated_platforms(runner: &Runner) -> Option<Vec<Platform>> {
+    // The builder of the engine itself: one in a container brings emulators that no other container has.
+    let text = runner.probe(&Cmd::new("docker", ["buildx", "inspect", "default"]))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Platforms:"))?;
+    Some(line.split(',').filter_map(|word| word.trim().trim_end_matches('*').parse().ok()).collect())
 }

@@ -131,6 +131,13 @@ impl World {
         script(&self.root.with_file_name("bin").join(name), text);
     }
 
+    /// From now on so many gigabytes of disk are free, as POSIX's df prints them. Text of a shell may take the number's place.
+    pub fn disk(&self, gigabytes: &str) {
+        let head = "Filesystem 1024-blocks Used Available Capacity Mounted on";
+        let line = format!("/dev/sda 1 1 $(({gigabytes} * 976563)) 1% /");
+        self.program("df", &format!("#!/bin/sh\necho '{head}'\necho \"{line}\"\n"));
+    }
+
     /// A search path on which the programs of this world come first.
     pub fn path_before(&self, path: &str) -> String {
         format!("{}:{path}", self.root.with_file_name("bin").display())

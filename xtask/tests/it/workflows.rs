@@ -531,10 +531,10 @@ fn reclaim_refuses_outside_a_runner_and_looks_before_it_deletes() {
     let world = World::new();
     assert!(world.fails("reclaim", &[("CI", "true")], 3).contains("GITHUB_ACTIONS"));
     let actions = [("GITHUB_ACTIONS", "true")];
-    world.program("df", "#!/bin/sh\nprintf 'Avail\\n90000000000\\n'\n");
+    world.disk("90");
     let output = world.xtask_with("reclaim --dry-run", &actions);
     assert!(String::from_utf8_lossy(&output.stderr).contains("90 GB are free, enough"));
-    world.program("df", "#!/bin/sh\nprintf 'Avail\\n9000000000\\n'\n");
+    world.disk("9");
     let output = world.xtask_with("reclaim --dry-run", &actions);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let label = "label=org.opencontainers.image.source=https://hub.docker.com/r/joakimp/opencode-devbox";
