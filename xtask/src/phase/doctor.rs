@@ -275,23 +275,28 @@ impl Found {
 /// The programs that are needed, by their Debian packages. All are asked at once, since some take a while to print their
 /// version.
 fn tools(ctx: &Ctx) -> Vec<(&'static str, Found)> {
+    let python = || ("python3", Cmd::new("python3", ["--version"]), None);
     let mut tools = vec![
         ("buildx", Cmd::new("docker", ["buildx", "version"]), Some(BUILDX)),
         ("crane", crane::version(), Some(CRANE)),
-        ("shellcheck", Cmd::new("shellcheck", ["--version"]), None),
-        ("python3", Cmd::new("python3", ["--version"]), None),
     ];
     // Asked for the index where nothing else names it.
     if addresses::configured_pypi(ctx).is_none() {
         tools.push(("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"]), None));
     }
     if ctx.destination == Destination::Local {
+        // Tests and rehearsals, which a job of a release does without.
+        tools.push(("shellcheck", Cmd::new("shellcheck", ["--version"]), None));
+        tools.push(python());
         // Where no package has the program, a container serves the local registry.
         let has_apt = || ctx.runner.probe(&Cmd::new("apt-get", ["--version"])).is_some();
         if ctx.settings.registry_image.is_none() && has_apt() {
             tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"]), None));
         }
         tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"]), None));
+    } else if addresses::configured_npm(ctx).is_none() {
+        // Unpacks the npm that is asked for its registry.
+        tools.push(python());
     }
     let runner = &ctx.runner;
     thread::scope(|scope| {
