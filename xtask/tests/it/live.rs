@@ -26,6 +26,22 @@ fn one_variant_is_released_and_a_second_run_finds_nothing_to_do() {
     assert!(!text.contains("$ "), "a second run ran something: {text}");
 }
 
+/// The recipes of all variants, and that the largest one has what its components are for.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn all_variants_are_built() {
+    let (ok, text) = xtask(&["build"]);
+    assert!(ok, "{text}");
+    let (_, text) = xtask(&["smoke", "omos-with-pi", "--force", "--dry-run"]);
+    let (_, rest) = text.split_once("--image ").expect("the command line of the smoke suite");
+    let image = rest.split(' ').next().unwrap();
+    let versions = "opencode --version && bun --version && pi --version && command -v oh-my-opencode-slim";
+    let run = ["run", "--rm", "--network=none", image, "bash", "-lc", versions];
+    let output = Command::new("docker").args(run).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 4);
+}
+
 /// Serves these files by the end of their address, builds the stage of the base that fetches them, and returns the
 /// files that the stage left, or the build's output if it failed.
 fn fetch(
