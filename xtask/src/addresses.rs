@@ -10,7 +10,8 @@ use crate::locks;
 use crate::model::command::Cmd;
 use crate::model::source::Source;
 
-/// The npm registry: the configured one, or npm's own default.
+/// The npm registry: the configured one, or npm's own default, by the npm of this machine or the one that locks are made
+/// with.
 pub fn npm_registry(ctx: &Ctx) -> Result<Source> {
     if let Some(known) = configured_npm(ctx) {
         return Ok(known);
@@ -18,7 +19,11 @@ pub fn npm_registry(ctx: &Ctx) -> Result<Source> {
     if let Some(known) = ctx.npm_registry.get() {
         return Ok(known.clone());
     }
-    let text = ctx.runner.read(&locks::toolbox(ctx)?.npm(["config", "get", "registry"]))?;
+    let get = ["config", "get", "registry"];
+    let text = match ctx.runner.probe(&Cmd::new("npm", get)) {
+        Some(text) => text,
+        None => ctx.runner.read(&locks::toolbox(ctx)?.npm(get))?,
+    };
     Ok(ctx.npm_registry.get_or_init(|| Source::from(text.as_str())).clone())
 }
 

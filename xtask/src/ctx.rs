@@ -415,11 +415,16 @@ fn server(names: &[&str]) -> Option<String> {
     address(names).map(|source| source.url)
 }
 
-/// The text of npm's settings of the user.
+/// The text of npm's settings: the user's, then the machine's (npm, "npmrc").
 fn npmrc() -> Option<String> {
-    let path = first(&["NPM_CONFIG_USERCONFIG", "npm_config_userconfig"]);
-    let path = path.or_else(|| Some(format!("{}/.npmrc", first(&["HOME"])?)))?;
-    fs::read_to_string(path).ok()
+    let user = first(&["NPM_CONFIG_USERCONFIG", "npm_config_userconfig"]);
+    let user = user.or_else(|| Some(format!("{}/.npmrc", first(&["HOME"])?)));
+    let global = first(&["NPM_CONFIG_GLOBALCONFIG", "npm_config_globalconfig"]);
+    let global =
+        global.into_iter().chain(["/etc/npmrc", "/usr/etc/npmrc", "/usr/local/etc/npmrc"].map(str::to_owned));
+    let texts: Vec<String> =
+        user.into_iter().chain(global).filter_map(|path| fs::read_to_string(path).ok()).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
 }
 
 /// The texts of pip's configuration files, in the order in which one goes before the next (pip, "Configuration").

@@ -978,6 +978,40 @@ fn a_body_that_breaks_off_is_read_again() {
     }
 }
 
+/// A job container may have neither pip nor npm: their configuration files are read without them.
+#[test]
+fn preflight_needs_no_pip_and_no_npm() {
+    let world = World::new();
+    let home = world.root.with_file_name("home");
+    fs::create_dir_all(home.join(".config/pip")).unwrap();
+    fs::write(
+        home.join(".config/pip/pip.conf"),
+        format!("[global]\nindex-url = http://{}/simple/\n", world.host),
+    )
+    .unwrap();
+    fs::write(home.join(".npmrc"), format!("fund=false\nregistry=http://{}/npm/\n", world.host)).unwrap();
+    for name in ["python3", "pip", "npm", "uv"] {
+        world.program(name, "#!/bin/sh\nexit 127\n");
+    }
+    let home = home.to_str().unwrap();
+    let env = [
+        ("HOME", home),
+        ("PIP_INDEX_URL", ""),
+        ("npm_config_registry", ""),
+        ("PIP_CONFIG_FILE", ""),
+        ("NPM_CONFIG_USERCONFIG", ""),
+        ("XDG_CONFIG_HOME", ""),
+    ];
+    let output = world.xtask_with("preflight", &env);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("match their locks"), "{text}");
+    // Without an index anywhere, the message names the variable.
+    fs::remove_file(format!("{home}/.config/pip/pip.conf")).unwrap();
+    let output = world.xtask_with("preflight", &env);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    contains(&text, &["set PIP_INDEX_URL, or run `cargo xtask doctor --install`"]);
+}
+
 /// One unclear answer must not end the wait for what is propagating.
 #[test]
 fn waiting_goes_on_after_an_answer_that_says_nothing() {
