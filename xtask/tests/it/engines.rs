@@ -260,6 +260,41 @@ fn two_engines_are_nodes_of_one_builder() {
     }
 }
 
+/// The classic image store holds one platform of an image. A stand-in of BuildKit's image passes everything on to the BuildKit
+/// of this machine's engine.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn an_engine_with_the_classic_store_builds_in_a_container() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = Utf8Path::from_path(state.path()).unwrap();
+    let socket = folder.join("buildkit.sock");
+    serve_buildkit(&socket, "unix:///var/run/docker.sock");
+    let address = serve_over_tcp(&socket).replace("tcp://", "TCP:");
+    let image = crate::live::image_of(
+        "buildkit",
+        &format!(
+            "RUN apt-get -qq update && apt-get -qq -y --no-install-recommends install socat >/dev/null\n\
+             RUN printf '#!/bin/sh\\nexec sleep infinity\\n' > /usr/bin/buildkitd \\\n\
+             && printf '#!/bin/sh\\n[ \"$1\" != dial-stdio ] || exec socat STDIO {address}\\n' > /usr/bin/buildctl \\\n\
+             && chmod +x /usr/bin/buildkitd /usr/bin/buildctl\nENTRYPOINT [\"buildkitd\"]\n"
+        ),
+    );
+    let lab = Lab::before(&Registry::at_port(port()));
+    let world = small(lab.host(), &format!("engines-test/classic-{}", std::process::id()));
+    let classic = "#!/usr/bin/env bash\nset -o pipefail\nPATH=${PATH#*:}\n[ \"$1\" != info ] || { docker \"$@\" | \
+                   sed s/io.containerd.snapshotter/overlay2/; exit; }\nexec docker \"$@\"\n";
+    world.program("docker", classic);
+    let config = folder.join("buildx");
+    let env = [("DEVBOX_BUILDKIT_IMAGE", image.as_str()), ("BUILDX_CONFIG", config.as_str())];
+    let text = run(&world, "build-base", &env);
+    assert!(text.contains("of builder opencode-devbox (docker-container)"), "{text}");
+    let text = run(&world, "build base", &env);
+    assert!(!text.contains("buildx create"), "{text}");
+    let mut remove = Command::new("docker");
+    remove.args(["buildx", "rm", "opencode-devbox"]).env("BUILDX_CONFIG", &config);
+    assert!(remove.status().unwrap().success());
+}
+
 /// All ways, the floor and the compressions, on images so small that what is measured is mostly the measuring.
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]

@@ -43,7 +43,7 @@ fn all_variants_are_built() {
 }
 
 /// Builds an image on Debian with one step, and returns its name.
-fn image_of(name: &str, recipe: &str) -> String {
+pub fn image_of(name: &str, recipe: &str) -> String {
     let live = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
     let debian = format!("{}/debian:trixie-slim", live.split('/').next().unwrap());
     let name = format!("opencode-devbox-test-{name}:latest");
