@@ -178,7 +178,12 @@ fn start_container(runner: &Runner, state: &Utf8Path, image: &str) -> Result<u16
         return Ok(port);
     }
     if wait(Duration::from_secs(30), || answers_http(port).then_some(())).is_none() {
-        bail!("the local registry does not answer on port {port}; see `docker logs {name}`");
+        let log = runner.ask(&Cmd::new("docker", ["logs", "--tail=3", &name]))?;
+        let lines = format!("{}{}", log.stdout, log.stderr);
+        bail!(
+            "the local registry does not answer on port {port}, from {image}; newest lines of `docker logs {name}`:\n{}",
+            lines.trim_end()
+        );
     }
     fs::write(state.join("registry.port"), port.to_string())?;
     Daemon { pid: 0, started: String::new(), port, container: Some(name) }.write(state, "registry")?;

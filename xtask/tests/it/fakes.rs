@@ -181,6 +181,7 @@ impl World {
             "docker info",
             "docker buildx version",
             "docker buildx ls",
+            "docker buildx inspect",
             "docker buildx build --quiet",
             "docker run --rm --network=none",
             "crane auth",

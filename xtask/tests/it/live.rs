@@ -61,8 +61,7 @@ pub fn image_of(name: &str, recipe: &str) -> String {
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_container_serves_the_local_registry() {
-    let config =
-        "version: 0.1\\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\\nhttp: {addr: :5000}\\n";
+    let config = "version: 0.1\\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\\nhttp: {addr: \":5000\"}\\n";
     let image = image_of(
         "registry",
         &format!(
