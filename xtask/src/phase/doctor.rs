@@ -78,24 +78,7 @@ pub fn run(ctx: &Ctx, args: &Args) -> Result<()> {
 fn examine(ctx: &Ctx) -> Vec<Finding> {
     let install = "run `cargo xtask doctor --install`";
     let mut findings = Vec::new();
-    match docker::engine(&ctx.runner) {
-        Some(engine) if is_older(&engine.version, ENGINE) => findings.push(Finding::bad(
-            format!("engine {}: {} or newer is needed", engine.version, dotted(ENGINE)),
-            "upgrade the Docker engine (its package is docker.io or docker-ce)",
-        )),
-        Some(engine) if engine.containerd_store => {
-            findings.push(Finding::ok(format!("engine {}", engine.version)))
-        }
-        Some(engine) => findings.push(Finding::ok(format!(
-            "engine {} with the classic image store: images are built by {}",
-            engine.version,
-            match &ctx.settings.builder {
-                Some(name) => format!("the builder {name}"),
-                None => format!("a container, the builder {}", docker::OWN_BUILDER),
-            }
-        ))),
-        None => findings.push(Finding::bad("no Docker engine answers", install)),
-    }
+    findings.extend(engine(ctx, install));
     for (name, found) in tools(ctx) {
         findings.push(match found {
             Found::Fine(version) => Finding::ok([name, version.as_str()].join(" ").trim_end()),
@@ -143,6 +126,38 @@ fn examine(ctx: &Ctx) -> Vec<Finding> {
             findings.extend(found.warnings.into_iter().map(warning));
             findings.extend(limit(ctx, repository));
         }
+    }
+    findings
+}
+
+/// The engine, and who builds where it cannot hold images of several platforms.
+fn engine(ctx: &Ctx, install: &str) -> Vec<Finding> {
+    let Some(engine) = docker::engine(&ctx.runner) else {
+        return vec![Finding::bad("no Docker engine answers", install)];
+    };
+    let (is_podman, found) = (engine.name == docker::PODMAN, format!("{} {}", engine.name, engine.version));
+    let least = if is_podman { PODMAN } else { ENGINE };
+    if is_older(&engine.version, least) {
+        let upgrade = match is_podman {
+            true => "upgrade Podman",
+            false => "upgrade the Docker engine (its package is docker.io or docker-ce)",
+        };
+        return vec![Finding::bad(format!("{found}: {} or newer is needed", dotted(least)), upgrade)];
+    }
+    if engine.containerd_store {
+        return vec![Finding::ok(found)];
+    }
+    let store = if is_podman { "" } else { " with the classic image store" };
+    let builder = match &ctx.settings.builder {
+        Some(name) => format!("the builder {name}"),
+        None => format!("a container, the builder {}", docker::OWN_BUILDER),
+    };
+    let mut findings = vec![Finding::ok(format!("{found}{store}: images are built by {builder}"))];
+    if is_podman && ctx.is_rehearsal() {
+        let what = "Podman and a registry on this machine".to_owned();
+        let mend =
+            "it is reached without TLS only if registries.conf has `insecure = true` for its host and port";
+        findings.push(Finding { what, mend: Some(mend.to_owned()), fatal: false });
     }
     findings
 }
@@ -224,6 +239,8 @@ fn base_parts(ctx: &Ctx) -> Vec<Finding> {
 
 /// The first engine that can keep its images in containerd's store, which holds several platforms of one image.
 const ENGINE: Number = (24, 0);
+/// The oldest Podman that was tried.
+const PODMAN: Number = (5, 0);
 /// The first buildx whose `bake` takes `--allow=fs.read=`; 0.13, which Debian 13 has, ends with exit code 125.
 const BUILDX: Number = (0, 19);
 /// The oldest crane that releases were made with.

@@ -102,6 +102,8 @@ pub fn bake(definition: &Value, source_date_epoch: Option<&str>) -> Cmd {
 
 /// The engine's description of itself.
 pub struct Engine {
+    /// `engine`, or `Podman` where that answers at Docker's socket. The two count their versions apart.
+    pub name: &'static str,
     pub version: String,
     /// True if images live in containerd's store, which holds images of several platforms.
     pub containerd_store: bool,
@@ -110,12 +112,23 @@ pub struct Engine {
     pub platform: Option<Platform>,
 }
 
+pub const PODMAN: &str = "Podman";
+
+/// True if Podman answers in place of Docker. Its versions are lower than those of any Docker engine in use.
+fn is_podman(runner: &Runner, version: &str) -> bool {
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let components = ["version", "--format", "{{range .Server.Components}}{{.Name}},{{end}}"];
+    major.is_some_and(|major| major < 17)
+        && runner.probe(&Cmd::new("docker", components)).is_some_and(|text| text.contains("Podman"))
+}
+
 /// Asks the engine; `None` if none answers.
 pub fn engine(runner: &Runner) -> Option<Engine> {
     let text = runner.probe(&Cmd::new("docker", ["info", "--format", "{{json .}}"]))?;
     let info: Value = serde_json::from_str(&text).ok()?;
     let version = info["ServerVersion"].as_str().filter(|version| !version.is_empty())?;
     Some(Engine {
+        name: if is_podman(runner, version) { PODMAN } else { "engine" },
         version: version.to_owned(),
         containerd_store: info["DriverStatus"].to_string().contains("io.containerd.snapshotter"),
         platform: match info["Architecture"].as_str() {

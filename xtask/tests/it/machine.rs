@@ -146,6 +146,38 @@ fn an_engine_that_is_not_there_is_told() {
     );
 }
 
+/// Recorded from Podman 5.4.2: its version is no version of Docker, and BuildKit is no part of it.
+#[test]
+fn podman_is_told_from_an_old_engine() {
+    let world = machine();
+    serve_archive(&world);
+    let podman = |version: &str| {
+        let docker = r#"#!/bin/sh
+case "$1 $2" in
+  info*) echo '{"Driver":"overlay","DriverStatus":[["Backing Filesystem","extfs"]],"ServerVersion":"VERSION","Architecture":"amd64"}' ;;
+  version*) echo 'Podman Engine,Conmon,OCI Runtime (crun),' ;;
+  "buildx version") echo github.com/docker/buildx 0.29.1 ;;
+  "buildx inspect") printf 'Name:          default
+Driver:        docker-container
+
+Nodes:
+Name:     default
+Status:   inactive
+' ;;
+esac
+"#;
+        world.program("docker", &docker.replace("VERSION", version));
+        run(&world, "doctor", &[])
+    };
+    let (code, _, text) = podman("5.4.2");
+    assert_eq!(code, 0, "{text}");
+    let found = "ok    Podman 5.4.2: images are built by a container, the builder opencode-devbox";
+    contains(&text, &[found, "warn  Podman and a registry on this machine", "insecure = true"]);
+    let (code, _, text) = podman("4.3.1");
+    assert_eq!(code, 3, "{text}");
+    contains(&text, &["FAIL  Podman 4.3.1: 5.0 or newer is needed: upgrade Podman"]);
+}
+
 /// The classic store holds one platform of an image, so a builder in a container builds there.
 #[test]
 fn an_engine_with_the_classic_image_store_gets_a_builder_in_a_container() {
