@@ -4,6 +4,11 @@
 # shellcheck disable=SC2016
 set -euo pipefail
 
+if [ "${BASH_VERSINFO[0]}" -lt 5 ]; then
+  echo "smoke-test.sh: bash $BASH_VERSION: 5.0 or newer is needed: install bash (on macOS, brew install bash)" >&2
+  exit 2
+fi
+
 usage() {
   cat <<'TEXT'
 usage: smoke-test.sh --image REF --variant NAME --platform OS/ARCH [options]
@@ -69,7 +74,7 @@ judge() {
 
 # Waits until there is room for one more check. Checks run side by side, one more than there are processors, since they
 # also wait; their numbers come out of order, which TAP allows.
-room() { while [ "$(jobs -rp | wc -l)" -gt "$(nproc)" ]; do wait -n || true; done; }
+room() { while [ "$(jobs -rp | wc -l)" -gt "$(getconf _NPROCESSORS_ONLN)" ]; do wait -n || true; done; }
 
 # check DESCRIPTION COMMAND…: passes if the command does.
 check() {
@@ -112,6 +117,15 @@ native() { if is_native; then "$@"; else skip 'emulated, and the same on all arc
 # release is refused unless the layers are the same and every variant has passed.
 shared() {
   if is_native || [ "$variant" = "${shared_in:-$variant}" ]; then "$@"; else skip "emulated, and tested in the variant $shared_in" "$2"; fi
+}
+
+# volume NAME FOLDER: a volume of this run with the files of a folder, owned by root. Folders of this machine are not mounted:
+# the engine may run on another one, or outside of the container that this script runs in.
+volume() {
+  local helper
+  helper=$(docker create --label "$name" --platform "$platform" --volume "$name-$1:/mnt" "$image")
+  docker cp --quiet "$2/." "$helper:/mnt"
+  docker rm "$helper" >/dev/null
 }
 
 inside() { docker exec --user developer --env HOME=/home/developer "$name" bash -lc "$1"; }
@@ -252,9 +266,11 @@ stops_at_once() {
   local id began ended bound=1000
   is_native || bound=6000
   begin "$@"
-  began=$(date +%s%3N)
+  began=$((${EPOCHREALTIME/[.,]/} / 1000))
   docker stop --time 10 "$id" >/dev/null
-  ended=$(date -d "$(docker inspect --format '{{.State.FinishedAt}}' "$id")" +%s%3N)
+  # A time such as 2026-11-30T14:06:22.123456789Z, in milliseconds.
+  ended=$(docker inspect --format '{{json .State.FinishedAt}}' "$id" |
+    jq '(.[0:19] + "Z" | fromdate * 1000) + (("0" + (.[19:] | rtrimstr("Z"))) | tonumber * 1000 | floor)')
   [ "$(docker inspect --format '{{.State.ExitCode}}' "$id")" = 143 ] || { echo "not ended by SIGTERM"; return 1; }
   docker rm "$id" >/dev/null
   [ $((ended - began)) -le "$bound" ] || { echo "$((ended - began)) ms, at most $bound"; return 1; }
@@ -267,7 +283,8 @@ serves_with_secrets() {
   printf 'smoke-password\n' > "$work/secrets/password"
   printf 'smoke-key\n' > "$work/secrets/key"
   chmod 600 "$work/secrets"/*
-  begin listening -v "$work/secrets:/run/secrets:ro" -e OPENCODE_SERVER_PASSWORD_FILE=/run/secrets/password \
+  volume secrets "$work/secrets"
+  begin listening -v "$name-secrets:/run/secrets:ro" -e OPENCODE_SERVER_PASSWORD_FILE=/run/secrets/password \
     -e ANTHROPIC_API_KEY_FILE=/run/secrets/key "$image" opencode --print-logs serve --port 4096
   says '^serving$' docker exec "$id" devbox health
   says '^401$' docker exec "$id" curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.1:4096/global/health
@@ -301,11 +318,22 @@ deploys_skills() {
   mkdir -p "$work/skills/one" "$work/skills/group/two"
   echo 1 > "$work/skills/one/SKILL.md"
   echo 2 > "$work/skills/group/two/SKILL.md"
-  local skills=/home/developer/.config/opencode/skills options
-  options=(-v "$name-skills:/home/developer/.config/opencode" -v "$work/skills:/skills:ro" -e SKILLSET_PATH=/skills "$image")
-  says '(^| )one own (.* )?two ' run "${options[@]}" bash -c "mkdir -p $skills/own; ls $skills | tr '\n' ' '"
+  volume source "$work/skills"
   rm -r "$work/skills/one"
-  says '^0 0 1 1$' run "${options[@]}" bash -c "cd $skills; for n in one nix own two; do find . -name \$n | wc -l; done | xargs"
+  volume source-later "$work/skills"
+  local skills=/home/developer/.config/opencode/skills options
+  options=(-v "$name-skills:/home/developer/.config/opencode" -e SKILLSET_PATH=/skills)
+  says '(^| )one own (.* )?two ' run "${options[@]}" -v "$name-source:/skills:ro" "$image" bash -c "mkdir -p $skills/own; ls $skills | tr '\n' ' '"
+  says '^0 0 1 1$' run "${options[@]}" -v "$name-source-later:/skills:ro" "$image" bash -c "cd $skills; for n in one nix own two; do find . -name \$n | wc -l; done | xargs"
+}
+
+refuses_unreadable_key() {
+  mkdir -p "$work/root-keys"
+  printf 'smoke-key\n' > "$work/root-keys/key"
+  chmod 600 "$work/root-keys/key"
+  volume root-keys "$work/root-keys"
+  says 'OPENAI_API_KEY_FILE=/keys/key: Permission denied' \
+    run --user 4242:4242 -v "$name-root-keys:/keys:ro" -e OPENAI_API_KEY_FILE=/keys/key "$image" true
 }
 
 guards_data() {
@@ -338,7 +366,9 @@ uses_git() {
   says '^password=smoke$' run -e GH_TOKEN=smoke "$image" bash -c 'printf "protocol=https\nhost=github.com\n\n" | git credential fill'
   # A repository of another owner, as a mounted one is; git by itself refuses it.
   git init -q "$work/repository"
-  says '^usable$' run -e PUID=4242 -v "$work/repository:/workspace" -v "$work/repository:/elsewhere" "$image" bash -c \
+  volume workspace "$work/repository"
+  volume elsewhere "$work/repository"
+  says '^usable$' run -e PUID=4242 -v "$name-workspace:/workspace" -v "$name-elsewhere:/elsewhere" "$image" bash -c \
     'git -C /workspace status && git -C /elsewhere status && echo usable'
 }
 
@@ -346,7 +376,8 @@ keeps_keys_tight() {
   mkdir -p "$work/ssh"
   echo key > "$work/ssh/id_ed25519"
   chmod 644 "$work/ssh/id_ed25519"
-  says '^700 600$' run -v "$work/ssh:/mnt/ssh:ro" "$image" bash -c 'echo "$(stat -c %a ~/.ssh) $(stat -c %a ~/.ssh/id_ed25519)"'
+  volume ssh "$work/ssh"
+  says '^700 600$' run -v "$name-ssh:/mnt/ssh:ro" "$image" bash -c 'echo "$(stat -c %a ~/.ssh) $(stat -c %a ~/.ssh/id_ed25519)"'
   says '^userknownhostsfile /home/developer/.local/state/ssh/known_hosts ' run "$image" ssh -G host
   # OpenSSH by itself refuses a user whom passwd does not know.
   says '^made$' run --user 4242:4242 "$image" bash -c 'ssh-keygen -q -t ed25519 -N "" -f /tmp/key && ssh -V && echo made'
@@ -395,8 +426,10 @@ has_metadata() {
 sets_up_agents() {
   if has omos; then says '"default_agent": "orchestrator"' inside 'opencode debug config'; fi
   if has pi; then
-    printf 'smoke-key\n' > "$work/pi-key"
-    says '"key": "!cat -- /run/key"' run -v "$work/pi-key:/run/key:ro" -e OPENAI_API_KEY_FILE=/run/key "$image" \
+    mkdir -p "$work/pi-keys"
+    printf 'smoke-key\n' > "$work/pi-keys/key"
+    volume pi-keys "$work/pi-keys"
+    says '"key": "!cat -- /run/keys/key"' run -v "$name-pi-keys:/run/keys:ro" -e OPENAI_API_KEY_FILE=/run/keys/key "$image" \
       bash -c 'pi --version >/dev/null; pi --version >/dev/null; cat ~/.pi/agent/auth.json'
   fi
 }
@@ -490,9 +523,7 @@ native check 'an unknown variable is said' said 'did you mean DEVBOX_MODEL'
 native check 'a missing key file is said' said 'OPENAI_API_KEY_FILE=/none: No such file'
 native check 'an unknown time zone is said' said 'TZ=Mars/Base: no such time zone'
 native check 'an unknown locale is said' said 'LANG=xx_XX.UTF-8: not in this image'
-printf 'smoke-key\n' > "$work/root-key" && chmod 600 "$work/root-key"
-native check 'a key file that cannot be read is said' says 'OPENAI_API_KEY_FILE=/key: Permission denied' \
-  run --user 4242:4242 -v "$work/root-key:/key:ro" -e OPENAI_API_KEY_FILE=/key "$image" true
+native check 'a key file that cannot be read is said' refuses_unreadable_key
 native check 'a server without volumes says what is lost' says '^devbox: not mounted, so lost' run "$image" opencode serve --help
 native check 'the home is closed to others' says '^755 755 755$' run "$image" bash -c 'stat -c %a ~ ~/.config ~/.pi | xargs'
 check 'nothing is baked under a volume path' volumes_are_empty

@@ -14,6 +14,13 @@ use crate::model::source::Source;
 use crate::model::version::ReleaseTag;
 use crate::tools::{http, runner};
 
+/// Where crane's project publishes its releases, unless `DEVBOX_CRANE_URL` names a mirror.
+const CRANE: &str = "https://github.com/google/go-containerregistry/releases/download";
+
+/// Image that registers emulators, as docker/setup-qemu-action uses it.
+const BINFMT_IMAGE: &str = "docker.io/tonistiigi/binfmt:qemu-v10.2.3@sha256:\
+                            400a4873b838d1b89194d982c45e5fb3cda4593fbfd7e08a02e76b03b21166f0";
+
 /// The options that every command takes.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
@@ -82,6 +89,18 @@ pub struct Settings {
     pub gitea_token: Option<String>,
     /// The builder of buildx to use; nothing for the one that the user has chosen.
     pub builder: Option<String>,
+    /// Where the release archives of crane are.
+    pub crane_url: String,
+    /// Image of the BuildKit that a builder in a container runs; nothing for buildx's own choice.
+    pub buildkit_image: Option<String>,
+    /// Image that registers emulators with the kernel of the engine.
+    pub binfmt_image: String,
+    /// Image of the local registry, to be used even where the program is installed.
+    pub registry_image: Option<String>,
+    /// Texts of the settings of pip, the most specific one first.
+    pub pip_settings: Vec<String>,
+    /// Where programs are found (`PATH`).
+    pub search: String,
     /// Hosts that are reached without a proxy, separated by commas.
     pub no_proxy: String,
     /// Bounds each HTTP request.
@@ -115,7 +134,7 @@ impl Settings {
             hub_token: secret("DOCKERHUB_TOKEN")?,
             npmrc: npmrc(),
             npm_registry: address(&["npm_config_registry", "NPM_CONFIG_REGISTRY"]),
-            pypi_index: address(&["PIP_INDEX_URL"]),
+            pypi_index: address(&["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]),
             docker_auth_config: first(&["DOCKER_AUTH_CONFIG"]),
             hub_url: server(&["DOCKERHUB_URL"]).unwrap_or_else(|| "https://hub.docker.com".to_owned()),
             hub_registry_url: server(&["DOCKERHUB_REGISTRY_URL"]),
@@ -125,6 +144,12 @@ impl Settings {
             gitea_url: server(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
+            crane_url: server(&["DEVBOX_CRANE_URL"]).unwrap_or_else(|| CRANE.to_owned()),
+            buildkit_image: first(&["DEVBOX_BUILDKIT_IMAGE"]),
+            binfmt_image: first(&["DEVBOX_BINFMT_IMAGE"]).unwrap_or_else(|| BINFMT_IMAGE.to_owned()),
+            registry_image: first(&["DEVBOX_REGISTRY_IMAGE"]),
+            pip_settings: pip_settings(),
+            search: first(&["PATH"]).unwrap_or_default(),
             // buildx's own variable.
             builder: first(&["BUILDX_BUILDER"]),
             no_proxy: first(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
@@ -186,11 +211,33 @@ fn server(names: &[&str]) -> Option<String> {
     address(names).map(|source| source.url)
 }
 
-/// The text of npm's settings of the user.
+/// The text of npm's settings: the user's, then the machine's (npm, "npmrc").
 fn npmrc() -> Option<String> {
-    let path = first(&["NPM_CONFIG_USERCONFIG", "npm_config_userconfig"]);
-    let path = path.or_else(|| Some(format!("{}/.npmrc", first(&["HOME"])?)))?;
-    fs::read_to_string(path).ok()
+    let user = first(&["NPM_CONFIG_USERCONFIG", "npm_config_userconfig"]);
+    let user = user.or_else(|| Some(format!("{}/.npmrc", first(&["HOME"])?)));
+    let global = first(&["NPM_CONFIG_GLOBALCONFIG", "npm_config_globalconfig"]);
+    let global =
+        global.into_iter().chain(["/etc/npmrc", "/usr/etc/npmrc", "/usr/local/etc/npmrc"].map(str::to_owned));
+    let texts: Vec<String> =
+        user.into_iter().chain(global).filter_map(|path| fs::read_to_string(path).ok()).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+/// The texts of pip's configuration files, in the order in which one goes before the next (pip, "Configuration").
+fn pip_settings() -> Vec<String> {
+    let below = |variable: &str, path: &str| first(&[variable]).map(|folder| format!("{folder}/{path}"));
+    let paths = [
+        first(&["PIP_CONFIG_FILE"]),
+        below("VIRTUAL_ENV", "pip.conf"),
+        below("XDG_CONFIG_HOME", "pip/pip.conf"),
+        below("HOME", ".config/pip/pip.conf"),
+        below("HOME", "Library/Application Support/pip/pip.conf"),
+        below("HOME", ".pip/pip.conf"),
+        Some("/etc/xdg/pip/pip.conf".to_owned()),
+        Some("/Library/Application Support/pip/pip.conf".to_owned()),
+        Some("/etc/pip.conf".to_owned()),
+    ];
+    paths.into_iter().flatten().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
 /// A whole number of seconds from the environment.

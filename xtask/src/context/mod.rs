@@ -24,7 +24,7 @@ use crate::tools::http::{self, Agent};
 use crate::tools::hub::Account;
 use crate::tools::registry::Registry;
 use crate::tools::runner::Runner;
-use crate::tools::{local, process};
+use crate::tools::{docker, local, process};
 
 /// The folder that git ignores and that holds the state of local runs.
 pub const STATE: &str = ".devbox";
@@ -86,7 +86,8 @@ pub struct Context {
     /// Addresses that the tools were asked for, once.
     pub npm_registry: OnceCell<Source>,
     pub pypi_index: OnceCell<Source>,
-    pub configured_pypi: OnceCell<Option<Source>>,
+    /// The builder of builds, decided once.
+    pub builder: OnceCell<Option<String>>,
     /// Emulation was allowed on the command line.
     pub allow_emulation: bool,
 }
@@ -112,6 +113,7 @@ impl Context {
         (runner.quiet, runner.verbose) = (options.quiet, options.verbose);
         runner.folds = settings.actions;
         runner.git_settings = settings.git_settings;
+        runner.search = settings.search.clone();
         runner.dry_run = options.dry_run || target.only_looks;
         Ok(Self {
             staging: options.staging_repository.clone(),
@@ -119,7 +121,7 @@ impl Context {
             scratch: OnceCell::new(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
-            configured_pypi: OnceCell::new(),
+            builder: OnceCell::new(),
             allow_emulation: options.allow_emulation,
             release_tag: options.release_tag.or(settings.release_tag),
             json: options.json && !target.keeps_results,
@@ -151,14 +153,17 @@ impl Context {
     /// Starts the registry of this machine if it is the one to work on and does not run.
     pub fn start_registry(&self) -> Result<()> {
         if self.destination == Destination::Local && !self.runner.dry_run {
-            local::repository(&self.runner, &self.state_dir())?;
+            local::repository(&self.runner, &self.state_dir(), self.settings.registry_image.as_deref())?;
         }
         Ok(())
     }
 
     /// True if there is a registry to ask: a local one runs, or can be started.
     pub fn has_registry(&self) -> bool {
-        let startable = || !self.runner.dry_run && local::is_installed(&self.runner);
+        let startable = || {
+            !self.runner.dry_run
+                && (local::is_installed(&self.runner) || docker::engine(&self.runner).is_some())
+        };
         self.destination != Destination::Local || self.running_registry().is_some() || startable()
     }
 

@@ -30,13 +30,10 @@ pub fn configured_npm(ctx: &Context) -> Option<Source> {
     settings.npm_registry.clone().or_else(|| settings.npmrc.as_deref().and_then(npmrc_registry))
 }
 
-/// The Python index that this machine is set up with, by the environment or pip's own settings.
+/// The Python index that this machine is set up with, by the environment or pip's own settings. pip itself is not needed.
 pub fn configured_pypi(ctx: &Context) -> Option<Source> {
-    let ask = || {
-        let get = Cmd::new("python3", ["-m", "pip", "config", "get", "global.index-url"]);
-        ctx.runner.probe(&get).map(|text| Source::from(text.as_str()))
-    };
-    ctx.settings.pypi_index.clone().or_else(|| ctx.configured_pypi.get_or_init(ask).clone())
+    let settings = &ctx.settings;
+    settings.pypi_index.clone().or_else(|| settings.pip_settings.iter().find_map(|text| pip_index(text)))
 }
 
 /// Build arguments for the package registries that this machine is set up with, so that a build takes its files from where
@@ -64,6 +61,27 @@ fn npmrc_registry(text: &str) -> Option<Source> {
     value.filter(|value| !value.contains("${")).map(Source::from)
 }
 
+/// `index-url` of pip's settings: for `install` or `global`, in either spelling.
+fn pip_index(text: &str) -> Option<Source> {
+    let mut section = "";
+    let mut found = None;
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        }
+        let Some((name, value)) =
+            line.split_once(['=', ':']).map(|(name, value)| (name.trim(), value.trim()))
+        else {
+            continue;
+        };
+        let is_index = matches!(name, "index-url" | "index_url") && !value.is_empty();
+        if is_index && (section == "install" || section == "global" && found.is_none()) {
+            found = Some(Source::from(value));
+        }
+    }
+    found
+}
+
 /// The default that pip's help gives for `--index-url`.
 fn default_index(help: &str) -> Option<Source> {
     let (_, rest) = help.split_once("--index-url")?;
@@ -82,6 +100,15 @@ mod tests {
                     https://index.example/simple). This should\n  --extra-index-url <url> (default none)";
         assert_eq!(default_index(help), Some(Source::from("https://index.example/simple")));
         assert_eq!(default_index("usage"), None);
+    }
+
+    #[test]
+    fn the_index_of_pips_settings_is_read() {
+        let text = "[global]\ncert = /ca\nindex-url = http://h/simple/\n[list]\nindex-url = http://no\n";
+        assert_eq!(pip_index(text), Some(Source::from("http://h/simple")));
+        let install = format!("{text}[install]\nindex_url: http://user:pw@h/other\n");
+        assert_eq!(pip_index(&install), Some(Source::from("http://user:pw@h/other")));
+        assert_eq!(pip_index("[global]\n# index-url = http://h\nindex-url =\n"), None);
     }
 
     #[test]

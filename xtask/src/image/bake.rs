@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::Context;
+use crate::image::builders;
 use crate::image::secrets::Secrets;
 use crate::image::tree::Tree;
 use crate::model::bake::{Output, Target, definition};
@@ -25,7 +26,7 @@ pub fn print(ctx: &Context, targets: &[Target]) -> Result<()> {
 pub fn run(ctx: &Context, tree: &Tree, targets: &[Target]) -> Result<()> {
     let secrets = Secrets::new(ctx);
     let definition = definition(targets, &ctx.platforms, &ctx.config.layers, &secrets.specs);
-    ctx.runner.run_again(&secrets.give(command(ctx, tree, &definition)))?;
+    ctx.runner.run_again(&secrets.give(command(ctx, tree, &definition)?))?;
     await_pushed(ctx, targets)?;
     keep_cache(ctx, tree, targets);
     Ok(())
@@ -55,9 +56,9 @@ fn await_pushed(ctx: &Context, targets: &[Target]) -> Result<()> {
 }
 
 /// Without a commit there is no time to take from it, and the time of day would make each build a different one.
-fn command(ctx: &Context, tree: &Tree, definition: &serde_json::Value) -> Cmd {
+fn command(ctx: &Context, tree: &Tree, definition: &serde_json::Value) -> Result<Cmd> {
     let time = tree.commit.as_ref().map_or(FILE_TIME, |commit| commit.time.as_str());
-    docker::with_builder(docker::bake(definition, Some(time)), ctx.settings.builder.as_deref())
+    Ok(docker::with_builder(docker::bake(definition, Some(time)), builders::builder(ctx)?))
 }
 
 /// Sends BuildKit's cache of what was just built to the registry. The images are there already, so that whatever becomes
@@ -70,7 +71,8 @@ fn keep_cache(ctx: &Context, tree: &Tree, targets: &[Target]) {
     }
     let secrets = Secrets::new(ctx);
     let definition = definition(&cached, &ctx.platforms, &ctx.config.layers, &secrets.specs);
-    if let Err(error) = ctx.runner.run(&secrets.give(command(ctx, tree, &definition))) {
+    let kept = command(ctx, tree, &definition).and_then(|cmd| ctx.runner.run(&secrets.give(cmd)));
+    if let Err(error) = kept {
         ctx.say(format!(
             "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"
         ));

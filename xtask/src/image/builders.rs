@@ -36,11 +36,7 @@ pub enum How {
 /// Says which node serves each platform, or why it must not. `runs_target` is true for a build that runs programs of its
 /// image.
 pub fn require(ctx: &Context, runs_target: bool) -> Result<Vec<Built>> {
-    // A builder that was named may need no engine here.
-    if ctx.settings.builder.is_none() {
-        docker::require_engine(&ctx.runner)?;
-    }
-    let nodes = docker::nodes(&ctx.runner, ctx.settings.builder.as_deref(), &ctx.platforms)?;
+    let nodes = docker::nodes(&ctx.runner, builder(ctx)?, &ctx.platforms)?;
     let mut built = Vec::new();
     for node in nodes {
         let how = match (node.native == node.platform, runs_target) {
@@ -67,6 +63,26 @@ pub fn require(ctx: &Context, runs_target: bool) -> Result<Vec<Built>> {
         });
     }
     Ok(built)
+}
+
+/// The builder of all builds: the one that was named; one in a container where the engine keeps its images in the classic
+/// store, which holds one platform of an image; else the one that the user has chosen.
+pub fn builder(ctx: &Context) -> Result<Option<&str>> {
+    if let Some(known) = ctx.builder.get() {
+        return Ok(known.as_deref());
+    }
+    let found = match &ctx.settings.builder {
+        // It may need no engine here.
+        Some(name) => Some(name.clone()),
+        None => {
+            let engine = docker::require_engine(&ctx.runner)?;
+            if !engine.containerd_store {
+                docker::ensure_own_builder(&ctx.runner, ctx.settings.buildkit_image.as_deref())?;
+            }
+            (!engine.containerd_store).then(|| docker::OWN_BUILDER.to_owned())
+        }
+    };
+    Ok(ctx.builder.get_or_init(|| found).as_deref())
 }
 
 /// True if the option or `images/devbox.toml` allows emulation.

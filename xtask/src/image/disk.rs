@@ -20,18 +20,22 @@ pub fn free(ctx: &Context) -> Option<u64> {
 
 /// Free bytes of the file system that a folder is on; `None` where that cannot be told.
 pub fn free_below(runner: &Runner, folder: &str) -> Option<u64> {
-    df(runner, "avail", folder)
+    df(runner, 3, folder)
 }
 
-/// Bytes that are occupied there, by whomever.
+/// Bytes that are occupied there, by any owner.
 pub fn occupied_below(runner: &Runner, folder: &str) -> Option<u64> {
-    df(runner, "used", folder)
+    df(runner, 2, folder)
 }
 
-fn df(runner: &Runner, column: &str, folder: &str) -> Option<u64> {
-    let output = format!("--output={column}");
-    let text = runner.probe(&Cmd::new("df", [output.as_str(), "-B1", folder]))?;
-    text.lines().nth(1)?.trim().parse().ok()
+/// A column of df's portable output, which counts in units of 1024 bytes (POSIX, "df").
+fn df(runner: &Runner, column: usize, folder: &str) -> Option<u64> {
+    let text = runner.probe(&Cmd::new("df", ["-Pk", folder]))?;
+    // The name of a file system may have spaces: the columns are counted from the end, which is the mount point.
+    let line = text.lines().nth(1)?;
+    let percent = line.split_whitespace().position(|word| word.ends_with('%'))?;
+    let kilobytes: u64 = line.split_whitespace().nth(percent + column - 4)?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// How much less is free than there was.

@@ -30,11 +30,16 @@ pub fn lock(
     version: &str,
     platforms: &[Platform],
 ) -> Result<String, String> {
+    let files: Vec<String> = platforms.iter().map(|platform| file(component, *platform)).collect();
+    select(published, component, version, &files)
+}
+
+/// The lock of these files, or the first one that the published list does not name.
+pub fn select(published: &str, component: &str, version: &str, files: &[String]) -> Result<String, String> {
     let mut text = head(component, version) + "\n";
-    for platform in platforms {
-        let file = file(component, *platform);
-        let line = published.lines().find(|line| line.split_whitespace().nth(1) == Some(&file));
-        text += line.ok_or(file)?;
+    for file in files {
+        let line = published.lines().find(|line| line.split_whitespace().nth(1) == Some(file));
+        text += line.ok_or_else(|| file.clone())?;
         text.push('\n');
     }
     Ok(text)

@@ -1,144 +1,142 @@
-//! The CI workflows as text, from the definition. They chain `cargo xtask` lines and decide nothing: no expression
-//! does more than name an input, a secret or a value of the matrix, since forges evaluate expressions differently.
-//! Refuses nothing; what a run has to leave out, the phases decide and say.
+//! The CI workflows as text: templates in `xtask/templates`, filled from the definition. They chain `cargo xtask` lines and
+//! decide nothing: no expression does more than name an input, a secret or a value of the matrix, since forges evaluate
+//! expressions differently. Refuses nothing; what a run has to leave out, the phases decide and report.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
-use super::config::Config;
+use super::config::{Config, Emulation};
 use super::platform::Platform;
 use super::reference::Repository;
 
 pub const FOLDER: &str = ".gitea/workflows";
 
-/// Actions by commit: a tag of somebody else's repository may move.
-const CHECKOUT: &str = "actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2";
-const TOOLCHAIN: &str = "dtolnay/rust-toolchain@b3b07ba8b418998c39fb20f53e8b695cdcc8de1b # stable";
-const CACHE: &str = "Swatinem/rust-cache@9d47c6ad4b02e050fd481d890b2ea34778fd09d6 # v2.7.8";
-const LOGIN: &str = "docker/login-action@74a5d142397b4f367a81961eba4e8cd7edddf772 # v3.4.0";
+const PUBLISH: &str = include_str!("../../templates/publish.yml");
+const REFRESH: &str = include_str!("../../templates/refresh.yml");
+const VALIDATE: &str = include_str!("../../templates/validate.yml");
+const NATIVE: &str = include_str!("../../templates/native.yml");
 
-/// Compiles the program before a step that has a secret: build scripts of other crates run here.
-const COMPILE: &str = "--version";
-
-const HUB: [(&str, &str); 2] = [
-    ("DOCKERHUB_USERNAME", "${{ secrets.DOCKERHUB_USERNAME }}"),
-    ("DOCKERHUB_TOKEN", "${{ secrets.DOCKERHUB_TOKEN }}"),
+/// Steps that several jobs share. Actions are pinned there, by commit: a tag of another project's repository may move.
+const STEPS: [(&str, &str); 7] = [
+    ("source", include_str!("../../templates/steps/source.yml")),
+    ("cache", include_str!("../../templates/steps/cache.yml")),
+    ("compile", include_str!("../../templates/steps/compile.yml")),
+    ("emulation", include_str!("../../templates/steps/emulation.yml")),
+    ("builder", include_str!("../../templates/steps/builder.yml")),
+    ("login", include_str!("../../templates/steps/login.yml")),
+    ("hub-account", include_str!("../../templates/steps/hub-account.yml")),
 ];
-/// The account at any other registry.
-const REGISTRY: [(&str, &str); 2] = [
-    ("REGISTRY_USERNAME", "${{ secrets.REGISTRY_USERNAME }}"),
-    ("REGISTRY_TOKEN", "${{ secrets.REGISTRY_TOKEN }}"),
-];
-// `inputs` exists on manual runs only, and an engine may keep an expression it cannot evaluate as text; a field of
-// the event is empty everywhere else.
-const TAG: (&str, &str) = ("INPUT_RELEASE_TAG", "${{ github.event.inputs.release_tag }}");
-const LATEST: (&str, &str) = ("INPUT_PROMOTE_LATEST", "${{ github.event.inputs.promote_latest }}");
-const FORGE: (&str, &str) = ("GITEA_TOKEN", "${{ secrets.GITEA_TOKEN }}");
 
-/// One job. What it does is in `lines`, each an argument list of `cargo xtask`.
-#[derive(Default)]
-struct Job {
-    id: String,
-    needs: Vec<String>,
-    runner: String,
-    minutes: u32,
-    /// Literal values of `matrix.variant`.
-    variants: Vec<String>,
-    permissions: Vec<&'static str>,
-    env: Vec<(&'static str, &'static str)>,
-    /// Options of the checkout.
-    checkout: Vec<&'static str>,
-    /// The registry to log in to, to push and to read without the limits of strangers.
-    login: Option<Repository>,
-    /// The toolchain's own lints are run.
-    lints: bool,
-    lines: Vec<String>,
+/// The texts that stand for `{{name}}` in a template.
+type Parts = BTreeMap<&'static str, String>;
+
+/// A shared step without its comments, which would be repeated in every job.
+fn step(template: &str, parts: &Parts) -> String {
+    let text = fill(template, parts);
+    text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  {}:", self.id)?;
-        if !self.needs.is_empty() {
-            writeln!(f, "    needs: [{}]", self.needs.join(", "))?;
-        }
-        writeln!(f, "    runs-on: {}\n    timeout-minutes: {}", self.runner, self.minutes)?;
-        if !self.permissions.is_empty() {
-            writeln!(f, "    permissions:\n      {}", self.permissions.join("\n      "))?;
-        }
-        if !self.variants.is_empty() {
-            // One bad variant must not cost the others their verdict.
-            let variants = self.variants.join(", ");
-            writeln!(
-                f,
-                "    strategy:\n      fail-fast: false\n      matrix:\n        variant: [{variants}]"
-            )?;
-        }
-        if !self.env.is_empty() {
-            writeln!(f, "    env:")?;
-            self.env.iter().try_for_each(|(name, value)| writeln!(f, "      {name}: {value}"))?;
-        }
-        // No later step finds the token of the checkout.
-        writeln!(f, "    steps:\n      - uses: {CHECKOUT}")?;
-        writeln!(f, "        with:\n          persist-credentials: false")?;
-        self.checkout.iter().try_for_each(|option| writeln!(f, "          {option}"))?;
-        writeln!(f, "      - uses: {TOOLCHAIN}")?;
-        writeln!(f, "        with:\n          toolchain: stable")?;
-        if self.lints {
-            writeln!(f, "          components: clippy, rustfmt")?;
-        }
-        if self.has_secrets() {
-            // No cache: on some forges a pull request can write one.
-            writeln!(f, "      - run: cargo xtask {COMPILE}")?;
-        } else {
-            writeln!(f, "      - uses: {CACHE}")?;
-        }
-        if let Some(repository) = &self.login {
-            let [(_, username), (_, password)] = if repository.is_docker_hub() { HUB } else { REGISTRY };
-            writeln!(f, "      - uses: {LOGIN}\n        with:\n          registry: {}", repository.host())?;
-            writeln!(f, "          username: {username}\n          password: {password}")?;
-        }
-        for line in &self.lines {
-            writeln!(f, "      - run: cargo xtask {line}")?;
-            let secrets = self.secrets(line);
-            if !secrets.is_empty() {
-                writeln!(f, "        env:")?;
-                secrets.iter().try_for_each(|(name, value)| writeln!(f, "          {name}: {value}"))?;
+/// Fills a template. A name alone on its line stands for whole lines, which get its indentation, or for none.
+fn fill(template: &str, parts: &Parts) -> String {
+    let mut text = String::new();
+    for line in template.lines() {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        let alone =
+            rest.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).and_then(|it| parts.get(it));
+        match alone {
+            Some(part) => part.lines().for_each(|line| text.push_str(&format!("{indent}{line}\n"))),
+            None => {
+                let filled = parts.iter().fold(line.to_owned(), |line, (name, part)| {
+                    line.replace(&format!("{{{{{name}}}}}"), part.trim_end())
+                });
+                text.push_str(&filled);
+                text.push('\n');
             }
         }
-        Ok(())
     }
+    text
 }
 
-impl Job {
-    /// The secrets that a line needs as variables. The registry's account is in docker's configuration.
-    fn secrets(&self, line: &str) -> Vec<(&'static str, &'static str)> {
-        let is_hub = self.login.as_ref().is_some_and(Repository::is_docker_hub);
-        match line.split(' ').next() {
-            Some("doctor" | "publish" | "update-description") if is_hub => HUB.to_vec(),
-            _ if line == "changelog attach" || line.ends_with(" --pull-request") => vec![FORGE],
-            _ => Vec::new(),
-        }
+/// What the definition says of the workflows.
+fn parts(config: &Config, repository: &Repository) -> Parts {
+    let variants: Vec<&str> = config.variant.iter().map(|variant| variant.name.as_str()).collect();
+    let account = if repository.is_docker_hub() { "DOCKERHUB" } else { "REGISTRY" };
+    // Platforms with a runner of their own are tested there, the others where the variant is built.
+    let native = &config.ci.native;
+    let here = config.platforms.iter().filter(|platform| !native.contains_key(platform));
+    let here: String = here.map(|platform| format!(" --platform {platform}")).collect();
+    let tested = native.keys().map(|platform| native_id(*platform));
+    let emulated = config.platforms.iter().filter(|platform| **platform != Platform::LinuxAmd64);
+    let emulated: Vec<&str> = emulated.map(|platform| platform.arch()).collect();
+    let mut parts = Parts::from([
+        ("repository", repository.to_string()),
+        ("host", repository.host().to_owned()),
+        ("account", account.to_owned()),
+        ("runner", config.ci.runner.clone()),
+        ("refresh", config.ci.refresh.clone()),
+        ("variants", variants.join(", ")),
+        ("tested-here", if native.is_empty() { String::new() } else { here }),
+        ("tested", ["variant".to_owned()].into_iter().chain(tested).collect::<Vec<_>>().join(", ")),
+        ("platforms", emulated.join(",")),
+        ("checkout", String::new()),
+        ("components", String::new()),
+    ]);
+    for (name, template) in STEPS {
+        let wanted = match name {
+            "hub-account" => repository.is_docker_hub(),
+            "emulation" => config.build.emulation != Emulation::Never && !emulated.is_empty(),
+            _ => true,
+        };
+        let text = if wanted { step(template, &parts) } else { String::new() };
+        parts.insert(name, text);
     }
+    let lints = BTreeMap::from([
+        ("components", "components: clippy, rustfmt".to_owned()),
+        ("checkout", String::new()),
+    ]);
+    parts.insert("source-with-lints", step(STEPS[0].1, &lints));
+    parts
+}
 
-    fn has_secrets(&self) -> bool {
-        self.login.is_some() || self.lines.iter().any(|line| !self.secrets(line).is_empty())
-    }
+/// The same parts with options of the checkout.
+fn with_checkout(parts: &Parts, option: &str) -> Parts {
+    let options = BTreeMap::from([("checkout", option.to_owned()), ("components", String::new())]);
+    let mut parts = parts.clone();
+    parts.insert("source", step(STEPS[0].1, &options));
+    parts
+}
+
+fn native_id(platform: Platform) -> String {
+    format!("smoke-{}", platform.to_string().replace('/', "-"))
+}
+
+/// The workflow of a release: base, then each variant, then the promotions.
+fn publish(config: &Config, repository: &Repository) -> String {
+    // The tag is empty on its push, which then is what is checked out.
+    let mut parts = with_checkout(&parts(config, repository), "ref: ${{ github.event.inputs.release_tag }}");
+    let native = config.ci.native.iter().map(|(platform, runner)| {
+        let mut parts = parts.clone();
+        parts.insert("platform", platform.to_string());
+        parts.insert("id", native_id(*platform));
+        parts.insert("runner", runner.clone());
+        fill(NATIVE, &parts)
+    });
+    let native = native.collect();
+    parts.insert("native", native);
+    fill(PUBLISH, &parts)
 }
 
 /// Path and text of each workflow.
 pub fn pages(config: &Config) -> anyhow::Result<Vec<(String, String)>> {
     let repository = config.repository()?;
-    let (releases, name) = (publish(config, &repository), repository.to_string());
-    let page = |name: &str, head: &str, jobs: Vec<Job>| {
-        let mut text =
-            format!("# Generated by `cargo xtask workflows` from images/devbox.toml.\n{head}jobs:\n");
-        jobs.iter().for_each(|job| text.push_str(&job.to_string()));
-        (format!("{FOLDER}/{name}.yml"), text)
+    let parts = parts(config, &repository);
+    let page = |name: &str, text: String| {
+        let head = "# Generated by `cargo xtask workflows` from images/devbox.toml and xtask/templates.\n";
+        (format!("{FOLDER}/{name}.yml"), format!("{head}{text}"))
     };
-    let refresh = REFRESH.replace("CRON", &config.ci.refresh);
     Ok(vec![
-        page("publish", &PUBLISH.replace("{{repository}}", &name), releases),
-        page("refresh", &refresh, vec![propose(config)]),
-        page("validate", VALIDATE, validate(config, &name)),
+        page("publish", publish(config, &repository)),
+        page("refresh", fill(REFRESH, &with_checkout(&parts, "fetch-depth: 0"))),
+        page("validate", fill(VALIDATE, &parts)),
     ])
 }
 
@@ -146,12 +144,48 @@ pub fn pages(config: &Config) -> anyhow::Result<Vec<(String, String)>> {
 pub const PAGE: &str = ".gitea/README.md";
 pub const PASSAGE: &str = "jobs";
 
+/// A job of a workflow, as its text has it.
+#[derive(Default)]
+struct Job<'a> {
+    id: &'a str,
+    needs: Vec<&'a str>,
+    variants: Vec<&'a str>,
+    /// Argument lists of `cargo xtask`, without the one that only compiles.
+    lines: Vec<&'a str>,
+}
+
+/// The values of a YAML list in one line, without its opening bracket.
+fn list(text: &str) -> Vec<&str> {
+    text.trim_end_matches(']').split(", ").collect()
+}
+
+/// The jobs of a workflow that was made here.
+fn jobs(text: &str) -> Vec<Job<'_>> {
+    let mut jobs: Vec<Job<'_>> = Vec::new();
+    for line in text.lines().skip_while(|line| *line != "jobs:").skip(1) {
+        let is_id = line.starts_with("  ") && !line.starts_with("   ") && !line.starts_with("  #");
+        if let Some(id) = line.trim().strip_suffix(':').filter(|_| is_id) {
+            jobs.push(Job { id, ..Job::default() });
+        }
+        let Some(job) = jobs.last_mut() else { continue };
+        if let Some(needs) = line.strip_prefix("    needs: [") {
+            job.needs = list(needs);
+        } else if let Some(variants) = line.strip_prefix("        variant: [") {
+            job.variants = list(variants);
+        } else if let Some(words) = line.strip_prefix("      - run: cargo xtask ") {
+            job.lines.extend(Some(words).filter(|words| *words != "--version"));
+        }
+    }
+    jobs
+}
+
 /// The jobs of a release and what each runs, as a Mermaid flow chart; the matrix is drawn out.
 pub fn diagram(config: &Config) -> anyhow::Result<String> {
-    let jobs = publish(config, &config.repository()?);
-    let nodes = |job: &Job| match job.variants.as_slice() {
-        [] => vec![(job.id.clone(), String::new())],
-        names => names.iter().map(|name| (format!("{}-{name}", job.id), name.clone())).collect(),
+    let text = publish(config, &config.repository()?);
+    let jobs = jobs(&text);
+    let nodes = |job: &Job<'_>| match job.variants.as_slice() {
+        [] => vec![(job.id.to_owned(), String::new())],
+        names => names.iter().map(|name| (format!("{}-{name}", job.id), (*name).to_owned())).collect(),
     };
     let mut text = "```mermaid\nflowchart TD\n".to_owned();
     for job in &jobs {
@@ -167,166 +201,6 @@ pub fn diagram(config: &Config) -> anyhow::Result<String> {
         }
     }
     Ok(text + "```\n")
-}
-
-const PUBLISH: &str = "\
-# Releases a pushed tag.
-# The registry is all that the jobs share, so that a rerun of any of them does only what is missing.
-name: Publish
-on:
-  push:
-    tags: ['v*']
-  workflow_dispatch:
-    inputs:
-      release_tag:
-        description: Release tag, such as v1.18.18 or v1.18.18b
-        required: true
-        type: string
-      promote_latest:
-        description: Also move latest*, base-latest and the description
-        required: false
-        type: boolean
-        default: true
-# One queue for each release: a forge keeps one waiting run of a group and drops the others. A lease in the registry keeps
-# the order of different releases.
-concurrency:
-  group: publish-${{ github.event.inputs.release_tag || github.ref_name }}
-  cancel-in-progress: false
-permissions:
-  contents: read
-env:
-  DEVBOX_REPOSITORY: {{repository}}
-";
-
-const REFRESH: &str = "\
-# Proposes new versions and the base's security updates as pull requests, one for each component.
-name: Refresh
-on:
-  schedule:
-    - cron: 'CRON'
-  workflow_dispatch:
-concurrency:
-  group: refresh
-  cancel-in-progress: false
-permissions:
-  contents: read
-";
-
-const VALIDATE: &str = "\
-# Tests a push to main and each pull request: what it changes, all tests, and a whole release into a registry of the
-# job's own, upon the base that the tree's own key names.
-name: Validate
-on:
-  push:
-    branches: [main]
-  pull_request:
-concurrency:
-  group: validate-${{ github.ref }}
-  cancel-in-progress: true
-permissions:
-  contents: read
-";
-
-/// The jobs of a release: base, then each variant, then the promotions.
-fn publish(config: &Config, repository: &Repository) -> Vec<Job> {
-    let job = |id: &str, needs: &[&str], minutes: u32, lines: &[&str]| Job {
-        id: id.to_owned(),
-        needs: needs.iter().map(ToString::to_string).collect(),
-        runner: config.ci.runner.clone(),
-        minutes,
-        env: vec![TAG],
-        // Empty on the push of a tag, which is then what is checked out.
-        checkout: vec!["ref: ${{ github.event.inputs.release_tag }}"],
-        login: Some(repository.clone()),
-        lines: lines.iter().map(ToString::to_string).collect(),
-        ..Job::default()
-    };
-    let latest = |job: Job| Job { env: [job.env, vec![LATEST]].concat(), ..job };
-    let names: Vec<String> = config.variant.iter().map(|variant| variant.name.clone()).collect();
-    // Every job with a login sets its machine up: without crane a login has no effect.
-    let decide = ["changelog check", "doctor --install", "preflight --wait 30m", "plan", "base-decide"];
-    let mut jobs = vec![
-        job("base-decide", &[], 60, &decide),
-        job("build-base", &["base-decide"], 150, &["reclaim", "doctor --install", "build-base"]),
-    ];
-
-    // Platforms with a runner of their own are tested there, the others where the variant is built.
-    let here: String = config
-        .platforms
-        .iter()
-        .filter(|platform| !config.ci.native.contains_key(platform))
-        .map(|platform| format!(" --platform {platform}"))
-        .collect();
-    let here = if config.ci.native.is_empty() { String::new() } else { here };
-    let smoke = format!("smoke ${{{{ matrix.variant }}}}{here}");
-    let lines = ["reclaim", "doctor --install", "build ${{ matrix.variant }}", &smoke];
-    jobs.push(Job { variants: names.clone(), ..job("variant", &["build-base"], 90, &lines) });
-    let mut tested = vec!["variant".to_owned()];
-    for (platform, runner) in &config.ci.native {
-        let (id, lines) = native(*platform);
-        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        let runner = runner.clone();
-        jobs.push(Job { variants: names.clone(), runner, ..job(&id, &["variant"], 60, &lines) });
-        tested.push(id);
-    }
-
-    let tested: Vec<&str> = tested.iter().map(String::as_str).collect();
-    let publish = ["doctor --install", "publish --promote-latest"];
-    jobs.push(latest(job("publish", &tested, 30, &publish)));
-    let promote = ["doctor --install", "promote-base-latest"];
-    jobs.push(latest(job("promote-base-latest", &["publish"], 30, &promote)));
-    let describe = ["doctor --install", "update-description", "changelog attach"];
-    let describe = job("update-description", &["promote-base-latest"], 30, &describe);
-    jobs.push(Job { permissions: vec!["contents: write"], ..latest(describe) });
-    jobs
-}
-
-/// The job that tests one platform on a runner of its own.
-fn native(platform: Platform) -> (String, [String; 3]) {
-    let id = format!("smoke-{}", platform.to_string().replace('/', "-"));
-    let lines = ["reclaim", "doctor --install", "smoke ${{ matrix.variant }}"];
-    (
-        id,
-        lines.map(
-            |line| if line == "reclaim" { line.to_owned() } else { format!("{line} --platform {platform}") },
-        ),
-    )
-}
-
-fn propose(config: &Config) -> Job {
-    let identity = [
-        ("GIT_AUTHOR_NAME", "opencode-devbox"),
-        ("GIT_AUTHOR_EMAIL", "opencode-devbox@noreply.localhost"),
-        ("GIT_COMMITTER_NAME", "opencode-devbox"),
-        ("GIT_COMMITTER_EMAIL", "opencode-devbox@noreply.localhost"),
-    ];
-    let lines = ["outdated", "bump all latest --pull-request", "refresh-base --if-behind --pull-request"];
-    Job {
-        id: "propose".to_owned(),
-        runner: config.ci.runner.clone(),
-        minutes: 60,
-        permissions: vec!["contents: write", "pull-requests: write"],
-        env: identity.to_vec(),
-        checkout: vec!["fetch-depth: 0"],
-        lines: lines.map(str::to_owned).to_vec(),
-        ..Job::default()
-    }
-}
-
-fn validate(config: &Config, repository: &str) -> Vec<Job> {
-    let job = |id: &str, minutes: u32, lines: &[&str]| Job {
-        id: id.to_owned(),
-        runner: config.ci.runner.clone(),
-        minutes,
-        lines: lines.iter().map(ToString::to_string).collect(),
-        ..Job::default()
-    };
-    vec![
-        // Against what is published: which images the change makes new, why, and how long that takes.
-        job("plan", 30, &[&format!("plan --repository {repository}")]),
-        Job { lints: true, ..job("test", 120, &["test"]) },
-        job("rehearse", 180, &["reclaim", "release --local"]),
-    ]
 }
 
 #[cfg(test)]
@@ -361,7 +235,7 @@ mod tests {
         for (path, text) in pages(&config).expect("pages") {
             for job in text.split("    runs-on: ").skip(1) {
                 let secret = job.find("secrets.");
-                assert_eq!(job.contains(CACHE), secret.is_none(), "{path}: {job}");
+                assert_eq!(job.contains("Swatinem/rust-cache@"), secret.is_none(), "{path}: {job}");
                 let (head, _) = job.split_once("    steps:\n").expect("steps");
                 assert!(!head.contains("secrets."), "{path}: a secret of the whole job: {head}");
                 assert!(job.contains("persist-credentials: false\n"), "{path}: {job}");
@@ -369,11 +243,11 @@ mod tests {
                     with_secrets += 1;
                     let compiled = job.find("cargo xtask --version\n");
                     assert!(compiled.is_some_and(|compiled| compiled < at), "{path}: {job}");
-                    let other = [TOOLCHAIN, CACHE].iter().any(|action| job[at..].contains(action));
-                    assert!(!other, "{path}: an action after a secret: {job}");
+                    assert!(!job[at..].contains("uses:"), "{path}: an action after a secret: {job}");
                 }
-                assert_eq!(job.contains(LOGIN), path.ends_with("publish.yml"), "{path}: {job}");
-                assert!(!job.contains(LOGIN) || job.contains("doctor --install"), "{path}: {job}");
+                let logs_in = job.contains("docker/login-action@");
+                assert_eq!(logs_in, path.ends_with("publish.yml"), "{path}: {job}");
+                assert!(!logs_in || job.contains("doctor --install"), "{path}: {job}");
             }
         }
         assert_eq!(with_secrets, 7, "the jobs of a release, and the one that proposes");
@@ -390,19 +264,50 @@ mod tests {
 
     #[test]
     fn an_action_is_named_by_a_full_commit_and_its_version() {
-        for action in [CHECKOUT, TOOLCHAIN, CACHE, LOGIN] {
-            let (commit, version) =
-                action.split_once('@').and_then(|(_, it)| it.split_once(" # ")).expect(action);
+        let config = Config::parse(include_str!("../../../images/devbox.toml")).expect("a definition");
+        let pages = pages(&config).expect("pages");
+        let uses = pages
+            .iter()
+            .flat_map(|(_, text)| text.lines())
+            .filter_map(|line| line.trim().strip_prefix("- uses: "));
+        let mut names = std::collections::BTreeSet::new();
+        for action in uses {
+            let (name, rest) = action.split_once('@').expect(action);
+            let (commit, version) = rest.split_once(" # ").expect(action);
+            names.insert(name);
             assert!(commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{action}");
             let number = version.strip_prefix('v').map(|number| number.split('.').count());
             assert!(version == "stable" || number == Some(3), "{action}");
+        }
+        for name in ["docker/setup-qemu-action", "docker/setup-buildx-action", "docker/login-action"] {
+            assert!(names.contains(name), "{names:?}");
         }
         // New versions are proposed where the pins are.
         let renovate: serde_json::Value =
             serde_json::from_str(include_str!("../../../renovate.json")).expect("JSON");
         for manager in renovate["customManagers"].as_array().expect("managers") {
-            assert_eq!(manager["managerFilePatterns"][0], r"/^xtask/src/model/workflow\.rs$/");
+            assert_eq!(manager["managerFilePatterns"][0], r"/^xtask/templates/steps/.+\.yml$/");
         }
+    }
+
+    #[test]
+    fn nothing_of_a_template_is_left_open() {
+        let config = Config::parse(include_str!("../../../images/devbox.toml")).expect("a definition");
+        for (path, text) in pages(&config).expect("pages") {
+            let open = text.match_indices("{{").find(|(at, _)| !text[..*at].ends_with('$'));
+            assert_eq!(open, None, "{path}: {text}");
+            assert!(!text.lines().any(|line| line.ends_with(' ')), "{path}");
+        }
+    }
+
+    /// The emulator is set up by the forge's action where a job runs programs of a foreign platform, and nowhere else.
+    #[test]
+    fn emulation_is_set_up_where_a_platform_is_emulated() {
+        let text = publish_of(|text| text);
+        assert_eq!(text.matches("docker/setup-qemu-action@").count(), 2, "{text}");
+        assert!(text.contains("          platforms: arm64\n          cache-image: false\n"), "{text}");
+        let never = publish_of(|text| text.replace("emulation = \"always\"", "emulation = \"never\""));
+        assert!(!never.contains("setup-qemu"), "{never}");
     }
 
     #[test]

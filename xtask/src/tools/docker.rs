@@ -102,6 +102,8 @@ pub fn bake(definition: &Value, source_date_epoch: Option<&str>) -> Cmd {
 
 /// The engine's description of itself.
 pub struct Engine {
+    /// `engine`, or `Podman` where that answers at Docker's socket. The two count their versions apart.
+    pub name: &'static str,
     pub version: String,
     /// True if images live in containerd's store, which holds images of several platforms.
     pub containerd_store: bool,
@@ -110,12 +112,23 @@ pub struct Engine {
     pub platform: Option<Platform>,
 }
 
+pub const PODMAN: &str = "Podman";
+
+/// True if Podman answers in place of Docker. Its versions are lower than those of any Docker engine in use.
+fn is_podman(runner: &Runner, version: &str) -> bool {
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let components = ["version", "--format", "{{range .Server.Components}}{{.Name}},{{end}}"];
+    major.is_some_and(|major| major < 17)
+        && runner.probe(&Cmd::new("docker", components)).is_some_and(|text| text.contains("Podman"))
+}
+
 /// Asks the engine; `None` if none answers.
 pub fn engine(runner: &Runner) -> Option<Engine> {
     let text = runner.probe(&Cmd::new("docker", ["info", "--format", "{{json .}}"]))?;
     let info: Value = serde_json::from_str(&text).ok()?;
     let version = info["ServerVersion"].as_str().filter(|version| !version.is_empty())?;
     Some(Engine {
+        name: if is_podman(runner, version) { PODMAN } else { "engine" },
         version: version.to_owned(),
         containerd_store: info["DriverStatus"].to_string().contains("io.containerd.snapshotter"),
         platform: match info["Architecture"].as_str() {
@@ -127,15 +140,33 @@ pub fn engine(runner: &Runner) -> Option<Engine> {
     })
 }
 
-/// Fails with the mend unless an engine answers that can hold images of several platforms.
+/// The engine, or the command that installs one.
 pub fn require_engine(runner: &Runner) -> Result<Engine> {
-    let engine = engine(runner)
-        .ok_or_else(|| missing("no Docker engine answers: run `cargo xtask doctor --install`"))?;
-    if !engine.containerd_store {
-        return Err(missing(
-            "the Docker engine does not keep images in containerd's store, which multi-platform builds need: set \
-             {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine",
-        ));
+    engine(runner).ok_or_else(|| missing("no Docker engine answers: run `cargo xtask doctor --install`"))
+}
+
+/// The builder that this project makes where the engine's own cannot hold images of several platforms.
+pub const OWN_BUILDER: &str = "opencode-devbox";
+
+/// Creates the builder in a container, with the network of the machine, so that it reaches a registry on loopback.
+pub fn ensure_own_builder(runner: &Runner, image: Option<&str>) -> Result<()> {
+    if runner.probe(&Cmd::new("docker", ["buildx", "inspect", OWN_BUILDER])).is_some() {
+        return Ok(());
     }
-    Ok(engine)
+    let create = ["buildx", "create", "--name", OWN_BUILDER, "--driver=docker-container"];
+    let cmd = Cmd::new("docker", create).arg("--driver-opt=network=host");
+    let image = image.map(|image| format!("--driver-opt=image={image}"));
+    runner.run(&cmd.args(image)).context(
+        "the engine keeps its images in the classic store, and no builder in a container can be created: set \
+         {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine, or name a \
+         BuildKit image in DEVBOX_BUILDKIT_IMAGE",
+    )
+}
+
+/// The platforms whose programs the engine runs, itself or by emulation; `None` where it cannot be asked.
+pub fn emulated_platforms(runner: &Runner) -> Option<Vec<Platform>> {
+    // The builder of the engine itself: one in a container brings emulators that no other container has.
+    let text = runner.probe(&Cmd::new("docker", ["buildx", "inspect", "default"]))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Platforms:"))?;
+    Some(line.split(',').filter_map(|word| word.trim().trim_end_matches('*').parse().ok()).collect())
 }

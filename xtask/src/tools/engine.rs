@@ -38,6 +38,9 @@ pub struct Scratch<'a> {
 impl<'a> Scratch<'a> {
     /// Starts an empty engine. Its folders lie below `state`; `name` tells several engines apart.
     pub fn start(runner: &'a Runner, state: &Utf8Path, name: &str) -> Result<Self> {
+        if !cfg!(target_os = "linux") {
+            bail!("a second Docker engine can be started only on Linux: run this command there");
+        }
         let label = format!("engine-{name}");
         if Daemon::running(state, &label).is_some() {
             bail!("a scratch engine {name:?} of this tree runs already: wait until its command ends");

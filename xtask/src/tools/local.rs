@@ -1,6 +1,7 @@
 //! The engine and the registry that this project starts on this machine. State lies in the ignored `.devbox` folder.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,13 +22,20 @@ use super::runner::Runner;
 /// The first port that is tried.
 const PORT: u16 = 5000;
 
-/// A process that was started here. The start time tells it from a later process with the same id.
+/// The image of the local registry where the program is not installed, unless `DEVBOX_REGISTRY_IMAGE` names another one.
+const REGISTRY_IMAGE: &str = "docker.io/library/registry:3";
+
+/// A process or a container that was started here. The start time tells a process from a later one with the same id.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Daemon {
+    /// Zero for a container.
     pub pid: u32,
     started: String,
     /// Zero for the engine.
     pub port: u16,
+    /// The name of the container, and of the volume that keeps its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
 impl Daemon {
@@ -38,19 +46,36 @@ impl Daemon {
     /// The daemon of that name, if it still runs.
     pub fn running(state: &Utf8Path, name: &str) -> Option<Self> {
         let daemon: Self = serde_json::from_str(&fs::read_to_string(Self::file(state, name)).ok()?).ok()?;
-        (start_time(daemon.pid)? == daemon.started).then_some(daemon)
+        let runs = match daemon.container {
+            Some(_) => answers(daemon.port),
+            None => start_time(daemon.pid)? == daemon.started,
+        };
+        runs.then_some(daemon)
     }
 
     pub(super) fn record(state: &Utf8Path, name: &str, pid: u32, port: u16) -> Result<Self> {
         let started =
             start_time(pid).with_context(|| format!("{name} ended at once; see {state}/{name}.log"))?;
-        let daemon = Self { pid, started, port };
-        fs::write(Self::file(state, name), serde_json::to_string(&daemon)?)?;
+        let daemon = Self { pid, started, port, container: None };
+        daemon.write(state, name)?;
         Ok(daemon)
+    }
+
+    fn write(&self, state: &Utf8Path, name: &str) -> Result<()> {
+        let file = Self::file(state, name);
+        fs::write(&file, serde_json::to_string(self)?).with_context(|| format!("cannot write {file}"))
     }
 
     /// Ends it and waits until it is gone.
     pub fn stop(self, runner: &Runner, state: &Utf8Path, name: &str) -> Result<()> {
+        if let Some(container) = &self.container {
+            runner.run(&Cmd::new("docker", ["rm", "--force", container]))?;
+            if !runner.dry_run {
+                fs::remove_file(Self::file(state, name))
+                    .context("cannot remove the record of a container")?;
+            }
+            return Ok(());
+        }
         runner.run(&Cmd::new("kill", ["-TERM", &self.pid.to_string()]))?;
         if runner.dry_run {
             return Ok(());
@@ -76,11 +101,13 @@ pub(super) fn wait<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// The local repository, its registry started where it does not run.
-pub fn repository(runner: &Runner, state: &Utf8Path) -> Result<Repository> {
-    let port = match Daemon::running(state, "registry") {
-        Some(daemon) => daemon.port,
-        None => start_registry(runner, state, false)?,
+/// The local repository, its registry started where it does not run: the program of this machine, else a container of
+/// the image.
+pub fn repository(runner: &Runner, state: &Utf8Path, image: Option<&str>) -> Result<Repository> {
+    let port = match (Daemon::running(state, "registry"), image) {
+        (Some(daemon), _) => daemon.port,
+        (None, None) if is_installed(runner) => start_registry(runner, state, false)?,
+        (None, image) => start_container(runner, state, image.unwrap_or(REGISTRY_IMAGE))?,
     };
     format!("localhost:{port}/opencode-devbox").parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
@@ -95,19 +122,15 @@ pub fn running_repository(state: &Utf8Path) -> Result<Repository> {
     format!("localhost:{}/opencode-devbox", daemon.port).parse().map_err(|why| anyhow::anyhow!("{why}"))
 }
 
-/// True if a registry could be started.
+/// True if the registry's program is installed. A process that was started can be found again only on Linux.
 pub fn is_installed(runner: &Runner) -> bool {
-    runner.probe(&Cmd::new("docker-registry", ["--version"])).is_some()
+    cfg!(target_os = "linux") && runner.probe(&Cmd::new("docker-registry", ["--version"])).is_some()
 }
 
 /// Starts a registry whose data lie below `state`. With `access_log` each request is a line of `registry.log` there.
 pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Result<u16> {
     let data = state.join("registry");
-    // The port of last time first, so that references from earlier runs stay valid.
-    let last = fs::read_to_string(state.join("registry.port")).ok().and_then(|text| text.trim().parse().ok());
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port =
-        last.into_iter().chain(PORT..PORT + 50).find(free).context("no free port for the local registry")?;
+    let port = free_port(state)?;
     let config = state.join("registry.yml");
     let text = format!(
         "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: {}}}}}\n\
@@ -123,15 +146,72 @@ pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Re
     fs::create_dir_all(&data).with_context(|| format!("cannot create {data}"))?;
     fs::write(&config, text)?;
     let pid = runner.start(&serve, &state.join("registry.log"))?;
-    let answers = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     // One that ended will not answer any more.
-    let settled = wait(Duration::from_secs(10), || (answers() || start_time(pid).is_none()).then(answers));
+    let settled =
+        wait(Duration::from_secs(10), || (answers(port) || start_time(pid).is_none()).then(|| answers(port)));
     if settled != Some(true) {
         bail!("the local registry does not answer on port {port}; see {state}/registry.log");
     }
     fs::write(state.join("registry.port"), port.to_string())?;
     Daemon::record(state, "registry", pid, port)?;
     Ok(port)
+}
+
+/// Starts the registry as a container. It keeps its data in a volume, since the engine may not see this machine's folders.
+fn start_container(runner: &Runner, state: &Utf8Path, image: &str) -> Result<u16> {
+    docker::require_engine(runner)?;
+    let port = free_port(state)?;
+    let name = format!("opencode-devbox-registry-{port}");
+    let run = Cmd::new("docker", ["run", "--detach", "--name", &name, "--restart=no"]);
+    let place = [format!("--publish=127.0.0.1:{port}:5000"), format!("--volume={name}:/var/lib/registry")];
+    let settings = ["--env=REGISTRY_STORAGE_DELETE_ENABLED=true", "--env=OTEL_TRACES_EXPORTER=none", image];
+    if !runner.dry_run {
+        fs::create_dir_all(state).with_context(|| format!("cannot create {state}"))?;
+        // One that has stopped keeps its name; its data are in the volume.
+        runner.probe(&Cmd::new("docker", ["rm", "--force", &name]));
+    }
+    runner.run_again(&run.args(place).args(settings)).context(
+        "the local registry cannot be started: install docker-registry, or name an image of a registry in \
+         DEVBOX_REGISTRY_IMAGE",
+    )?;
+    if runner.dry_run {
+        return Ok(port);
+    }
+    if wait(Duration::from_secs(30), || answers_http(port).then_some(())).is_none() {
+        let log = runner.ask(&Cmd::new("docker", ["logs", "--tail=3", &name]))?;
+        let lines = format!("{}{}", log.stdout, log.stderr);
+        bail!(
+            "the local registry does not answer on port {port}, from {image}; newest lines of `docker logs {name}`:\n{}",
+            lines.trim_end()
+        );
+    }
+    fs::write(state.join("registry.port"), port.to_string())?;
+    Daemon { pid: 0, started: String::new(), port, container: Some(name) }.write(state, "registry")?;
+    Ok(port)
+}
+
+/// The port of last time first, so that references from earlier runs stay valid.
+fn free_port(state: &Utf8Path) -> Result<u16> {
+    let last = fs::read_to_string(state.join("registry.port")).ok().and_then(|text| text.trim().parse().ok());
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    last.into_iter().chain(PORT..PORT + 50).find(free).context("no free port for the local registry")
+}
+
+fn answers(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// The engine's proxy of a published port takes connections before the program in the container does.
+fn answers_http(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"GET /v2/ HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut start = [0; 4];
+        stream.read_exact(&mut start)?;
+        Ok(&start == b"HTTP")
+    };
+    ask().unwrap_or(false)
 }
 
 /// Starts a Docker engine: by systemd where it runs, else directly.

@@ -1,4 +1,5 @@
-//! This process and others of this machine, told apart from later ones with the same id (Linux only, proc(5)).
+//! This process and others of this machine, told apart from later ones with the same id by proc(5) of
+//! Linux. Other systems have no answer, and callers take that for none.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,12 +27,18 @@ pub fn holder() -> Holder {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     let pid = std::process::id();
-    Holder {
-        host: read("/proc/sys/kernel/hostname"),
-        realm: format!("{} {}", read("/proc/sys/kernel/random/boot_id"), namespace.display()),
-        pid,
-        started: start_time(pid).unwrap_or_default(),
-    }
+    let boot = read("/proc/sys/kernel/random/boot_id");
+    // Without /proc no other process can be told from a later one with its id, so none shares a realm: its lease is then
+    // waited for, as for that of another machine.
+    let realm = match boot.is_empty() {
+        true => format!("{pid} {:?}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+        false => format!("{boot} {}", namespace.display()),
+    };
+    Holder { host: hostname(), realm, pid, started: start_time(pid).unwrap_or_default() }
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// True if that process of this machine still runs.

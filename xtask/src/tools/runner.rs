@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -57,6 +58,10 @@ const OF_A_GIT_HOOK: [&str; 10] = [
 pub struct Runner {
     /// Working directory of everything that runs.
     pub root: Utf8PathBuf,
+    /// Programs that this tree brought along; found before those of the machine.
+    pub programs: Utf8PathBuf,
+    /// Where the machine's programs are found.
+    pub search: String,
     pub dry_run: bool,
     pub quiet: bool,
     pub verbose: bool,
@@ -93,6 +98,8 @@ pub struct Asked {
 impl Runner {
     pub fn new(root: Utf8PathBuf, stall: Duration) -> Self {
         Self {
+            programs: root.join(".devbox/tools/bin"),
+            search: String::new(),
             root,
             dry_run: false,
             quiet: false,
@@ -253,8 +260,17 @@ impl Runner {
             eprintln!("$ {cmd} &");
         }
         let file = std::fs::File::create(log).with_context(|| format!("cannot write {log}"))?;
-        let child = Command::new("setsid")
-            .arg(&cmd.program)
+        // setsid(1) is Linux's; a process group of its own keeps the keyboard's signals away elsewhere.
+        let mut command = match cfg!(target_os = "linux") {
+            true => Command::new("setsid"),
+            false => Command::new(&cmd.program),
+        };
+        if cfg!(target_os = "linux") {
+            command.arg(&cmd.program);
+        } else {
+            command.process_group(0);
+        }
+        let child = command
             .args(&cmd.args)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -288,6 +304,9 @@ impl Runner {
         let mut command = Command::new(&cmd.program);
         for name in OF_THIS_PACKAGE.iter().chain(&OF_A_GIT_HOOK) {
             command.env_remove(name);
+        }
+        if self.programs.is_dir() && !self.search.is_empty() {
+            command.env("PATH", format!("{}:{}", self.programs, self.search));
         }
         if cmd.program == "git" {
             command.envs(self.only_this_root());

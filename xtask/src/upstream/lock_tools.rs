@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::context::sources;
+use crate::model::command::Cmd;
 use crate::model::source::Source;
 use crate::tools::toolbox::{self, Toolbox};
 use crate::tools::web::Web;
@@ -23,7 +24,8 @@ pub fn toolbox(ctx: &Context) -> Result<Toolbox> {
         .context("cannot get the tools that resolve locks")
 }
 
-/// The npm registry: the configured one, or npm's own default.
+/// The npm registry: the configured one, or npm's own default, by the npm of this machine or the one that locks are made
+/// with.
 pub fn npm_registry(ctx: &Context) -> Result<Source> {
     if let Some(known) = sources::configured_npm(ctx) {
         return Ok(known);
@@ -31,6 +33,10 @@ pub fn npm_registry(ctx: &Context) -> Result<Source> {
     if let Some(known) = ctx.npm_registry.get() {
         return Ok(known.clone());
     }
-    let text = ctx.runner.read(&toolbox(ctx)?.npm(["config", "get", "registry"]))?;
+    let get = ["config", "get", "registry"];
+    let text = match ctx.runner.probe(&Cmd::new("npm", get)) {
+        Some(text) => text,
+        None => ctx.runner.read(&toolbox(ctx)?.npm(get))?,
+    };
     Ok(ctx.npm_registry.get_or_init(|| Source::from(text.as_str())).clone())
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +27,15 @@ struct Forge {
     hub_url: String,
     hub: Arc<Mutex<Hub>>,
     dir: TempDir,
+    /// The image of job containers; jobs run on this machine where there is none.
+    container: Option<String>,
+    /// More variables of the jobs.
+    env: Vec<(&'static str, String)>,
 }
+
+/// Subcommands that a job passes over: machine, package registries, pull requests and comparisons with Docker Hub have tests
+/// of their own.
+const SKIPS: &str = "doctor reclaim preflight test release outdated bump refresh-base";
 
 /// How a run of a workflow ended.
 struct Run {
@@ -43,21 +51,29 @@ fn tree() -> &'static Path {
 
 impl Forge {
     fn new() -> Self {
-        let account = Account::new("you", CANARY).may_push("*");
-        let lab = Lab::start().token_server(TokenServer::new([account]));
+        let lab = Self::lab();
         lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
-        let (open, world) = (Lab::before(lab.registry()), World::before(lab.host(), REPOSITORY));
+        let world = World::before(lab.host(), REPOSITORY);
+        Self::of(lab, world)
+    }
+
+    fn lab() -> Lab {
+        Lab::start().token_server(TokenServer::new([Account::new("you", CANARY).may_push("*")]))
+    }
+
+    /// The tree, committed and tagged.
+    fn of(lab: Lab, world: World) -> Self {
+        let open = Lab::before(lab.registry());
         world.program("cargo", CARGO);
         let workflows = world.root.join(".gitea/workflows");
         fs::create_dir_all(&workflows).unwrap();
-        for name in ["publish", "refresh", "validate"] {
-            let file = format!("{name}.yml");
-            fs::copy(tree().join(".gitea/workflows").join(&file), workflows.join(&file)).unwrap();
-        }
+        fs::copy(tree().join(".gitea/README.md"), world.root.join(".gitea/README.md")).unwrap();
+        world.ok("workflows");
         let changelog = format!("# Changelog\n\n## Unreleased\n\n## {TAG} - 2026-11-24\n\n- A thing.\n");
         fs::write(world.root.join("CHANGELOG.md"), changelog).unwrap();
         let (hub_url, hub) = hub::start(200);
-        let forge = Self { lab, open, world, hub_url, hub, dir: TempDir::new().unwrap() };
+        let (container, env) = (None, vec![("ACT_SKIPS", SKIPS.to_owned())]);
+        let forge = Self { lab, open, world, hub_url, hub, dir: TempDir::new().unwrap(), container, env };
         forge.git(&["init", "--quiet", "--initial-branch=main"]);
         forge.git(&["remote", "add", "origin", "https://forge.invalid/you/devbox.git"]);
         for message in ["First", "Release"] {
@@ -66,7 +82,13 @@ impl Forge {
         }
         forge.git(&["tag", TAG]);
         forge.git(&["update-ref", "refs/pull/7/merge", "HEAD"]);
+        forge.git(&["clone", "--quiet", "--mirror", ".", forge.origin().to_str().unwrap()]);
         forge
+    }
+
+    /// The repository that jobs clone.
+    fn origin(&self) -> PathBuf {
+        self.dir.path().join("origin.git")
     }
 
     fn git(&self, args: &[&str]) {
@@ -84,7 +106,11 @@ impl Forge {
         let act = std::env::var("DEVBOX_LIVE_ACT").expect("run through `cargo xtask test`");
         let mut command = Command::new(act);
         command.arg(event).arg("--workflows").arg(format!(".gitea/workflows/{workflow}.yml"));
-        command.args(["--platform", "ubuntu-latest=-self-hosted", "--action-offline-mode"]);
+        match &self.container {
+            None => command.args(["--platform", "ubuntu-latest=-self-hosted"]),
+            Some(image) => self.in_container(&mut command, image),
+        };
+        command.arg("--action-offline-mode");
         command.args(["--no-skip-checkout", "--no-cache-server", "--eventpath"]).arg(path("event.json"));
         for uses in self.actions() {
             let name = uses.split(['/', '@']).nth(1).unwrap();
@@ -104,6 +130,27 @@ impl Forge {
         assert!(!text.contains(CANARY), "{text}");
         let steps = fs::read_to_string(path("log")).unwrap();
         Run { success: output.status.success(), text, steps: steps.lines().map(str::to_owned).collect() }
+    }
+
+    /// Jobs in containers of an image, with the engine of this machine and its network. What the stand-ins read is mounted.
+    fn in_container<'a>(&self, command: &'a mut Command, image: &str) -> &'a mut Command {
+        let dir = self.dir.path().display();
+        let cargo = self.world.root.with_file_name("bin").join("cargo");
+        let xtask = env!("CARGO_BIN_EXE_xtask");
+        let mounts =
+            format!("-v {dir}:{dir} -v {}:/usr/local/bin/cargo:ro -v {xtask}:{xtask}:ro", cargo.display());
+        command.args(["--platform", &format!("ubuntu-latest={image}"), "--pull=false", "--rm"]);
+        command.args(["--container-options", &mounts]);
+        let mut surroundings = Command::new("true");
+        for (name, value) in self.surroundings(&mut surroundings).get_envs() {
+            let (name, value) = (name.to_str().unwrap(), value.and_then(|value| value.to_str()));
+            let is_ours = ["ACT_", "DOCKERHUB_"].iter().any(|start| name.starts_with(start))
+                || self.env.iter().any(|(own, _)| *own == name);
+            if let Some(value) = value.filter(|_| is_ours) {
+                command.args(["--env", &format!("{name}={value}")]);
+            }
+        }
+        command
     }
 
     /// Each action that a workflow uses, as it names it.
@@ -132,7 +179,8 @@ impl Forge {
         command.env("FAKE_PUSH_HOST", self.open.host()).env("DOCKERHUB_URL", &self.hub_url);
         command.env("DOCKERHUB_REGISTRY_URL", lab).env("ACT_HOST", self.lab.host());
         command.env("ACT_LOG", self.dir.path().join("log")).env("ACT_CANARY_FILE", &canary);
-        command.env("ACT_ORIGIN", &self.world.root).env("ACT_XTASK", env!("CARGO_BIN_EXE_xtask"));
+        command.env("ACT_ORIGIN", self.origin()).env("ACT_XTASK", env!("CARGO_BIN_EXE_xtask"));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env_remove("XDG_CACHE_HOME").env_remove("DOCKER_CONFIG").env("HOME", home)
     }
 
@@ -177,6 +225,19 @@ fn a_pushed_tag_is_released_after_a_job_that_failed() {
     let forge = Forge::new();
     let first = forge.publish("push", PUSH, "omos");
     assert!(!first.success && first.text.contains("smoke omos"), "{}", first.text);
+    for part in [
+        "### `smoke omos`: failed in",
+        "### `build omos`: done in",
+        "has to be built",
+        "nothing is published yet",
+        "| with-pi | linux/arm64 | `sha256:",
+        "| passed in 0 s |",
+    ] {
+        assert!(first.text.contains(part), "{part} in {}", first.text);
+    }
+    // No engine answers the action that sets emulation up: `doctor` decides what that means.
+    assert!(first.has("build-base: setup-qemu-action arm64 cache-image=false"), "{:?}", first.steps);
+    assert!(first.has("build-base: setup-buildx-action docker cache-binary=false"), "{:?}", first.steps);
     assert!(first.has("variant: smoke with-pi"), "the others have their verdict: {:?}", first.steps);
     assert!(!first.steps.iter().any(|step| step.starts_with("publish")), "{:?}", first.steps);
     assert_eq!(forge.tags(), [""; 0], "nothing public has moved");
@@ -206,6 +267,103 @@ fn a_pushed_tag_is_released_after_a_job_that_failed() {
         assert_eq!(forge.lab.counts().writes, writes, "a finished release writes nothing");
     }
     assert_eq!(forge.descriptions(), 1);
+}
+
+/// The image of job containers, from the Debian image in the local registry. BuildKit's cache has it after the first time.
+fn runner_image(debian: &str) -> String {
+    let name = "opencode-devbox-test-runner:latest";
+    let mut build = Command::new("docker");
+    build.args([
+        "buildx",
+        "build",
+        "--quiet",
+        "--load",
+        "--tag",
+        name,
+        "--build-arg",
+        &format!("DEBIAN={debian}"),
+    ]);
+    let output = build.arg(tree().join("xtask/tests/it/act/runner")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    name.to_owned()
+}
+
+/// Serves the release archive of crane, which holds the crane of this machine, and returns its address and its lock.
+fn crane_archive() -> (String, String) {
+    let output = Command::new("sh")
+        .args(["-c", "tar -czf - -C \"$(dirname \"$(command -v crane)\")\" crane"])
+        .output()
+        .unwrap();
+    let bytes = output.stdout;
+    let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+    let sum = registry_lab::digest(&bytes);
+    let lock = format!(
+        "# crane {}\n{}  go-containerregistry_Linux_{machine}.tar.gz\n",
+        xtask::upstream::crane_archive::VERSION,
+        sum.trim_start_matches("sha256:")
+    );
+    let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.server_addr());
+    std::thread::spawn(move || {
+        for request in server.incoming_requests() {
+            let _ = request.respond(tiny_http::Response::from_data(bytes.clone()));
+        }
+    });
+    (url, lock)
+}
+
+/// What the smoke test of this test asks: the engine runs what was staged, and files reach it in a volume.
+const SUITE: &str = r#"#!/usr/bin/env bash
+set -euo pipefail
+work=$(mktemp -d)
+echo content >"$work/file"
+id=$(docker create --network=none --platform "$6" --volume /brought "$2" sh -c 'cat /version /brought/file')
+docker cp --quiet "$work/." "$id:/brought"
+[ "$(docker start --attach "$id" | tail -n 1)" = content ]
+docker rm --volumes "$id"
+"#;
+
+/// Job containers of Gitea's and GitHub's usual image, with the host's socket: Ubuntu without crane and pip, where no folder of
+/// the job is known to the engine and no emulator can be registered. Images are built and published for real.
+#[test]
+#[ignore = "needs act and a Docker engine; `cargo xtask test` runs it"]
+fn a_pushed_tag_is_released_from_job_containers() {
+    let live = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
+    let debian = format!("{}/debian:trixie-slim", live.split('/').next().unwrap());
+    let lab = Forge::lab();
+    let open = Lab::before(lab.registry());
+    let mirror = format!("{}/debian:trixie-slim", open.host());
+    assert!(Command::new("crane").args(["copy", &debian, &mirror]).status().unwrap().success());
+    let world = crate::engines::small(lab.host(), REPOSITORY);
+    let (url, lock) = crane_archive();
+    fs::create_dir_all(world.root.join("xtask/crane")).unwrap();
+    fs::write(world.root.join(xtask::upstream::crane_archive::LOCK), lock).unwrap();
+    let host = xtask::model::platform::Platform::host();
+    world.configure("platforms = [\"linux/amd64\", \"linux/arm64\"]", &format!("platforms = [\"{host}\"]"));
+    world.keep_variant("base");
+    let layer = "{ name = \"a layer\", budget_mb = 100 }";
+    world.configure("{ name = \"all of it\", budget_mb = 1 }", &[layer; 4].join(", "));
+    crate::fakes::script(&world.root.join("scripts/smoke-test.sh"), SUITE);
+    let mut forge = Forge::of(lab, world);
+    forge.container = Some(runner_image(&debian));
+    let registry = format!("http://{}", forge.lab.host());
+    forge.env = vec![
+        ("ACT_SKIPS", "reclaim preflight".to_owned()),
+        ("DEVBOX_CRANE_URL", url),
+        ("PIP_INDEX_URL", registry.clone()),
+        ("npm_config_registry", registry),
+    ];
+    let run = forge.publish("push", PUSH, "none").succeeds();
+    println!("{}", run.text);
+    assert_eq!(forge.tags(), ["base-latest", "latest", TAG]);
+    assert_eq!(forge.descriptions(), 1);
+    for job in
+        ["base-decide", "build-base", "variant", "publish", "promote-base-latest", "update-description"]
+    {
+        assert!(run.has(&format!("{job}: doctor --install")), "{:?}", run.steps);
+    }
+    assert!(run.text.contains("installing crane") && !run.text.contains("apt-get"), "{}", run.text);
+    assert!(!run.steps.iter().any(|step| step.ends_with(" +file")), "{:?}", run.steps);
 }
 
 /// Forges send a checkbox as a truth value or as text.

@@ -60,8 +60,8 @@ fn port() -> u16 {
 }
 
 /// A small tree before a registry, with the machine's own docker.
-fn small(host: &str, name: &str) -> World {
-    let world = World::before(host, &format!("engines-test/{name}"));
+pub fn small(host: &str, path: &str) -> World {
+    let world = World::before(host, path);
     fs::remove_file(world.root.with_file_name("bin").join("docker")).unwrap();
     for (file, more) in [("base", BASE), ("variant", VARIANT)] {
         let path = world.root.join(format!("images/Dockerfile.{file}"));
@@ -93,7 +93,7 @@ fn scratch<'a>(runner: &'a Runner, folder: &Utf8Path, name: &str) -> Scratch<'a>
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_cache_that_is_refused_fails_nothing_and_one_that_is_kept_helps_an_empty_engine() {
     let lab = Lab::before(&Registry::at_port(port()));
-    let world = small(lab.host(), &format!("cache-{}", std::process::id()));
+    let world = small(lab.host(), &format!("engines-test/cache-{}", std::process::id()));
     world.configure("cache = \"never\"", "cache = \"always\"");
     lab.arm([Rule::on("PUT */manifests/cache-*", Fault::Status(400))]);
     let text = run(&world, "build-base", &[]);
@@ -117,7 +117,8 @@ fn a_cache_that_is_refused_fails_nothing_and_one_that_is_kept_helps_an_empty_eng
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn what_is_built_again_is_the_same_or_is_named() {
-    let world = small(&format!("localhost:{}", port()), &format!("again-{}", std::process::id()));
+    let world =
+        small(&format!("localhost:{}", port()), &format!("engines-test/again-{}", std::process::id()));
     run(&world, "build-base", &[]);
     run(&world, "build base", &[]);
     let text = run(&world, "verify-reproducible base", &[]);
@@ -194,7 +195,7 @@ fn pass(from: &mut impl Read, to: &mut impl Write) {
 
 /// A registry whose Debian is of both platforms, though all its programs are of this machine's: nothing is emulated.
 fn both_platforms() -> Lab {
-    let source = small(&format!("localhost:{}", port()), "debian");
+    let source = small(&format!("localhost:{}", port()), "engines-test/debian");
     run(&source, "base-decide", &[]);
     let lab = Lab::at(Address::Name);
     let (from, to) = (format!("localhost:{}/debian:trixie-slim", port()), format!("{}/debian", lab.host()));
@@ -238,7 +239,7 @@ fn two_engines_are_nodes_of_one_builder() {
         buildx(&args);
     }
     let lab = both_platforms();
-    let world = small(lab.host(), "nodes");
+    let world = small(lab.host(), "engines-test/nodes");
     let env = [("BUILDX_BUILDER", "farm"), ("BUILDX_CONFIG", config.as_str())];
     world.configure("emulation = \"always\"", "emulation = \"never\"");
     let output = world.xtask_with("build-base", &env);
@@ -259,11 +260,47 @@ fn two_engines_are_nodes_of_one_builder() {
     }
 }
 
+/// The classic image store holds one platform of an image. A stand-in of BuildKit's image passes everything on to the BuildKit
+/// of this machine's engine.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn an_engine_with_the_classic_store_builds_in_a_container() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = Utf8Path::from_path(state.path()).unwrap();
+    let socket = folder.join("buildkit.sock");
+    serve_buildkit(&socket, "unix:///var/run/docker.sock");
+    let address = serve_over_tcp(&socket).replace("tcp://", "TCP:");
+    let image = crate::live::image_of(
+        "buildkit",
+        &format!(
+            "RUN apt-get -qq update && apt-get -qq -y --no-install-recommends install socat >/dev/null\n\
+             RUN printf '#!/bin/sh\\nexec sleep infinity\\n' > /usr/bin/buildkitd \\\n\
+             && printf '#!/bin/sh\\n[ \"$1\" != dial-stdio ] || exec socat STDIO {address}\\n' > /usr/bin/buildctl \\\n\
+             && chmod +x /usr/bin/buildkitd /usr/bin/buildctl\nENTRYPOINT [\"buildkitd\"]\n"
+        ),
+    );
+    let lab = Lab::before(&Registry::at_port(port()));
+    let world = small(lab.host(), &format!("engines-test/classic-{}", std::process::id()));
+    let classic = "#!/usr/bin/env bash\nset -o pipefail\nPATH=${PATH#*:}\n[ \"$1\" != info ] || { docker \"$@\" | \
+                   sed s/io.containerd.snapshotter/overlay2/; exit; }\nexec docker \"$@\"\n";
+    world.program("docker", classic);
+    let config = folder.join("buildx");
+    let env = [("DEVBOX_BUILDKIT_IMAGE", image.as_str()), ("BUILDX_CONFIG", config.as_str())];
+    let text = run(&world, "build-base", &env);
+    assert!(text.contains("of builder opencode-devbox (docker-container)"), "{text}");
+    let text = run(&world, "build base", &env);
+    assert!(!text.contains("buildx create"), "{text}");
+    let mut remove = Command::new("docker");
+    remove.args(["buildx", "rm", "opencode-devbox"]).env("BUILDX_CONFIG", &config);
+    assert!(remove.status().unwrap().success());
+}
+
 /// All ways, the floor and the compressions, on images so small that what is measured is mostly the measuring.
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_benchmark_fills_its_page_and_leaves_nothing_behind() {
-    let world = small(&format!("localhost:{}", port()), &format!("bench-{}", std::process::id()));
+    let world =
+        small(&format!("localhost:{}", port()), &format!("engines-test/bench-{}", std::process::id()));
     let tree = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let real = |path: &str| fs::read_to_string(tree.join(path)).unwrap();
     // The pins that a lock needs, and the list of packages that the plain ways get.

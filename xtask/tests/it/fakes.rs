@@ -131,6 +131,25 @@ impl World {
         script(&self.root.with_file_name("bin").join(name), text);
     }
 
+    /// Leaves one variant of the family.
+    pub fn keep_variant(&self, name: &str) {
+        let file = self.root.join("images/devbox.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        let (head, rest) = text.split_once("[[variant]]").unwrap();
+        let (variants, tail) = rest.split_once("[[component]]").unwrap();
+        let kept =
+            variants.split("[[variant]]").find(|it| it.contains(&format!("name = \"{name}\""))).unwrap();
+        let kept = kept.split("\n\n").next().unwrap();
+        fs::write(&file, format!("{head}[[variant]]{kept}\n\n[[component]]{tail}")).unwrap();
+    }
+
+    /// From now on so many gigabytes of disk are free, as POSIX's df prints them. Text of a shell may take the number's place.
+    pub fn disk(&self, gigabytes: &str) {
+        let head = "Filesystem 1024-blocks Used Available Capacity Mounted on";
+        let line = format!("/dev/sda 1 1 $(({gigabytes} * 976563)) 1% /");
+        self.program("df", &format!("#!/bin/sh\necho '{head}'\necho \"{line}\"\n"));
+    }
+
     /// A search path on which the programs of this world come first.
     pub fn path_before(&self, path: &str) -> String {
         format!("{}:{path}", self.root.with_file_name("bin").display())
@@ -162,6 +181,7 @@ impl World {
             "docker info",
             "docker buildx version",
             "docker buildx ls",
+            "docker buildx inspect",
             "docker buildx build --quiet",
             "docker run --rm --network=none",
             "crane auth",

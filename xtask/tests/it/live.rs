@@ -26,6 +26,81 @@ fn one_variant_is_released_and_a_second_run_finds_nothing_to_do() {
     assert!(!text.contains("$ "), "a second run ran something: {text}");
 }
 
+/// The recipes of all variants, and that the largest one has what its components are for.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn all_variants_are_built() {
+    let (ok, text) = xtask(&["build"]);
+    assert!(ok, "{text}");
+    let (_, text) = xtask(&["smoke", "omos-with-pi", "--force", "--dry-run"]);
+    let (_, rest) = text.split_once("--image ").expect("the command line of the smoke suite");
+    let image = rest.split(' ').next().unwrap();
+    let versions = "opencode --version && bun --version && pi --version && command -v oh-my-opencode-slim";
+    let run = ["run", "--rm", "--network=none", image, "bash", "-lc", versions];
+    let output = Command::new("docker").args(run).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 4);
+}
+
+/// Builds an image on Debian with one step, and returns its name.
+pub fn image_of(name: &str, recipe: &str) -> String {
+    let live = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
+    let debian = format!("{}/debian:trixie-slim", live.split('/').next().unwrap());
+    let name = format!("opencode-devbox-test-{name}:latest");
+    let recipe = format!("FROM {debian}\n{recipe}");
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("Dockerfile"), recipe).unwrap();
+    let mut build = Command::new("docker");
+    build.args(["buildx", "build", "--quiet", "--load", "--tag", &name]).arg(folder.path());
+    let output = build.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    name
+}
+
+/// A machine without the registry's program has a container serve the local registry.
+#[test]
+#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
+fn a_container_serves_the_local_registry() {
+    let config = "version: 0.1\\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\\nhttp: {addr: \":5000\"}\\n";
+    let image = image_of(
+        "registry",
+        &format!(
+            "RUN apt-get -qq update && apt-get -qq -y --no-install-recommends install docker-registry >/dev/null\n\
+             RUN printf '{config}' > /config.yml\nCMD [\"docker-registry\", \"serve\", \"/config.yml\"]\n"
+        ),
+    );
+    let world = crate::fakes::World::before("127.0.0.1:9", "none");
+    std::fs::remove_file(world.root.with_file_name("bin").join("docker")).unwrap();
+    let local = |line: &str| {
+        let mut command = world.command(line);
+        command.env_remove("DEVBOX_REPOSITORY").env("DEVBOX_REGISTRY_IMAGE", &image);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let (shown, told) = (text(output.stdout), text(output.stderr));
+        assert!(output.status.success(), "{line}: {shown}{told}");
+        (shown, told)
+    };
+    let (_, text) = local("repair");
+    assert!(text.contains("docker run --detach") && text.contains("nothing to repair"), "{text}");
+    let status: serde_json::Value = serde_json::from_str(&local("local status --json").0).unwrap();
+    let (name, port) = (status["registry"]["container"].as_str().unwrap(), &status["registry"]["port"]);
+    assert!(local("local status").0.contains(&format!("registry: container {name}, localhost:{port}")));
+    // What was pushed is there after a stop, and gone after a purge.
+    let live = std::env::var("DEVBOX_LIVE_REPOSITORY").unwrap();
+    let debian = format!("{}/debian:trixie-slim", live.split('/').next().unwrap());
+    let copy = format!("localhost:{port}/kept:1");
+    let crane = |args: &[&str]| Command::new("crane").args(args).output().unwrap().status.success();
+    let host = xtask::model::platform::Platform::host().to_string();
+    assert!(crane(&["copy", "--platform", &host, &debian, &copy]));
+    local("local down");
+    assert!(!crane(&["digest", &copy]));
+    local("repair");
+    assert!(crane(&["digest", &copy]));
+    local("local down --purge");
+    let volume = Command::new("docker").args(["volume", "inspect", name]).output().unwrap();
+    assert!(!volume.status.success(), "the volume is gone");
+}
+
 /// Serves these files by the end of their address, builds the stage of the base that fetches them, and returns the
 /// files that the stage left, or the build's output if it failed.
 fn fetch(

@@ -80,7 +80,6 @@ fn serve_archive(machine: &Machine) {
 #[test]
 fn doctor_tells_all_that_is_missing_at_once_and_how_to_mend_it() {
     let world = machine();
-    world.program("shellcheck", LACKING);
     world.program("crane", LACKING);
     let (code, _, text) = run(&world, "doctor", &[]);
     assert_eq!(code, 3, "{text}");
@@ -90,16 +89,14 @@ fn doctor_tells_all_that_is_missing_at_once_and_how_to_mend_it() {
             "ok    engine 28.5.2+dfsg1",
             "ok    buildx 0.29.1+ds1",
             "FAIL  crane is not installed: run `cargo xtask doctor --install`",
-            "FAIL  shellcheck is not installed",
             "127.0.0.1:9 does not answer: Debian's archive is used instead",
             "a new base on this machine leaves out gitea-mcp: images/locks/gitea-mcp/checksums.txt does not lock gitea-mcp",
             "FAIL  Debian's archive does not answer at http://",
             "ok    the npm registry answers",
-            "error: 3 things are missing on this machine: run `cargo xtask doctor --install`",
+            "error: 2 things are missing on this machine: run `cargo xtask doctor --install`",
         ],
     );
     serve_archive(&world);
-    world.program("shellcheck", WORKS);
     world.program("crane", WORKS);
     let (code, json, text) = run(&world, "doctor --json", &[]);
     assert_eq!(code, 0, "{text}");
@@ -130,20 +127,9 @@ fn doctor_names_the_version_that_is_there_and_the_one_that_is_needed() {
 }
 
 #[test]
-fn doctor_knows_an_engine_that_is_not_there_or_keeps_its_images_elsewhere() {
+fn an_engine_that_is_not_there_is_told() {
     let world = machine();
     serve_archive(&world);
-    world.program(
-        "docker",
-        "#!/bin/sh\ncase $1 in info) echo '{\"ServerVersion\":\"28.5.2\",\"DriverStatus\":[]}' ;; esac\n",
-    );
-    let (code, _, text) = run(&world, "doctor", &[]);
-    assert_eq!(code, 3, "{text}");
-    contains(
-        &text,
-        &["FAIL  the engine's image store: set {\"features\":{\"containerd-snapshotter\":true}}"],
-    );
-    contains(&run(&world, "build-base", &[]).2, &["containerd-snapshotter", "restart the engine"]);
     world.program("docker", LACKING);
     let (code, _, text) = run(&world, "doctor", &[]);
     assert_eq!(code, 3, "{text}");
@@ -160,13 +146,83 @@ fn doctor_knows_an_engine_that_is_not_there_or_keeps_its_images_elsewhere() {
     );
 }
 
+/// Recorded from Podman 5.4.2: its version is no version of Docker, and BuildKit is no part of it.
+#[test]
+fn podman_is_told_from_an_old_engine() {
+    let world = machine();
+    serve_archive(&world);
+    let podman = |version: &str| {
+        let docker = r#"#!/bin/sh
+case "$1 $2" in
+  info*) echo '{"Driver":"overlay","DriverStatus":[["Backing Filesystem","extfs"]],"ServerVersion":"VERSION","Architecture":"amd64"}' ;;
+  version*) echo 'Podman Engine,Conmon,OCI Runtime (crun),' ;;
+  "buildx version") echo github.com/docker/buildx 0.29.1 ;;
+  "buildx inspect") printf 'Name:          default
+Driver:        docker-container
+
+Nodes:
+Name:     default
+Status:   inactive
+' ;;
+esac
+"#;
+        world.program("docker", &docker.replace("VERSION", version));
+        run(&world, "doctor", &[])
+    };
+    let (code, _, text) = podman("5.4.2");
+    assert_eq!(code, 0, "{text}");
+    let found = "ok    Podman 5.4.2: images are built by a container, the builder opencode-devbox";
+    contains(&text, &[found, "warn  Podman and a registry on this machine", "insecure = true"]);
+    let (code, _, text) = podman("4.3.1");
+    assert_eq!(code, 3, "{text}");
+    contains(&text, &["FAIL  Podman 4.3.1: 5.0 or newer is needed: upgrade Podman"]);
+}
+
+/// The classic store holds one platform of an image, so a builder in a container builds there.
+#[test]
+fn an_engine_with_the_classic_image_store_gets_a_builder_in_a_container() {
+    let world = machine();
+    serve_archive(&world);
+    let docker = r#"#!/bin/sh
+case "$1 $2" in
+  info*) echo '{"ServerVersion":"26.1.4","DriverStatus":[["Backing Filesystem","extfs"]]}'; exit ;;
+  "buildx inspect") [ -e "$FAKE_LOG.builder" ] || { [ "$3" = default ] && echo 'Platforms: linux/amd64, linux/386'; exit 1; } ;;
+  "buildx create")
+    echo "docker $*" >>"$FAKE_LOG"
+    [ -z "${FAKE_REFUSES:-}" ] || { echo 'denied' >&2; exit 1; }
+    : >"$FAKE_LOG.builder" ;;
+  "buildx b"*) echo "docker $* on ${BUILDX_BUILDER:-none}" >>"$FAKE_LOG"; exit 1 ;;
+esac
+"#;
+    world.program("docker", docker);
+    let (code, _, text) = run(&world, "doctor", &[]);
+    assert_eq!(code, 0, "{text}");
+    let store = "ok    engine 26.1.4 with the classic image store: images are built by a container, the builder opencode-devbox";
+    contains(&text, &[store]);
+    let (code, _, text) = run(&world, "build-base", &[("FAKE_REFUSES", "1")]);
+    assert_eq!(code, 1, "{text}");
+    contains(&text, &["containerd-snapshotter", "DEVBOX_BUILDKIT_IMAGE", "denied"]);
+    world.log();
+
+    let create =
+        "docker buildx create --name opencode-devbox --driver=docker-container --driver-opt=network=host";
+    run(&world, "build-base", &[("DEVBOX_BUILDKIT_IMAGE", "mirror/buildkit:1")]);
+    run(&world, "build-base", &[]);
+    let log = world.log();
+    assert_eq!(log[0], format!("{create} --driver-opt=image=mirror/buildkit:1"));
+    assert!(!log[1..].iter().any(|line| line.contains("create")), "it is created once: {log:?}");
+    // A builder that was named is used as it is.
+    let (_, _, text) = run(&world, "doctor", &[("BUILDX_BUILDER", "mine")]);
+    contains(&text, &["images are built by the builder mine"]);
+}
+
 /// What it would do, as root and as anybody; on other systems it says what a release needs.
 #[test]
 fn doctor_installs_only_what_is_missing() {
     let world = machine();
     world.program("id", "#!/bin/sh\necho 0\n");
     assert_eq!(run(&world, "doctor --install --dry-run", &[]).1, "", "nothing is missing");
-    for name in ["docker", "dockerd", "crane", "shellcheck"] {
+    for name in ["docker", "dockerd", "crane"] {
         world.program(name, LACKING);
     }
     let (code, plan, text) = run(&world, "doctor --install --dry-run", &[]);
@@ -176,14 +232,13 @@ fn doctor_installs_only_what_is_missing() {
         return contains(&text, &["only Debian and Ubuntu can be set up", "qemu"]);
     }
     assert_eq!(code, 0, "a dry run reports and goes on: {text}");
-    contains(&plan, &["apt-get -qq -o Dpkg::Use-Pty=0 update", "--no-install-recommends", "shellcheck"]);
+    contains(&plan, &["apt-get -qq -o Dpkg::Use-Pty=0 update", "--no-install-recommends"]);
     assert!(!plan.contains("python3") && !plan.contains("qemu"), "{plan}");
     let started = ["dockerd", "systemctl enable --now docker"].iter().any(|line| plan.contains(line));
     assert!(started, "{plan}");
     if is("debian") {
         let suite = format!("URIs: http://{}/debian\nSuites: forky\n", world.archive);
-        let packages =
-            "docker.io/forky docker-cli/forky containerd/forky docker-buildx/forky crane/forky shellcheck";
+        let packages = "docker.io/forky docker-cli/forky containerd/forky docker-buildx/forky crane/forky";
         contains(&plan, &[&suite, "Pin-Priority: 50", packages]);
     }
     world.program("id", "#!/bin/sh\necho 1000\n");
@@ -201,9 +256,139 @@ fn doctor_installs_only_what_is_missing() {
     }
 }
 
+/// Ubuntu and macOS have no package of crane: its project's archive is taken, by the checksum that this tree locks.
+#[test]
+fn crane_comes_from_its_archive_where_no_package_has_it() {
+    let world = machine();
+    serve_archive(&world);
+    world.program("crane", LACKING);
+    world.program("apt-cache", "#!/bin/sh\nprintf 'crane:\\n  Candidate: (none)\\n'\n");
+    world.program("id", "#!/bin/sh\necho 1000\n");
+    world.program("sudo", LACKING);
+    let (machine, version) = (if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }, "0.20.7");
+    let file = format!("go-containerregistry_Linux_{machine}.tar.gz");
+    let folder = world.root.with_file_name("archive");
+    crate::fakes::script(&folder.join("crane"), "#!/bin/sh\necho 0.20.7\n");
+    let pack = std::process::Command::new("tar").args(["-czf", &file, "crane"]).current_dir(&folder).status();
+    assert!(pack.unwrap().success());
+    let bytes = fs::read(folder.join(&file)).unwrap();
+    let sum = registry_lab::digest(&bytes).trim_start_matches("sha256:").to_owned();
+    let (server, served) = (Server::http("127.0.0.1:0").unwrap(), bytes.clone());
+    let url = format!("http://{}", server.server_addr());
+    let paths = [format!("/v{version}/{file}"), format!("/v{version}/checksums.txt")];
+    let list: String = ["Linux_x86_64", "Linux_arm64", "Darwin_x86_64", "Darwin_arm64"]
+        .map(|name| format!("{sum}  go-containerregistry_{name}.tar.gz\n"))
+        .concat();
+    thread::spawn(move || {
+        for request in server.incoming_requests() {
+            let body = match paths.iter().position(|path| path == request.url()) {
+                Some(0) => served.clone(),
+                Some(_) => list.clone().into_bytes(),
+                None => Vec::new(),
+            };
+            let _ = request.respond(Response::from_data(body));
+        }
+    });
+
+    for os in ["ubuntu", "fedora"] {
+        world.program(
+            "cat",
+            &format!("#!/bin/sh\n[ \"$1\" != /etc/os-release ] || exec echo ID={os}\nexec /bin/cat \"$@\"\n"),
+        );
+        let programs = world.root.join(".devbox/tools/bin");
+        let _ = fs::remove_dir_all(&programs);
+        let _ = fs::remove_dir_all(world.root.join("xtask"));
+        let install = |env: &str| run(&world, "doctor --install", &[("DEVBOX_CRANE_URL", env)]);
+        let (code, _, text) = install(&url);
+        assert_eq!(code, 3, "{text}");
+        let refused = format!(
+            "xtask/crane/checksums.txt has no checksum of {file} {version}: run `cargo xtask lock crane`"
+        );
+        contains(&text, &[&refused]);
+        let lock = |text: &str| {
+            fs::create_dir_all(world.root.join("xtask/crane")).unwrap();
+            fs::write(world.root.join("xtask/crane/checksums.txt"), text).unwrap();
+        };
+        lock(&format!("# crane {version}\n{}  {file}\n", "0".repeat(64)));
+        contains(&install(&url).2, &[&format!("{file} has other bytes than its lock")]);
+        assert!(!programs.join("crane").exists());
+        lock(&format!("# crane 0.1.0\n{sum}  {file}\n"));
+        contains(&install(&url).2, &[&refused]);
+        // The lock is made from what the project publishes.
+        let (code, _, text) = run(&world, "lock crane", &[("DEVBOX_CRANE_URL", &url)]);
+        assert_eq!(code, 0, "{text}");
+        contains(&install("http://127.0.0.1:9").2, &["127.0.0.1:9"]);
+        let (code, _, text) = install(&url);
+        assert_eq!(code, 0, "without root or apt: {text}");
+        contains(&text, &["ok    crane 0.20.7"]);
+        assert_eq!(fs::read(programs.join("crane")).unwrap(), fs::read(folder.join("crane")).unwrap());
+    }
+}
+
+/// The lock of this tree has the archives of all systems.
+#[test]
+fn crane_is_locked_for_all_systems() {
+    let text = fs::read_to_string(crate::fakes::tree().join(xtask::upstream::crane_archive::LOCK)).unwrap();
+    assert!(xtask::model::release_lock::locks(&text, "crane", xtask::upstream::crane_archive::VERSION));
+    let sums = xtask::model::release_lock::checksums(&text);
+    assert!(
+        sums.len() == 4 && sums.values().all(|sum| xtask::model::checksum::Checksum::sha256(sum).is_ok())
+    );
+}
+
+/// An unprivileged container cannot mount binfmt_misc, and the engine of a virtual machine has another kernel: a container with
+/// the engine's rights registers the emulator.
+#[test]
+fn emulation_is_set_up_from_a_container_where_this_process_may_not() {
+    let world = machine();
+    serve_archive(&world);
+    let docker = r#"#!/bin/sh
+case "$1 $2" in
+  info*) echo '{"ServerVersion":"28.5.2","DriverStatus":["io.containerd.snapshotter.v1"]}' ;;
+  "buildx version") echo buildx 0.29.1 ;;
+  "buildx inspect") echo "Platforms: linux/amd64*, linux/386$(cat "$FAKE_LOG.emulates" 2>/dev/null)" ;;
+  run*) echo "docker $*" >>"$FAKE_LOG"; echo ', linux/arm64' >"$FAKE_LOG.emulates" ;;
+esac
+"#;
+    world.program("docker", docker);
+    // Programs below setpriv have the rights of a container.
+    let doctor = |line: &str, bounding: &str| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--bounding-set", bounding, env!("CARGO_BIN_EXE_xtask")]).args(line.split(' '));
+        command.args(["--platform", "linux/amd64", "--platform", "linux/arm64"]);
+        for (name, value) in world.command("doctor").get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = command.envs(settings(&world)).current_dir(&world.root).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let helper =
+        "docker run --rm --privileged docker.io/tonistiigi/binfmt:qemu-v10.2.3@sha256:HASH --install arm64";
+    let (_, plan, text) = doctor("doctor --install --dry-run", "+all");
+    assert!(
+        plan.contains("update-binfmts --enable qemu-aarch64") && !plan.contains("privileged"),
+        "{plan}{text}"
+    );
+    let (_, _, text) = doctor("doctor", "-sys_admin");
+    contains(&text, &["FAIL  linux/arm64 cannot be run here"]);
+    let (succeeds, _, text) = doctor("doctor --install", "-sys_admin");
+    assert!(succeeds, "{text}");
+    assert_eq!(world.log(), [helper]);
+    contains(&text, &["ok    emulation of linux/arm64"]);
+    assert!(!text.contains("apt-get"), "no package helps there: {text}");
+}
+
 /// A registry that knows nothing, in place of the real one: it reads its port from the same configuration.
 const REGISTRY: &str = r#"#!/usr/bin/env python3
 import http.server, re, sys
+if sys.argv[1] == "--version": sys.exit()
 port = int(re.search(r'127\.0\.0\.1:(\d+)', open(sys.argv[2]).read())[1])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -263,7 +448,7 @@ fn the_local_registry_is_started_shown_and_stopped() {
 #[test]
 fn a_registry_that_does_not_start_is_told() {
     let world = World::new();
-    world.program("docker-registry", LACKING);
+    world.program("docker-registry", "#!/bin/sh\n[ \"$1\" = --version ] || exit 127\n");
     let output = world.command("repair").env_remove("DEVBOX_REPOSITORY").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -358,10 +543,10 @@ fn fmt_formats_the_whole_workspace() {
 fn doctor_asks_for_what_a_local_release_needs() {
     let world = machine();
     serve_archive(&world);
-    for name in ["docker-registry", "mmdebstrap"] {
+    for name in ["docker-registry", "mmdebstrap", "shellcheck"] {
         world.program(name, LACKING);
     }
-    world.program("df", "#!/bin/sh\nprintf 'Avail\n9000000000\n'\n");
+    world.disk("9");
     let local = |line: &str| {
         let mut command = world.command(line);
         command.envs(settings(&world)).env_remove("DEVBOX_REPOSITORY");
@@ -375,7 +560,13 @@ fn doctor_asks_for_what_a_local_release_needs() {
     let start = "ok    local registry: started when it is needed";
     contains(
         &text,
-        &["FAIL  docker-registry is not installed", "FAIL  mmdebstrap is not installed", warning, start],
+        &[
+            "FAIL  docker-registry is not installed",
+            "FAIL  mmdebstrap is not installed",
+            "FAIL  shellcheck is not",
+            warning,
+            start,
+        ],
     );
     // The other platform is emulated or not, which is this machine's affair; either is told.
     let foreign = if Platform::host() == Platform::LinuxAmd64 { "linux/arm64" } else { "linux/amd64" };
@@ -400,7 +591,7 @@ fn doctor_asks_for_what_a_local_release_needs() {
 #[test]
 fn reclaim_frees_what_no_job_uses() {
     let world = World::new();
-    world.program("df", "#!/bin/sh\nprintf 'Avail\n9000000000\n'\n");
+    world.disk("9");
     world.program("rm", "#!/bin/sh\necho \"rm $*\" >> $FAKE_LOG\n");
     world.program("sudo", "#!/bin/sh\necho \"sudo $*\" >> $FAKE_LOG\n");
     world.program("id", "#!/bin/sh\necho 1000\n");

@@ -420,7 +420,7 @@ fn tree() -> TempDir {
         }
     }
     fs::create_dir(root.join("xtask")).unwrap();
-    for name in ["actionlint", "codespell"] {
+    for name in ["actionlint", "codespell", "crane"] {
         copy(&tree.join("xtask").join(name), &root.join("xtask"));
     }
     fs::remove_dir_all(root.join("images/locks")).unwrap();

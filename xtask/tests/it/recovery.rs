@@ -195,8 +195,7 @@ fn a_build_that_would_fill_the_disk_is_refused() {
     // Each look at the disk finds one gigabyte less than the one before.
     let left = world.root.join("left");
     fs::write(&left, "50").unwrap();
-    let count = format!("n=$(cat {0})\necho $((n - 1)) > {0}\n", left.display());
-    world.program("df", &format!("#!/bin/sh\n{count}echo Avail\necho ${{n}}000000000\n"));
+    world.disk(&format!("$(n=$(cat {0}); echo $((n - 1)) > {0}; echo $n)", left.display()));
     release(&world);
     bump(&world);
     fs::write(&left, "0").unwrap();

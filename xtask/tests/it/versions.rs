@@ -566,7 +566,7 @@ fn programs(world: &World) -> impl Fn() -> Vec<String> {
     for name in ["shellcheck", "docker", "cargo", "crane"] {
         let info = r#"{"ServerVersion":"1","DriverStatus":[["","io.containerd.snapshotter.v1"]]}"#;
         let text = format!(
-            "#!/bin/sh\ncase \"$*\" in\n  'info '*) echo '{info}'; exit ;;\n  *version* | auth*) exit ;;\nesac\n\
+            "#!/bin/sh\ncase \"$*\" in\n  'info '*) echo '{info}'; exit ;;\n  *version* | auth* | 'buildx inspect '*) exit ;;\nesac\n\
              echo \"{name} $1 $2 $3\" >> {}\n[ ! -e {}.fails.{name} ]\n",
             log.display(),
             log.display()
@@ -976,6 +976,40 @@ fn a_body_that_breaks_off_is_read_again() {
         let (_, text) = world.ok("preflight opencode mempalace");
         contains(&text, &["trying again in", "match their locks"]);
     }
+}
+
+/// A job container may have neither pip nor npm: their configuration files are read without them.
+#[test]
+fn preflight_needs_no_pip_and_no_npm() {
+    let world = World::new();
+    let home = world.root.with_file_name("home");
+    fs::create_dir_all(home.join(".config/pip")).unwrap();
+    fs::write(
+        home.join(".config/pip/pip.conf"),
+        format!("[global]\nindex-url = http://{}/simple/\n", world.host),
+    )
+    .unwrap();
+    fs::write(home.join(".npmrc"), format!("fund=false\nregistry=http://{}/npm/\n", world.host)).unwrap();
+    for name in ["python3", "pip", "npm", "uv"] {
+        world.program(name, "#!/bin/sh\nexit 127\n");
+    }
+    let home = home.to_str().unwrap();
+    let env = [
+        ("HOME", home),
+        ("PIP_INDEX_URL", ""),
+        ("npm_config_registry", ""),
+        ("PIP_CONFIG_FILE", ""),
+        ("NPM_CONFIG_USERCONFIG", ""),
+        ("XDG_CONFIG_HOME", ""),
+    ];
+    let output = world.xtask_with("preflight", &env);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("match their locks"), "{text}");
+    // Without an index anywhere, the message names the variable.
+    fs::remove_file(format!("{home}/.config/pip/pip.conf")).unwrap();
+    let output = world.xtask_with("preflight", &env);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    contains(&text, &["set PIP_INDEX_URL, or run `cargo xtask doctor --install`"]);
 }
 
 /// One unclear answer must not end the wait for what is propagating.

@@ -62,6 +62,9 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             }
             for (name, daemon) in running {
                 match daemon {
+                    Some(Daemon { container: Some(container), port, .. }) => {
+                        println!("{name}: container {container}, localhost:{port}")
+                    }
                     Some(it) if it.port > 0 => {
                         println!("{name}: process {}, localhost:{}", it.pid, it.port)
                     }
@@ -77,7 +80,11 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             lab::clear(ctx)?;
             for name in DAEMONS {
                 if let Some(daemon) = Daemon::running(&state, name) {
+                    let volume = daemon.container.clone().filter(|_| purge);
                     daemon.stop(&ctx.runner, &state, name)?;
+                    if let Some(volume) = volume {
+                        ctx.runner.run(&Cmd::new("docker", ["volume", "rm", &volume]))?;
+                    }
                     ctx.say(format!("{name} stopped"));
                 }
             }

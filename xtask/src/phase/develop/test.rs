@@ -59,7 +59,8 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
 /// The tests that need an engine: among them a release through a real engine into a real registry.
 fn live(ctx: &Context, args: &Args) -> Result<Cmd> {
     let line = "test --locked --package xtask --test it -- --ignored --nocapture --test-threads=1";
-    let repository = local::repository(&ctx.runner, &ctx.state_dir())?;
+    let repository =
+        local::repository(&ctx.runner, &ctx.state_dir(), ctx.settings.registry_image.as_deref())?;
     let live = Cmd::new("cargo", line.split(' '));
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
     let live = live.env("DEVBOX_TEST_EXHAUSTIVE", if args.exhaustive { "1" } else { "0" });

@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 use crate::context::Context;
 use crate::image::debian;
 use crate::tools::files::Edit;
-use crate::upstream::locks;
+use crate::upstream::{crane_archive, locks};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Only these components, or `debian` for the image below them [default: all]
+    /// Only these components, `debian` for the image below them, `crane` for the program [default: all]
     pub components: Vec<String>,
     /// Write nothing; fail with a diff if a lock is not what the pinned versions imply
     #[arg(long, conflicts_with = "upgrade")]
@@ -21,14 +21,24 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
-    let (debian, named): (Vec<_>, Vec<_>) = args.components.iter().partition(|name| *name == debian::NAME);
+    let asks = |name: &str| args.components.is_empty() || args.components.iter().any(|it| it == name);
+    let is_component = |name: &&String| ![debian::NAME, crane_archive::NAME].contains(&name.as_str());
     let components = match args.components.is_empty() {
         true => ctx.config.component.iter().collect(),
-        false => named.into_iter().map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?,
+        false => {
+            let named = args.components.iter().filter(is_component);
+            named.map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?
+        }
     };
-    let mut edits = locks::resolve(ctx, &components, &locks::pinned(ctx)?, args.upgrade)?;
-    if args.components.is_empty() || !debian.is_empty() {
+    let mut edits = match components.is_empty() {
+        true => Vec::new(),
+        false => locks::resolve(ctx, &components, &locks::pinned(ctx)?, args.upgrade)?,
+    };
+    if asks(debian::NAME) {
         edits.push(debian::lock(ctx, args.upgrade)?);
+    }
+    if asks(crane_archive::NAME) {
+        edits.push(crane_archive::lock(ctx, args.upgrade)?);
     }
     let changed: Vec<&Edit> = edits.iter().filter(|edit| edit.changes()).collect();
     if changed.is_empty() {

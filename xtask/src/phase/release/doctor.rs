@@ -1,12 +1,10 @@
 //! Reports what this machine lacks, all of it at once, and mends it on Debian and Ubuntu. Refuses to install on other
 //! systems or without root, and changes nothing unless asked to.
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use camino::Utf8Path;
+use anyhow::Result;
 use serde_json::json;
 
 use crate::context::sources as registries;
@@ -19,8 +17,10 @@ use crate::model::config::Optional;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::promotion::permissions;
-use crate::tools::{crane, docker, local, root, source};
+use crate::tools::{crane, docker, source};
 use crate::upstream::lock_tools;
+
+use super::setup;
 
 /// How long a host is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl Finding {
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     if args.install {
-        install(ctx)?;
+        setup::install(ctx, &packages(ctx))?;
     }
     let findings = examine(ctx);
     if ctx.json {
@@ -82,18 +82,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
 fn examine(ctx: &Context) -> Vec<Finding> {
     let install = "run `cargo xtask doctor --install`";
     let mut findings = Vec::new();
-    match docker::engine(&ctx.runner) {
-        Some(engine) if is_older(&engine.version, ENGINE) => findings.push(Finding::bad(
-            format!("engine {}: {} or newer is needed", engine.version, dotted(ENGINE)),
-            "upgrade the Docker engine (its package is docker.io or docker-ce)",
-        )),
-        Some(engine) if engine.containerd_store => findings.push(Finding::ok(format!("engine {}", engine.version))),
-        Some(_) => findings.push(Finding::bad(
-            "the engine's image store",
-            "set {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine",
-        )),
-        None => findings.push(Finding::bad("no Docker engine answers", install)),
-    }
+    findings.extend(engine(ctx, install));
     for (name, found) in tools(ctx) {
         findings.push(match found {
             Found::Fine(version) => Finding::ok([name, version.as_str()].join(" ").trim_end()),
@@ -104,7 +93,7 @@ fn examine(ctx: &Context) -> Vec<Finding> {
         });
     }
     for platform in ctx.platforms.iter().filter(|platform| **platform != Platform::host()) {
-        findings.push(match (builders::may_emulate(ctx), emulated(*platform)) {
+        findings.push(match (builders::may_emulate(ctx), setup::emulated(ctx, *platform)) {
             (false, _) => {
                 Finding::ok(format!("{platform} is left to its own machines: emulation is not allowed"))
             }
@@ -141,6 +130,38 @@ fn examine(ctx: &Context) -> Vec<Finding> {
             findings.extend(found.warnings.into_iter().map(warning));
             findings.extend(limit(ctx, repository));
         }
+    }
+    findings
+}
+
+/// The engine, and who builds where it cannot hold images of several platforms.
+fn engine(ctx: &Context, install: &str) -> Vec<Finding> {
+    let Some(engine) = docker::engine(&ctx.runner) else {
+        return vec![Finding::bad("no Docker engine answers", install)];
+    };
+    let (is_podman, found) = (engine.name == docker::PODMAN, format!("{} {}", engine.name, engine.version));
+    let least = if is_podman { PODMAN } else { ENGINE };
+    if is_older(&engine.version, least) {
+        let upgrade = match is_podman {
+            true => "upgrade Podman",
+            false => "upgrade the Docker engine (its package is docker.io or docker-ce)",
+        };
+        return vec![Finding::bad(format!("{found}: {} or newer is needed", dotted(least)), upgrade)];
+    }
+    if engine.containerd_store {
+        return vec![Finding::ok(found)];
+    }
+    let store = if is_podman { "" } else { " with the classic image store" };
+    let builder = match &ctx.settings.builder {
+        Some(name) => format!("the builder {name}"),
+        None => format!("a container, the builder {}", docker::OWN_BUILDER),
+    };
+    let mut findings = vec![Finding::ok(format!("{found}{store}: images are built by {builder}"))];
+    if is_podman && ctx.is_rehearsal() {
+        let what = "Podman and a registry on this machine".to_owned();
+        let mend =
+            "it is reached without TLS only if registries.conf has `insecure = true` for its host and port";
+        findings.push(Finding { what, mend: Some(mend.to_owned()), fatal: false });
     }
     findings
 }
@@ -235,6 +256,8 @@ fn base_parts(ctx: &Context) -> Vec<Finding> {
 
 /// The first engine that can keep its images in containerd's store, which holds several platforms of one image.
 const ENGINE: Number = (24, 0);
+/// The oldest Podman that was tried.
+const PODMAN: Number = (5, 0);
 /// The first buildx whose `bake` takes `--allow=fs.read=`; 0.13, which Debian 13 has, ends with exit code 125.
 const BUILDX: Number = (0, 19);
 /// The oldest crane that releases were made with.
@@ -286,16 +309,28 @@ impl Found {
 /// The programs that are needed, by their Debian packages. All are asked at once, since some take a while to print their
 /// version.
 fn tools(ctx: &Context) -> Vec<(&'static str, Found)> {
+    let python = || ("python3", Cmd::new("python3", ["--version"]), None);
     let mut tools = vec![
         ("buildx", Cmd::new("docker", ["buildx", "version"]), Some(BUILDX)),
         ("crane", crane::version(), Some(CRANE)),
-        ("shellcheck", Cmd::new("shellcheck", ["--version"]), None),
-        ("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"]), None),
-        ("python3", Cmd::new("python3", ["--version"]), None),
     ];
+    // Asked for the index where nothing else names it.
+    if registries::configured_pypi(ctx).is_none() {
+        tools.push(("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"]), None));
+    }
     if ctx.destination == Destination::Local {
-        tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"]), None));
+        // Tests and rehearsals, which a job of a release does without.
+        tools.push(("shellcheck", Cmd::new("shellcheck", ["--version"]), None));
+        tools.push(python());
+        // Where no package has the program, a container serves the local registry.
+        let has_apt = || ctx.runner.probe(&Cmd::new("apt-get", ["--version"])).is_some();
+        if ctx.settings.registry_image.is_none() && has_apt() {
+            tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"]), None));
+        }
         tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"]), None));
+    } else if registries::configured_npm(ctx).is_none() {
+        // Unpacks the npm that is asked for its registry.
+        tools.push(python());
     }
     let runner = &ctx.runner;
     thread::scope(|scope| {
@@ -305,135 +340,10 @@ fn tools(ctx: &Context) -> Vec<(&'static str, Found)> {
     })
 }
 
-/// True if a platform is to be emulated here and cannot be yet.
-fn lacks_emulation(ctx: &Context) -> bool {
-    let foreign = ctx.platforms.iter().any(|p| *p != Platform::host() && !emulated(*p));
-    foreign && builders::may_emulate(ctx)
-}
-
-fn emulated(platform: Platform) -> bool {
-    let name = if platform == Platform::LinuxArm64 { "qemu-aarch64" } else { "qemu-x86_64" };
-    let entry = fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/{name}"));
-    entry.is_ok_and(|text| text.starts_with("enabled"))
-}
-
-/// Installs packages, turns on emulation and starts the engine; each step only where it is needed.
-fn install(ctx: &Context) -> Result<()> {
-    let lacking = packages(ctx);
-    let engine_runs = docker::engine(&ctx.runner).is_some();
-    let lacks_emulation = lacks_emulation(ctx);
-    if lacking.is_empty() && engine_runs && !lacks_emulation {
-        return Ok(());
-    }
-    let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !os.lines().any(|line| line == "ID=debian" || line == "ID=ubuntu") {
-        bail!(
-            "only Debian and Ubuntu can be set up: install a Docker engine with buildx, crane, docker-registry and qemu"
-        );
-    }
-    if !root::is_available(&ctx.runner)? {
-        return Err(missing(
-            "setting this machine up needs root: run the same command as root, or allow sudo without a password",
-        ));
-    }
-    if !lacking.is_empty() {
-        apt(ctx, &lacking, os.lines().any(|line| line == "ID=debian"))?;
-    }
-    if lacks_emulation {
-        emulate(ctx)?;
-    }
-    if !engine_runs {
-        containerd_store(ctx)?;
-        local::start_engine(&ctx.runner, &ctx.state_dir())?;
-    }
-    Ok(())
-}
-
-/// The Debian packages whose programs are missing or too old.
+/// The packages whose programs are missing or too old.
 fn packages(ctx: &Context) -> Vec<&'static str> {
-    let mut lacking = Vec::new();
-    // Somebody else's engine is used as it is; only without any is Debian's installed.
-    if docker::engine(&ctx.runner).is_none()
-        && ctx.runner.probe(&Cmd::new("dockerd", ["--version"])).is_none()
-    {
-        lacking.extend(["docker.io", "docker-cli", "containerd"]);
-    }
     let tools = tools(ctx).into_iter().filter(|(_, found)| !matches!(found, Found::Fine(_)));
-    lacking.extend(tools.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }));
-    if lacks_emulation(ctx) {
-        lacking.extend(["binfmt-support", "qemu-user-static"]);
-    }
-    if lacking.contains(&"mmdebstrap") {
-        lacking.push("arch-test");
-    }
-    lacking
-}
-
-/// Packages that Debian's stable release has too old, or not at all: taken from the named suite and only these.
-const NEWER_SUITE: &str = "forky";
-/// Where every Debian system keeps the archive's keys (package debian-archive-keyring).
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const NEWER: [&str; 5] = ["docker.io", "docker-cli", "docker-buildx", "containerd", "crane"];
-
-fn apt(ctx: &Context, packages: &[&str], debian: bool) -> Result<()> {
-    ctx.say(format!("installing Debian packages: {}", packages.join(" ")));
-    let apt = |args: &[&str]| {
-        let cmd = Cmd::new("apt-get", ["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args.iter().copied());
-        ctx.runner.run(&root::as_root(&ctx.runner, cmd.env("DEBIAN_FRONTEND", "noninteractive"))?)
-    };
-    if debian && packages.iter().any(|name| NEWER.contains(name)) {
-        newer_suite(ctx)?;
-    }
-    apt(&["update"])?;
-    let names: Vec<String> = packages
-        .iter()
-        .map(|name| match debian && NEWER.contains(name) {
-            true => format!("{name}/{NEWER_SUITE}"),
-            false => (*name).to_owned(),
-        })
-        .collect();
-    let mut args = vec!["install", "-y", "--no-install-recommends"];
-    args.extend(names.iter().map(String::as_str));
-    apt(&args)
-}
-
-/// Adds the newer suite at a priority at which nothing is ever taken from it unasked.
-fn newer_suite(ctx: &Context) -> Result<()> {
-    let uri = registries::debian_archive(ctx, "Debian")
-        .context("apt knows no Debian archive: run `apt-get update`")?;
-    write(
-        ctx,
-        "/etc/apt/sources.list.d/opencode-devbox.sources",
-        &format!("Types: deb\nURIs: {uri}\nSuites: {NEWER_SUITE}\nComponents: main\nSigned-By: {KEYRING}\n"),
-    )?;
-    write(
-        ctx,
-        "/etc/apt/preferences.d/opencode-devbox",
-        &format!("Package: *\nPin: release n={NEWER_SUITE}\nPin-Priority: 50\n"),
-    )
-}
-
-fn emulate(ctx: &Context) -> Result<()> {
-    let run = |cmd| ctx.runner.run(&root::as_root(&ctx.runner, cmd)?);
-    if !Utf8Path::new("/proc/sys/fs/binfmt_misc/register").exists() {
-        run(Cmd::new("mount", ["-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"]))?;
-    }
-    let name = if Platform::host() == Platform::LinuxAmd64 { "qemu-aarch64" } else { "qemu-x86_64" };
-    run(Cmd::new("update-binfmts", ["--enable", name]))
-}
-
-/// A new engine keeps its images in containerd's store; a configuration that is there stays as it is.
-fn containerd_store(ctx: &Context) -> Result<()> {
-    let path = "/etc/docker/daemon.json";
-    if Utf8Path::new(path).exists() {
-        return Ok(());
-    }
-    write(ctx, path, "{\"features\":{\"containerd-snapshotter\":true}}\n")
-}
-
-fn write(ctx: &Context, path: &str, text: &str) -> Result<()> {
-    let install = Cmd::new("install", ["-D", "--mode=644", "/dev/stdin", path]).stdin(text);
-    ctx.runner.run(&root::as_root(&ctx.runner, install)?)
+    tools.map(|(name, _)| if name == "buildx" { "docker-buildx" } else { name }).collect()
 }
 
 #[cfg(test)]

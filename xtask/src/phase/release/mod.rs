@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod preflight;
 pub mod promote_base_latest;
 pub mod publish;
+pub mod setup;
 pub mod smoke;
 pub mod update_description;
 

@@ -32,3 +32,4 @@ if [ "$PERSIST" = true ]; then
   basic=$(printf 'x-access-token:%s' "$ORIGIN_TOKEN" | base64 -w0)
   git config --local "http.$GITHUB_SERVER_URL/.extraheader" "AUTHORIZATION: basic $basic"
 fi
+{ echo "ref=$ORIGIN_REF"; echo "commit=$(git rev-parse HEAD)"; } >>"$GITHUB_OUTPUT"
