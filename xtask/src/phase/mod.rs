@@ -119,8 +119,10 @@ pub enum Command {
         after_help = "Examples:\n  cargo xtask release --local\n  cargo xtask release --release-tag v1.18.18"
     )]
     Release(release::Args),
-    /// Show or stop the registry (and engine) that this project started on this machine
-    #[command(after_help = "Examples:\n  cargo xtask local status\n  cargo xtask local down --purge")]
+    /// Start, show or stop the registry (and engine) of this project on this machine
+    #[command(
+        after_help = "Examples:\n  cargo xtask local up\n  cargo xtask local status\n  cargo xtask local down --purge"
+    )]
     Local(develop::local::Args),
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
     #[command(after_help = "Example:\n  cargo xtask test --fast")]

@@ -116,7 +116,7 @@ pub fn repository(runner: &Runner, state: &Utf8Path, image: Option<&str>) -> Res
 pub fn running_repository(state: &Utf8Path) -> Result<Repository> {
     let Some(daemon) = Daemon::running(state, "registry") else {
         return Err(missing(
-            "no registry of this project runs on this machine: run `cargo xtask release --local`",
+            "no registry of this project runs on this machine: run `cargo xtask local up`, or `cargo xtask release --local` to fill it",
         ));
     };
     format!("localhost:{}/opencode-devbox", daemon.port).parse().map_err(|why| anyhow::anyhow!("{why}"))

@@ -219,3 +219,31 @@ fn both_dockerfiles_name_one_debian() {
     let image = default("Dockerfile.base", "DEBIAN_IMAGE").replace("${DEBIAN_SUITE}", &suite);
     assert_eq!(default("Dockerfile.variant", "DEBIAN_IMAGE"), image);
 }
+
+/// A step that takes packages from a registry gets this host's certificates and accounts as secrets.
+#[test]
+fn steps_that_fetch_packages_mount_the_accounts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut steps = 0;
+    for file in ["images/Dockerfile.base", "images/Dockerfile.variant", "bench/Dockerfile"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        for step in text.split("\nRUN ").skip(1) {
+            let step = match step.split_once("<<'SH'\n") {
+                Some((mounts, rest)) => format!("{mounts}{}", rest.split("\nSH\n").next().unwrap()),
+                None => {
+                    let end = step.lines().take_while(|line| line.ends_with('\\')).count();
+                    step.lines().take(end + 1).collect::<Vec<_>>().join("\n")
+                }
+            };
+            let step = step.as_str();
+            let (line, needs) = match step {
+                _ if !step.contains("with-host-ca ") || step.contains("with-host-ca curl") => continue,
+                _ if step.contains("npm ") && !step.contains("pip ") => (step, "id=npmrc"),
+                _ => (step, "id=netrc"),
+            };
+            assert!(line.contains("id=ca") && line.contains(needs), "{file}: RUN {line}");
+            steps += 1;
+        }
+    }
+    assert!(steps > 6, "{steps}");
+}

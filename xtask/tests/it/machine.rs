@@ -413,17 +413,20 @@ fn the_local_registry_is_started_shown_and_stopped() {
     };
     let (code, _, text) = local("status");
     assert_eq!(code, 3, "looking starts nothing: {text}");
-    contains(&text, &["no registry of this project runs on this machine: run `cargo xtask release --local`"]);
+    contains(&text, &["no registry of this project runs on this machine: run `cargo xtask local up`"]);
     let (_, shown, _) = local("local status");
     contains(&shown, &["registry: not started by this project", "engine: not started by this project"]);
 
-    let (code, _, text) = local("repair");
+    assert_eq!(local("repair").0, 3, "nor does a repair");
+
+    let (code, _, text) = local("local up");
     assert_eq!(code, 0, "{text}");
-    contains(&text, &["$ docker-registry serve", "no promotion was interrupted: nothing to repair"]);
+    contains(&text, &["$ docker-registry serve"]);
+    contains(&local("repair").2, &["no promotion was interrupted: nothing to repair"]);
     let status: Value = serde_json::from_str(&local("local status --json").1).unwrap();
     let (pid, port) = (&status["registry"]["pid"], &status["registry"]["port"]);
     contains(&local("local status").1, &[&format!("registry: process {pid}, localhost:{port}")]);
-    let (_, _, text) = local("repair");
+    let (_, _, text) = local("local up");
     assert!(!text.contains("docker-registry serve"), "it runs already: {text}");
 
     // Smoke tests have pulled images of this registry, which go with it; those of others stay.
@@ -449,7 +452,7 @@ fn the_local_registry_is_started_shown_and_stopped() {
 fn a_registry_that_does_not_start_is_told() {
     let world = World::new();
     world.program("docker-registry", "#!/bin/sh\n[ \"$1\" = --version ] || exit 127\n");
-    let output = world.command("repair").env_remove("DEVBOX_REPOSITORY").output().unwrap();
+    let output = world.command("local up").env_remove("DEVBOX_REPOSITORY").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     // Which of the two is seen first is up to chance: that the process is gone, or that nobody answers.

@@ -20,6 +20,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Action {
+    /// Start the registry of this machine
+    Up,
     /// Say what runs
     Status,
     /// Stop the registry, and the engine if this project started it; the images stay
@@ -52,6 +54,10 @@ fn forget_images(ctx: &Context) -> Result<()> {
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let state = ctx.state_dir();
     match args.action {
+        Action::Up => {
+            ctx.start_registry()?;
+            ctx.tell(format!("registry: {}", ctx.repository()?.host()));
+        }
         Action::Status => {
             let running = DAEMONS.map(|name| (name, Daemon::running(&state, name)));
             if ctx.json {

@@ -150,13 +150,16 @@ fn build_and_test<'a>(
     for it in &tested {
         ctx.say(format!("{}: passed before, the same image and the same suite", it.variant.name));
     }
+    let mut is_known = true;
     for staged in staged {
         let verdicts = smoke::ensure(ctx, tree, &staged, &ctx.platforms, false)?;
         // A suite that fails is an error above: only a dry run has no verdict.
-        let Some(it) = TestedVariant::new(staged, verdicts) else {
-            return Ok(Reached::Unknown("the verdicts"));
-        };
-        tested.push(it);
+        let it = TestedVariant::new(staged, verdicts);
+        is_known &= it.is_some();
+        tested.extend(it);
+    }
+    if !is_known {
+        return Ok(Reached::Unknown("the verdicts"));
     }
     Ok(Reached::Tested(Box::new(base), tested))
 }
