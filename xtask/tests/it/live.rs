@@ -78,13 +78,16 @@ fn a_container_serves_the_local_registry() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let (shown, told) = (text(output.stdout), text(output.stderr));
         assert!(output.status.success(), "{line}: {shown}{told}");
-        (shown, told)
+        shown
     };
-    let (_, text) = local("repair");
-    assert!(text.contains("docker run --detach") && text.contains("nothing to repair"), "{text}");
-    let status: serde_json::Value = serde_json::from_str(&local("local status --json").0).unwrap();
-    let (name, port) = (status["registry"]["container"].as_str().unwrap(), &status["registry"]["port"]);
-    assert!(local("local status").0.contains(&format!("registry: container {name}, localhost:{port}")));
+    let root = camino::Utf8PathBuf::from_path_buf(world.root.clone()).unwrap();
+    let state = root.join(".devbox");
+    let runner = xtask::tools::runner::Runner::new(root, std::time::Duration::from_secs(60));
+    let start = || xtask::tools::local::repository(&runner, &state, Some(&image)).unwrap();
+    let port = start().host().rsplit(':').next().unwrap().to_owned();
+    let status: serde_json::Value = serde_json::from_str(&local("local status --json")).unwrap();
+    let name = status["registry"]["container"].as_str().unwrap();
+    assert!(local("local status").contains(&format!("registry: container {name}, localhost:{port}")));
     // What was pushed is there after a stop, and gone after a purge.
     let live = std::env::var("DEVBOX_LIVE_REPOSITORY").unwrap();
     let debian = format!("{}/debian:trixie-slim", live.split('/').next().unwrap());
@@ -94,7 +97,7 @@ fn a_container_serves_the_local_registry() {
     assert!(crane(&["copy", "--platform", &host, &debian, &copy]));
     local("local down");
     assert!(!crane(&["digest", &copy]));
-    local("repair");
+    start();
     assert!(crane(&["digest", &copy]));
     local("local down --purge");
     let volume = Command::new("docker").args(["volume", "inspect", name]).output().unwrap();
