@@ -488,7 +488,7 @@ fn a_dry_run_on_a_fresh_machine_writes_nothing() {
     let output = command.env_remove("DEVBOX_REPOSITORY").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(text.contains("run `cargo xtask release --local`"), "{text}");
+    assert!(text.contains("run `cargo xtask local up`"), "{text}");
     assert!(!world.root.join(".devbox").exists());
 }
 
