@@ -31,7 +31,7 @@ pub fn seconds(ctx: &Context, folder: &Utf8Path, repository: &Repository) -> Res
     for platform in &ctx.platforms {
         let wanted = component.binaries.get(platform).context("opencode has no program for a platform")?;
         let package = lock.packages(*platform).into_iter().find(|package| package.name == *wanted);
-        files.push(package.with_context(|| format!("the lock of opencode lacks {wanted}"))?);
+        files.push(package.with_context(|| format!("the lock of opencode has no {wanted}"))?);
     }
     let start = Instant::now();
     thread::scope(|scope| {

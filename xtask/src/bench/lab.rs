@@ -78,7 +78,7 @@ impl<'a> Lab<'a> {
             folder: tempfile::Builder::new().prefix("devbox-bench-").tempdir()?,
         };
         fs::write(lab.state.join(FOLDER), lab.folder("").as_str())?;
-        // A copy, so that the program can be built anew while the benchmark goes on.
+        // A copy, so that the program can be rebuilt while the benchmark goes on.
         let program = std::env::current_exe().context("cannot find this program")?;
         fs::copy(&program, lab.folder("xtask"))
             .with_context(|| format!("cannot copy {}", program.display()))?;
@@ -127,7 +127,7 @@ impl<'a> Lab<'a> {
         Ok(version.to_owned())
     }
 
-    /// A subcommand of this program upon another tree.
+    /// A command of this program on another tree.
     pub fn xtask(&self, tree: &Utf8Path, words: &[&str]) -> Cmd {
         Cmd::new(self.folder("xtask").as_str(), words.iter().copied()).env("DEVBOX_ROOT", tree.as_str())
     }
@@ -209,7 +209,7 @@ impl<'a> Lab<'a> {
             let index = registry.image(&self.ctx.runner, repository, tag)?;
             let index = index.with_context(|| format!("{} is not there", repository.tag(tag)))?;
             for platform in &self.ctx.platforms {
-                let digest = index.platform(*platform).context("an index lacks a platform")?;
+                let digest = index.platform(*platform).context("an index without a platform")?;
                 let image = registry.manifest(&self.ctx.runner, repository, digest)?;
                 let layers = image.context("an index without its image")?.layers();
                 images.insert((variant.clone(), *platform), layers);

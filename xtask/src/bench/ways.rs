@@ -1,4 +1,4 @@
-//! The three ways to build the family that a benchmark compares, as commands upon one scratch engine and one repository.
+//! The three ways to build the family that a benchmark compares, as commands on one scratch engine and one repository.
 
 use std::collections::BTreeMap;
 

@@ -70,7 +70,7 @@ pub struct Context {
     /// The subcommand only looks: nothing is started, bootstrapped or stored on its way.
     pub read_only: bool,
     pub runner: Runner,
-    /// The HTTP client of this run: whoever asks a server shares its connections.
+    /// The HTTP client of this run: all requests to a server share its connections.
     pub agent: Agent,
     pub registry: Registry,
     pub ci: CiOutput,

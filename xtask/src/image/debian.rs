@@ -138,7 +138,7 @@ fn look(ctx: &Context, pin: &Pin, repository: &Repository, platforms: &[Platform
     }
 }
 
-/// The locked image; where nothing is locked, what its tag stands for now.
+/// The locked image; where nothing is locked, the image that its tag points at now.
 fn official(ctx: &Context, pin: &Pin, platforms: &[Platform]) -> Result<CompleteIndex> {
     let locked = pin.locked(ctx);
     let (name, fix) = match &locked {
@@ -171,7 +171,7 @@ pub fn lock(ctx: &Context, renew: bool) -> Result<Edit> {
     Ok(edit)
 }
 
-/// Why a build that is meant for others may not start: it would not be built upon one certain image.
+/// Why a build for a public registry may not start: its Debian image is not certain.
 pub fn problem(ctx: &Context) -> Result<Option<String>> {
     if ctx.is_rehearsal() {
         return Ok(None);

@@ -33,7 +33,7 @@ pub enum Item {
     Python { project: String, version: String, hashes: BTreeSet<String> },
 }
 
-/// Something that cannot be had, and why.
+/// A file that is not available, and why.
 #[derive(Clone, Debug, Serialize)]
 pub struct Problem {
     pub component: String,
@@ -66,7 +66,7 @@ impl Need {
     }
 }
 
-/// A version that lacks something, by a clear answer: another version may be complete.
+/// A version that is incomplete, by a clear answer: another version may be complete.
 #[derive(Debug)]
 pub struct Incomplete(pub String);
 
@@ -93,7 +93,7 @@ pub struct Evidence {
     pub newest: Option<String>,
 }
 
-/// Why a file cannot be had.
+/// Why a file is not available.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "verdict")]
 pub enum Verdict {

@@ -1,5 +1,5 @@
 //! The definition that `docker buildx bake` gets: one target per image, all platforms at once. Refuses nothing: its
-//! input was checked by whoever made it.
+//! input was checked where it was made.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ impl Target {
 pub enum Output {
     /// Into a registry, under a tag.
     Tag(String),
-    /// Nowhere: another target is built upon it.
+    /// Nowhere: another target is built on top of it.
     Nowhere,
     /// Nowhere, but BuildKit's cache of it goes into the registry.
     Cache,

@@ -16,7 +16,7 @@ pub enum Way {
     /// One Dockerfile, variant by variant
     #[value(alias = "a")]
     Original,
-    /// A base of its own, the variants' steps upon it in one bake
+    /// A base of its own, the variants' steps on top of it in one bake
     #[value(alias = "b")]
     Plain,
     /// This pipeline: `build-base` and `build`
@@ -246,7 +246,7 @@ pub fn compression_table(rows: &[Compressed]) -> String {
     text
 }
 
-/// Debian packages that the base installs: what stands between `apt install` and the next command of its Dockerfile.
+/// Debian packages that the base installs: the words between `apt install` and the next command of its Dockerfile.
 pub fn packages(dockerfile: &str) -> Option<String> {
     let (_, rest) = dockerfile.split_once("\napt install -y --no-install-recommends \\\n")?;
     let mut words = Vec::new();
@@ -322,7 +322,7 @@ mod tests {
             layers[1] = layer("o2", 60);
         }
         assert_eq!(update(&old, &new), Some(Update { layers: 1, bytes: 60, share: 1.0 }));
-        // A layer that is made anew after the changed one is downloaded anew, and nothing is shared.
+        // A layer that is rebuilt after the changed one is downloaded again, and nothing is shared.
         new.insert(key("omos"), vec![layer("b", 500), layer("o3", 60), layer("m2", 20)]);
         let found = update(&old, &new).expect("two builds");
         assert_eq!((found.layers, found.bytes), (2, 80));

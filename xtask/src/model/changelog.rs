@@ -83,7 +83,7 @@ impl Changelog {
                 continue;
             };
             if last.is_some_and(|last| tag >= last) {
-                problems.push(format!("{tag} stands below an entry that is not newer"));
+                problems.push(format!("{tag} is below an entry that is not newer"));
             }
             last = Some(tag);
             if section.body.is_empty() {
@@ -249,8 +249,8 @@ mod tests {
     fn disorder_is_named() {
         problem("## Unreleased", "## Soon", None, "expected one `## Unreleased`");
         problem("- first", "- first\n\n## Unreleased", None, "found 2");
-        problem("- first", "- first\n\n## v1.18.16 - 2026-08-10\n\n- second", None, "v1.18.16 stands below");
-        problem("- first", "- first\n\n## v1.18.15 - 2026-08-09\n\n- again", None, "v1.18.15 stands below");
+        problem("- first", "- first\n\n## v1.18.16 - 2026-08-10\n\n- second", None, "v1.18.16 is below");
+        problem("- first", "- first\n\n## v1.18.15 - 2026-08-09\n\n- again", None, "v1.18.15 is below");
         problem("v1.18.15 - 2026-08-09", "v1.18.15", None, "is not `## <release tag> - <YYYY-MM-DD>`");
         problem("v1.18.15", "v1.18.15a", None, "is not `## <release tag>");
         problem("- first", "", None, "v1.18.15 is empty");

@@ -93,7 +93,7 @@ pub enum Cache {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reproducible {
-    /// Paths; one that ends in a slash stands for all below it.
+    /// Paths; one that ends in a slash includes everything below it.
     pub may_differ: Vec<String>,
 }
 
@@ -166,7 +166,7 @@ pub struct Optional {
     pub name: String,
     /// The image contains it.
     pub include: bool,
-    /// Address of its file, or of one beside it; `{NAME}` stands for that `ARG`'s default in the Dockerfile.
+    /// Address of its file, or of one beside it; `{NAME}` is replaced by that `ARG`'s default in the Dockerfile.
     pub probe: String,
     /// Its checksum, in the same way, where the part is no component with a lock of its own.
     pub sha256: Option<String>,

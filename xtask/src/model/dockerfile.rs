@@ -13,7 +13,7 @@ fn default_on<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     Some(value.trim().trim_matches('"'))
 }
 
-/// The Dockerfile with another default for `name`. The default has to stand exactly once, so that no second copy
+/// The Dockerfile with another default for `name`. The default has to occur exactly once, so that no second copy
 /// is left behind with the old value.
 pub fn with_arg_default(dockerfile: &str, name: &str, value: &str) -> Result<String> {
     let found = dockerfile.lines().filter(|line| default_on(line, name).is_some()).count();

@@ -1,5 +1,5 @@
 //! The description on Docker Hub, from its template, the definition, the pinned versions and the sizes of the last
-//! release. Refuses a placeholder that nothing stands for, and a page longer than Docker Hub takes.
+//! release. Refuses a placeholder without a value, and a page longer than Docker Hub takes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ pub struct Sizes {
     pub bytes: BTreeMap<String, BTreeMap<Platform, u64>>,
 }
 
-/// The page. `versions` are the pinned ones by component. A page that Docker Hub would cut off is refused.
+/// The page. `versions` are the pinned ones by component. A page that Docker Hub would truncate is refused.
 pub fn render(
     config: &Config,
     template: &str,
@@ -60,10 +60,7 @@ pub fn render(
     let page = template.replace("{{variants}}", &table);
     let page = page.replace("{{repository}}", repository.path()).replace("{{source}}", &config.source);
     if let Some((_, rest)) = page.split_once("{{") {
-        bail!(
-            "{TEMPLATE}: nothing is known to stand for {{{{{}",
-            rest.split('\n').next().unwrap_or_default()
-        );
+        bail!("{TEMPLATE}: no value is known for {{{{{}", rest.split('\n').next().unwrap_or_default());
     }
     if page.len() > HUB_DESCRIPTION_BYTES {
         bail!(

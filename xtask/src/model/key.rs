@@ -45,7 +45,7 @@ pub struct Inputs {
     pub args: BTreeMap<String, String>,
     /// Resolved digests of what is built upon, by platform or name.
     pub upon: BTreeMap<String, String>,
-    /// Pinned versions, to name a change by; they stand in the files and so are no part of the key themselves.
+    /// Pinned versions, to name a change by; the files hold them, so they are no part of the key themselves.
     pub versions: BTreeMap<String, String>,
 }
 
@@ -182,8 +182,8 @@ impl fmt::Display for Change {
             Self::Edited { path, lines: Some(1), .. } => write!(f, "{path} changed: 1 line"),
             Self::Edited { path, lines: Some(lines), .. } => write!(f, "{path} changed: {lines} lines"),
             Self::Argument { name, from, to } => write!(f, "{name}={} → {}", or_none(from), or_none(to)),
-            Self::Upon { name, from: None, .. } => write!(f, "also upon {name}"),
-            Self::Upon { name, to: None, .. } => write!(f, "no longer upon {name}"),
+            Self::Upon { name, from: None, .. } => write!(f, "also on {name}"),
+            Self::Upon { name, to: None, .. } => write!(f, "no longer on {name}"),
             Self::Upon { name, .. } => write!(f, "{name} moved"),
         }
     }
@@ -254,7 +254,7 @@ mod tests {
         assert_ne!(of(&[link("x")]), of(&[file("a", "x")]), "kind");
         let with =
             |args: &[(&str, &str)], upon: &[(&str, &str)]| Inputs::new(&[], map(args), map(upon)).key();
-        assert_ne!(with(&[], &[("p", "1")]), with(&[], &[("p", "2")]), "what is built upon");
+        assert_ne!(with(&[], &[("p", "1")]), with(&[], &[("p", "2")]), "the images below");
         assert_ne!(with(&[("p", "1")], &[]), with(&[], &[("p", "1")]), "argument or base");
         let mut named = Inputs::new(&[file("a", "12"), file("b", "3")], map(&[]), map(&[]));
         named.versions.insert("opencode".into(), "1.18.18".into());
@@ -280,8 +280,8 @@ mod tests {
             "c added",
             "X=1 → 2",
             "Debian moved",
-            "also upon base linux/amd64",
-            "no longer upon base linux/arm64",
+            "also on base linux/amd64",
+            "no longer on base linux/arm64",
         ];
         assert_eq!(told, expected);
         assert!(old.changes(&old).is_empty());

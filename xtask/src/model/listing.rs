@@ -45,7 +45,7 @@ pub struct Difference {
     pub unexpected: Vec<String>,
 }
 
-/// Compares two listings. A pattern in `may_differ` is a path; one that ends in a slash stands for all below it.
+/// Compares two listings. A pattern in `may_differ` is a path; one that ends in a slash includes everything below it.
 pub fn compare(first: &Listing, second: &Listing, may_differ: &[String]) -> Difference {
     let mut result = Difference::default();
     let paths: BTreeSet<&String> = first.keys().chain(second.keys()).collect();

@@ -1,6 +1,6 @@
 //! npm's lock files (package-lock.json, lockfileVersion 3), as npm writes them with `omit-lockfile-registry-resolved`.
 //!
-//! Refuses locks that name a registry, lack a checksum, or lack an optional package of one platform: npm drops what it
+//! Refuses locks that name a registry, or have no checksum or no optional package of one platform: npm drops what it
 //! cannot find among optional dependencies without a word.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,7 @@ impl Lock {
                 if !self.holds(path, optional) && !elsewhere(optional) {
                     let of = if path.is_empty() { &component.name } else { name(path) };
                     problems.push(format!(
-                        "lacks {optional}@{version}, an optional part of {of}: its platforms are not equal; leave \
+                        "has no {optional}@{version}, an optional part of {of}: its platforms are not equal; leave \
                          the part out by `leave_out` in images/devbox.toml, or take a version that is complete"
                     ));
                 }
@@ -220,7 +220,7 @@ mod tests {
         }
     }
 
-    /// The optional part of one platform that npm dropped because the registry lacks it.
+    /// The optional part of one platform that npm dropped because the registry does not have it.
     #[test]
     fn locks_that_would_build_unequal_platforms_are_refused() {
         let root = json!({ "dependencies": { "a": "1.0.0" } });
@@ -228,7 +228,7 @@ mod tests {
         problem(&json!({ "": root, "node_modules/a": a(json!({})) }), &[]);
         problem(
             &json!({ "": root, "node_modules/a": a(json!({ "a-linux-arm64": "1.0.0" })) }),
-            &["lacks a-linux-arm64"],
+            &["has no a-linux-arm64"],
         );
         problem(
             &json!({ "": root, "node_modules/a": a(json!({ "a-darwin-arm64": "1", "a-linux-x64-musl": "1" })) }),

@@ -1,5 +1,5 @@
 //! The lock of a program that comes as release files: the lines of the host's `checksums.txt` for the platforms, below
-//! a line that names the version. Refuses a published list that lacks a platform.
+//! a line that names the version. Refuses a published list without a platform.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub fn locks(text: &str, component: &str, version: &str) -> bool {
     text.lines().next() == Some(head(component, version).as_str())
 }
 
-/// The lock from what the host publishes, or the file that this lacks.
+/// The lock from what the host publishes, or the file that is missing there.
 pub fn lock(
     published: &str,
     component: &str,

@@ -1,7 +1,7 @@
 //! Which failures are worth another try, how often, and after which wait.
 //!
 //! Only causes with a name here are transient. Everything else fails at once, since trying it again would only hide
-//! what has to be mended. Refuses to wait longer than [`LONGEST_WAIT`].
+//! what has to be fixed. Refuses to wait longer than [`LONGEST_WAIT`].
 
 use std::fmt;
 use std::time::Duration;

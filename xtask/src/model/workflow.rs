@@ -26,7 +26,7 @@ const STEPS: [(&str, &str); 7] = [
     ("hub-account", include_str!("../../templates/steps/hub-account.yml")),
 ];
 
-/// The texts that stand for `{{name}}` in a template.
+/// The texts that replace `{{name}}` in a template.
 type Parts = BTreeMap<&'static str, String>;
 
 /// A shared step without its comments, which would be repeated in every job.
@@ -35,7 +35,7 @@ fn step(template: &str, parts: &Parts) -> String {
     text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
-/// Fills a template. A name alone on its line stands for whole lines, which get its indentation, or for none.
+/// Fills a template. A name alone on its line is replaced by whole lines, which get its indentation, or for none.
 fn fill(template: &str, parts: &Parts) -> String {
     let mut text = String::new();
     for line in template.lines() {

@@ -30,7 +30,7 @@ pub mod minutes {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Report what this machine lacks for a release, and mend it with --install
+    /// Check this machine for everything that a release needs; --install fixes what it can
     #[command(after_help = "Example:\n  cargo xtask doctor --install")]
     Doctor(release::doctor::Args),
     /// Compute the base key and say whether that base has to be built
@@ -48,7 +48,7 @@ pub enum Command {
     /// Give the tested images of all variants their version tags
     #[command(after_help = "Example:\n  cargo xtask publish --promote-latest")]
     Publish(release::publish::Args),
-    /// Complete or undo a promotion that was cut off
+    /// Complete or undo an interrupted promotion
     #[command(after_help = "Examples:\n  cargo xtask repair\n  cargo xtask repair --undo")]
     Repair(recover::repair::Args),
     /// Point the floating tags of all variants back at an older release
@@ -65,7 +65,7 @@ pub enum Command {
     /// Show how far a release has come, from the registry alone
     #[command(after_help = "Example:\n  cargo xtask status --release-tag v1.18.18")]
     Status,
-    /// Point base-latest at the base that the published variants are built upon
+    /// Point base-latest at the base of the published variants
     #[command(after_help = "Example:\n  cargo xtask promote-base-latest")]
     PromoteBaseLatest,
     /// Send DOCKER_HUB.md to Docker Hub as the description

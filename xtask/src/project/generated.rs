@@ -44,7 +44,7 @@ pub fn sizes(ctx: &Context) -> Result<Sizes> {
     }
 }
 
-/// Shows what generated files lack and writes them; with `check`, fails with `stale` and the difference instead.
+/// Shows how generated files differ and writes them; with `check`, fails with `stale` and the difference instead.
 pub fn settle(ctx: &Context, edits: &[Edit], check: bool, stale: &str) -> Result<()> {
     let diff: String = edits.iter().filter(|edit| edit.changes()).map(Edit::diff).collect();
     if check && !diff.is_empty() {

@@ -54,7 +54,7 @@ pub fn attach_notes(ctx: &Context, tag: ReleaseTag) -> Result<()> {
     ctx.say(if changed {
         format!("the notes of {tag} are at {address}")
     } else {
-        format!("the notes of {tag} stand already")
+        format!("the notes of {tag} are up to date")
     });
     Ok(())
 }

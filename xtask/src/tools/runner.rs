@@ -27,7 +27,7 @@ const TAIL: usize = 200;
 /// a healthy build is the emulated set-up of a Debian package, which stays under a minute.
 pub const STALL_SECONDS: u64 = 600;
 
-/// What `cargo run` tells a program of its package. A cargo below would take it for a change and compile anew each crate
+/// What `cargo run` tells a program of its package. A cargo below would take it for a change and recompile each crate
 /// whose build script looks at it, and so would the next cargo without it: fifteen seconds each time, on two cores.
 const OF_THIS_PACKAGE: [&str; 8] = [
     "CARGO_MANIFEST_DIR",

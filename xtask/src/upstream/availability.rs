@@ -1,4 +1,4 @@
-//! Whether the files that a build would fetch can be had: each is asked for, read to its end and compared with its
+//! Whether the files that a build would fetch are available: each is asked for, read to its end and compared with its
 //! checksum, and for a missing one the registry is asked why.
 //!
 //! What was once read with the right checksum is remembered in the ignored state folder and only asked for.

@@ -140,7 +140,7 @@ impl Resolver<'_> {
         let quiet = [registry.as_str(), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         let Err(error) = self.ctx.runner.read(&self.toolbox.npm(args).args(quiet)) else { return Ok(()) };
         match npm_lock::unresolved(&error.to_string()) {
-            Some(lacking) => bail!(Incomplete(format!("the registry lacks {lacking}, which it asks for"))),
+            Some(lacking) => bail!(Incomplete(format!("the registry has no {lacking}, which it requires"))),
             None => Err(error),
         }
     }

@@ -35,7 +35,7 @@ pub struct Upstream {
 const TRIES: usize = 5;
 
 /// The locks of a component in one version, which is neither in the tree nor going there yet. Every file that they name
-/// is checked; one that cannot be had is an error, and [`availability::Incomplete`] where the registry says so clearly.
+/// is checked; one that is not available is an error, and [`availability::Incomplete`] where the registry says so clearly.
 pub fn locked(
     ctx: &Context,
     supply: &Supply,
@@ -56,7 +56,7 @@ pub fn locked(
     let problems = supply.check(&needs, depth, wait).problems;
     if !problems.is_empty() {
         let lacking = availability::lines(&problems);
-        let message = format!("{} {to} cannot be had with its dependencies: {lacking}", component.name);
+        let message = format!("{} {to} is not available with its dependencies: {lacking}", component.name);
         return Err(availability::error(&problems, message));
     }
     Ok(edits)

@@ -328,8 +328,7 @@ docker rm --volumes "$id"
 #[test]
 #[ignore = "needs act and a Docker engine; `cargo xtask test` runs it"]
 fn a_pushed_tag_is_released_from_job_containers() {
-    let live = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
-    let debian = format!("{}/debian:trixie-slim", live.split('/').next().unwrap());
+    let debian = crate::live::debian();
     let lab = Forge::lab();
     let open = Lab::before(lab.registry());
     let mirror = format!("{}/debian:trixie-slim", open.host());

@@ -20,7 +20,7 @@ fn refused(args: &[&str], code: i32, part: &str) {
 }
 
 #[test]
-fn mistakes_are_answered_in_one_line_that_names_the_mend() {
+fn a_mistake_gets_one_line_that_names_the_fix() {
     refused(&["smoke", "omo"], 1, "choose from: base, omos, with-pi, omos-with-pi");
     refused(&["build", "nope"], 1, "no variant \"nope\"");
     refused(&["bump-opencode", "1.18"], 2, "three numbers such as 1.18.18");

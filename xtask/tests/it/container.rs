@@ -271,8 +271,7 @@ http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 #[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn the_egress_example_lets_named_hosts_through_and_no_others() {
     let stage = Stage::new("egress");
-    let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").unwrap();
-    let debian = format!("DEBIAN_IMAGE={}/debian:trixie-slim", repository.split('/').next().unwrap());
+    let debian = format!("DEBIAN_IMAGE={}", crate::live::debian());
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/egress");
     let docker = |args: &[&str]| {
         let output = Command::new("docker").args(args).output().unwrap();

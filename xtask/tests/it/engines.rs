@@ -195,10 +195,8 @@ fn pass(from: &mut impl Read, to: &mut impl Write) {
 
 /// A registry whose Debian is of both platforms, though all its programs are of this machine's: nothing is emulated.
 fn both_platforms() -> Lab {
-    let source = small(&format!("localhost:{}", port()), "engines-test/debian");
-    run(&source, "base-decide", &[]);
     let lab = Lab::at(Address::Name);
-    let (from, to) = (format!("localhost:{}/debian:trixie-slim", port()), format!("{}/debian", lab.host()));
+    let (from, to) = (crate::live::debian(), format!("{}/debian", lab.host()));
     let (host, other) = (Platform::host().to_string(), format!("linux/{}", foreign()));
     for line in [
         format!("copy --platform {host} {from} {to}:own"),

@@ -101,7 +101,7 @@ fn doctor_tells_all_that_is_missing_at_once_and_how_to_mend_it() {
     let (code, json, text) = run(&world, "doctor --json", &[]);
     assert_eq!(code, 0, "{text}");
     let findings: Vec<Value> = serde_json::from_str(&json).unwrap();
-    assert!(findings.len() > 8 && findings.iter().all(|it| it["mend"].is_null() || it["fatal"] == false));
+    assert!(findings.len() > 8 && findings.iter().all(|it| it["fix"].is_null() || it["fatal"] == false));
     assert_eq!(world.log(), [""; 0], "it only looks");
 }
 

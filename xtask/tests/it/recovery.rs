@@ -113,7 +113,7 @@ fn plan_tells_the_cause_and_changes_nothing() {
     assert!(plan["estimated_seconds"].is_u64(), "{plan}");
     fs::write(world.root.join("rootfs/etc/new"), "x").unwrap();
     let text = world.ok("plan");
-    assert!(text.contains("rootfs/etc/new added") && text.contains("the base is built anew"), "{text}");
+    assert!(text.contains("rootfs/etc/new added") && text.contains("the base is rebuilt"), "{text}");
     assert_eq!((world.log(), world.writes()), (vec![], writes));
 }
 
@@ -367,7 +367,7 @@ fn explain_tells_packages_and_layers_and_what_it_cannot_compare() {
     let staged = print.split("devbox-staging:").nth(1).unwrap().split('"').next().unwrap();
     assert!(world.ok(&format!("explain {staged} latest")).contains("  new 1 gone\n"));
 
-    // A base that is not built has no layers yet, and neither has what would stand upon it.
+    // A base that is not built has no layers yet, and neither has an image on top of it.
     fs::write(world.root.join("rootfs/etc/new"), "x").unwrap();
     for image in ["base-latest", "latest-omos"] {
         let text = world.ok(&format!("explain {image}"));

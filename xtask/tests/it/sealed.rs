@@ -94,8 +94,7 @@ fn answer(
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn no_build_step_resolves_anything() {
-    let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
-    let debian = format!("{}/debian:trixie-slim", repository.split('/').next().unwrap());
+    let debian = crate::live::debian();
     let (address, refused) = serve();
     let stages = [
         ("base", "tools"),

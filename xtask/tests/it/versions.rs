@@ -458,7 +458,7 @@ fn a_refresh_of_the_base_is_one_line_and_one_note() {
     contains(&world.ok("refresh-base").1, &["already"]);
 }
 
-/// A tag that moves: what it stands for is resolved once, and a release is built upon that or not at all.
+/// A tag that moves: it is resolved once, and a release is built on that digest or not at all.
 #[test]
 fn the_debian_image_is_locked_to_a_digest() {
     let world = World::new();
@@ -721,7 +721,7 @@ fn what_cannot_be_had_is_passed_over_or_said() {
     contains(&world.fails("bump-opencode 1.18.16", 1), &["no version is complete"]);
     contains(
         &world.fails("bump-opencode latest", 1),
-        &["no version of opencode that latest may stand for is complete on every platform"],
+        &["no version of opencode that latest may select is complete on every platform"],
     );
 }
 

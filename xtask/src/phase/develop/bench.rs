@@ -114,7 +114,7 @@ impl<'a> Bench<'a> {
         round.variants(false)
     }
 
-    /// Rounds from nothing as often as asked for, or once where that takes long; then bumps upon a base that is there.
+    /// Rounds from nothing as often as asked for, or once where that takes long; then bumps on a base that exists.
     fn way(&mut self, way: Way) -> Result<()> {
         let mut slowest = 0.0;
         for number in 1..=self.args.runs {

@@ -54,7 +54,7 @@ struct Base {
     /// The day of its Debian packages in this tree.
     date: String,
     age_days: i64,
-    /// Security updates that the published base lacks.
+    /// Security updates that are missing in the published base.
     security_updates: Option<Vec<Update>>,
     cannot_tell: Option<String>,
 }

@@ -110,7 +110,7 @@ pub fn run(ctx: &Context) -> Result<()> {
         let is_staged = staged.is_some();
         let mut why = if is_staged { Vec::new() } else { causes(ctx, tree, old.as_ref(), &inputs) };
         if building && old.is_some() {
-            why.push("the base is built anew".to_owned());
+            why.push("the base is rebuilt".to_owned());
         }
         let actions = actions(ctx, tree, staged, old.as_ref())?;
         for platform in &ctx.platforms {
@@ -169,7 +169,7 @@ fn causes(ctx: &Context, tree: &Tree, old: Option<&Manifest>, inputs: &Inputs) -
     }
 }
 
-/// Causes as a person reads them: a version that changed stands for the edits that it makes, of its `ARG` and its locks.
+/// Causes as a person reads them: a changed version replaces the edits that it makes, of its `ARG` and its locks.
 fn told(ctx: &Context, tree: &Tree, changes: &[Change]) -> Vec<String> {
     let locks = locks(ctx, changes);
     let is_lock = |path: &String| locks.iter().any(|lock| path.starts_with(lock.as_str()));
@@ -211,7 +211,7 @@ fn is_only_versions(ctx: &Context, tree: &Tree, changes: &[Change], path: &str, 
     replaced && digest(text.as_bytes()).ends_with(was)
 }
 
-/// Bytes of the layers that the published image has beyond the base that it stands upon.
+/// Bytes of the layers that the published image has beyond the base that it is built on.
 fn bytes(
     ctx: &Context,
     repository: &Repository,

@@ -116,7 +116,7 @@ fn config(ctx: &Context, repository: &Repository, index: &Manifest, platform: Pl
 }
 
 fn image(ctx: &Context, repository: &Repository, index: &Manifest, platform: Platform) -> Result<Manifest> {
-    let digest = index.platform(platform).context("a complete index lacks a platform")?;
+    let digest = index.platform(platform).context("a complete index without a platform")?;
     let image = ctx.registry.manifest(&ctx.runner, repository, digest)?;
     image.context("an index without its image")
 }

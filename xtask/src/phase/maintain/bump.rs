@@ -84,7 +84,7 @@ impl FromStr for Wanted {
     }
 }
 
-/// A version that can be had, with everything that changes for it.
+/// An available version, with everything that changes for it.
 struct Plan {
     from: Version,
     to: Version,
@@ -105,7 +105,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     if args.version != Wanted::Latest {
         bail!("all components together can only go to latest");
     }
-    // One that cannot be had does not keep the others back.
+    // One that is not available does not keep the others back.
     let bump = |component| one(ctx, component, args.version, &args.options);
     let errors = ctx.config.component.iter().filter_map(|component| bump(component).err());
     let failures: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
@@ -172,7 +172,7 @@ struct Bumper<'a> {
 }
 
 impl Bumper<'_> {
-    /// The plan for one version, or why it cannot be had and which one can.
+    /// The plan for one version, or why it is not available and which one is.
     fn to(&self, to: Version) -> Result<Plan> {
         let name = &self.component.name;
         let wait = Duration::try_from(self.options.wait).context("--wait")?;
@@ -180,7 +180,7 @@ impl Bumper<'_> {
         let report = self.supply.check(&own, Depth::Presence, wait);
         if !report.problems.is_empty() {
             let newest = self.supply.newest_complete(self.ctx, self.component, &self.upstream, self.from);
-            let mend = match newest {
+            let fix = match newest {
                 Some(newest) if newest > self.from => {
                     format!("the newest complete version is {newest}: run `cargo xtask bump {name} {newest}`")
                 }
@@ -191,7 +191,7 @@ impl Bumper<'_> {
                 None => "no version is complete".to_owned(),
             };
             let lacking = availability::lines(&report.problems);
-            let message = format!("{name} {to} is not complete and nothing was changed: {lacking}; {mend}");
+            let message = format!("{name} {to} is not complete and nothing was changed: {lacking}; {fix}");
             return Err(availability::error(&report.problems, message));
         }
         if let Some(why) = self.upstream.deprecated.get(&to) {
@@ -205,7 +205,7 @@ impl Bumper<'_> {
         let name = &self.component.name;
         let newest = self.supply.newest_complete(self.ctx, self.component, &self.upstream, self.from);
         let Some(newest) = newest else {
-            bail!("no version of {name} that latest may stand for is complete on every platform");
+            bail!("no version of {name} that latest may select is complete on every platform");
         };
         self.say_why(newest);
         if newest <= self.from {
@@ -240,7 +240,7 @@ impl Bumper<'_> {
         let newer: Vec<&Version> =
             newer.filter(|version| self.upstream.follows(self.from, **version)).collect();
         let Some(published) = newer.first() else {
-            self.ctx.say(format!("{name} {newest} is the newest version that latest stands for"));
+            self.ctx.say(format!("{name} {newest} is the newest version that latest selects"));
             return;
         };
         let own = availability::own_files(self.ctx, self.component, &published.to_string());

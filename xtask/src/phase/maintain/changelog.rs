@@ -21,7 +21,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Action {
-    /// Name what is wrong; with --release-tag, also what that release lacks
+    /// Report what is wrong; with --release-tag, also what that release needs
     Check,
     /// Print the entry of a release, for its notes
     Show { tag: ReleaseTag },

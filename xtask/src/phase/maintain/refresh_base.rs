@@ -25,7 +25,7 @@ pub struct Args {
     /// Allow changes in the tree that are not committed
     #[arg(long, conflicts_with = "commit")]
     pub allow_dirty: bool,
-    /// Only if the published base lacks security updates
+    /// Only if security updates of the published base are available
     #[arg(long)]
     pub if_behind: bool,
     /// Commit the change on a branch of its own, push that and open a pull request on the Gitea server

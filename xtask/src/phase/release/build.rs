@@ -1,5 +1,5 @@
-//! Builds the variants that the staging repository lacks, on all platforms: first the one that has most components, then
-//! all others in one bake. Refuses to build upon a base that is not there; one variant that cannot be built does not keep
+//! Builds the variants that are not in the staging repository, on all platforms: first the one that has most components, then
+//! all others in one bake. Refuses to build without a base; one variant that cannot be built does not keep
 //! the others from it.
 
 use std::time::Instant;

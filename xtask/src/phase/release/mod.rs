@@ -8,7 +8,6 @@ pub mod doctor;
 pub mod preflight;
 pub mod promote_base_latest;
 pub mod publish;
-pub mod setup;
 pub mod smoke;
 pub mod update_description;
 
@@ -59,7 +58,7 @@ pub fn run(ctx: &Context, args: &Args, json: bool) -> Result<()> {
     publish::refuse_part(ctx, &args.only)?;
     let tree = Tree::load(ctx)?;
 
-    clock.begin(ctx, 1, "doctor", ": what this machine lacks", minutes::SET_UP);
+    clock.begin(ctx, 1, "doctor", "", minutes::SET_UP);
     let found = look(ctx, &tree, &args.only)?;
     if matches!(found, Found::Tested(..)) {
         ctx.say("everything is built and tested: no engine and no source is needed");
@@ -222,7 +221,7 @@ fn look<'a>(ctx: &'a Context, tree: &Tree, only: &[String]) -> Result<Found<'a>>
     Ok(if tested.len() == staged.len() { Found::Tested(base, tested) } else { Found::Built(base, staged) })
 }
 
-/// What now stands where, and how to run it.
+/// The images of the release, and how to run them.
 fn table(
     ctx: &Context,
     base: &BuiltBase,

@@ -62,7 +62,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     wrong.extend(report.problems.iter().map(ToString::to_string));
     if !wrong.is_empty() {
         bail!(
-            "nothing was built: {} of the things that a build needs cannot be had\n  {}",
+            "preflight failed, nothing was built: {} required files are not available\n  {}",
             wrong.len(),
             wrong.join("\n  ")
         );

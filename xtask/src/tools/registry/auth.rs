@@ -27,7 +27,7 @@ use super::{DOCUMENT_LIMIT, Denied, reason};
 /// What crane prints, with exit code 1, where docker's configuration has no entry for a host.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// The user name that stands for an identity token (docker's `identitytoken`).
+/// The user name that marks an identity token (docker's `identitytoken`).
 const IDENTITY: &str = "<token>";
 
 /// Names this program to a token server.

@@ -1,5 +1,7 @@
-//! Reports what this machine lacks, all of it at once, and mends it on Debian and Ubuntu. Refuses to install on other
-//! systems or without root, and changes nothing unless asked to.
+//! Checks this machine for everything that a release needs, and installs what is missing on Debian and Ubuntu. Refuses to
+//! install on other systems or without root, and changes nothing unless asked to.
+
+mod setup;
 
 use std::thread;
 use std::time::Duration;
@@ -20,8 +22,6 @@ use crate::promotion::permissions;
 use crate::tools::{crane, docker, source};
 use crate::upstream::lock_tools;
 
-use super::setup;
-
 /// How long a host is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -35,19 +35,19 @@ pub struct Args {
 /// One line of the report.
 struct Finding {
     what: String,
-    /// How to mend it; `None` if all is well.
-    mend: Option<String>,
+    /// The command that fixes it; `None` if all is well.
+    fix: Option<String>,
     /// A warning does not stop a release.
     fatal: bool,
 }
 
 impl Finding {
     fn ok(what: impl Into<String>) -> Self {
-        Self { what: what.into(), mend: None, fatal: false }
+        Self { what: what.into(), fix: None, fatal: false }
     }
 
-    fn bad(what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { what: what.into(), mend: Some(mend.into()), fatal: true }
+    fn bad(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: Some(fix.into()), fatal: true }
     }
 }
 
@@ -58,17 +58,17 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let findings = examine(ctx);
     if ctx.json {
         let lines: Vec<_> =
-            findings.iter().map(|f| json!({ "what": f.what, "mend": f.mend, "fatal": f.fatal })).collect();
+            findings.iter().map(|f| json!({ "what": f.what, "fix": f.fix, "fatal": f.fatal })).collect();
         println!("{}", json!(lines));
     }
     let mut broken = 0;
     for finding in &findings {
-        match &finding.mend {
+        match &finding.fix {
             None => ctx.say(format!("ok    {}", finding.what)),
-            Some(mend) if finding.fatal => ctx.say(format!("FAIL  {}: {mend}", finding.what)),
-            Some(mend) => ctx.say(format!("warn  {}: {mend}", finding.what)),
+            Some(fix) if finding.fatal => ctx.say(format!("FAIL  {}: {fix}", finding.what)),
+            Some(fix) => ctx.say(format!("warn  {}: {fix}", finding.what)),
         }
-        broken += usize::from(finding.fatal && finding.mend.is_some());
+        broken += usize::from(finding.fatal && finding.fix.is_some());
     }
     // A dry run has installed nothing, so it reports and goes on.
     if broken > 0 && !ctx.runner.dry_run {
@@ -106,12 +106,12 @@ fn examine(ctx: &Context) -> Vec<Finding> {
             let what = format!("{} GB of disk are free", free / 1_000_000_000);
             Finding {
                 what,
-                mend: Some("a cold release wants 15 GB: `cargo xtask local down --purge` frees some".into()),
+                fix: Some("a cold release wants 15 GB: `cargo xtask local down --purge` frees some".into()),
                 fatal: false,
             }
         }
         Some(free) => Finding::ok(format!("{} GB of disk are free", free / 1_000_000_000)),
-        None => Finding { what: "free disk space".into(), mend: Some("cannot tell".into()), fatal: false },
+        None => Finding { what: "free disk space".into(), fix: Some("cannot tell".into()), fatal: false },
     });
     findings.extend(sources(ctx));
     match &ctx.destination {
@@ -126,7 +126,7 @@ fn examine(ctx: &Context) -> Vec<Finding> {
                 findings.push(Finding::ok(format!("the accounts may publish to {repository}")));
             }
             findings.extend(found.problems.into_iter().map(|problem| Finding::bad("publishing", problem)));
-            let warning = |text| Finding { what: "publishing".into(), mend: Some(text), fatal: false };
+            let warning = |text| Finding { what: "publishing".into(), fix: Some(text), fatal: false };
             findings.extend(found.warnings.into_iter().map(warning));
             findings.extend(limit(ctx, repository));
         }
@@ -159,9 +159,9 @@ fn engine(ctx: &Context, install: &str) -> Vec<Finding> {
     let mut findings = vec![Finding::ok(format!("{found}{store}: images are built by {builder}"))];
     if is_podman && ctx.is_rehearsal() {
         let what = "Podman and a registry on this machine".to_owned();
-        let mend =
+        let fix =
             "it is reached without TLS only if registries.conf has `insecure = true` for its host and port";
-        findings.push(Finding { what, mend: Some(mend.to_owned()), fatal: false });
+        findings.push(Finding { what, fix: Some(fix.to_owned()), fatal: false });
     }
     findings
 }
@@ -193,7 +193,7 @@ fn limit(ctx: &Context, repository: &Repository) -> Option<Finding> {
     Some(match budget.remaining < READS {
         true => Finding {
             what,
-            mend: Some(format!("a release needs about {READS}: wait, or log in with another account")),
+            fix: Some(format!("a release needs about {READS}: wait, or log in with another account")),
             fatal: false,
         },
         false => Finding::ok(what),
