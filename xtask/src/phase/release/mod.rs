@@ -94,7 +94,7 @@ pub fn run(ctx: &Context, args: &Args, json: bool) -> Result<()> {
     }
 
     clock.begin(ctx, 7, "base-latest", "", minutes::PROMOTE);
-    promote_base_latest::promote(ctx, &base, &|| variant::find(ctx, &tree, &base, &[]))?;
+    promote_base_latest::promote(ctx, &base, &|| variant::find(ctx, &tree, &base, &args.only))?;
 
     clock.begin(ctx, 8, "description", "", minutes::DESCRIBE);
     update_description::run(ctx)?;
