@@ -107,7 +107,7 @@ fn a_lock_follows_its_pin_and_nothing_else() {
     contains(&world.fails("preflight opencode", 1), &["is not the lock of version 1.18.18"]);
     // The platform that is not there is dropped by npm without a word, and named here.
     fs::write(&file, world.read("images/Dockerfile.variant").replace("1.18.18", "1.18.33")).unwrap();
-    contains(&world.fails("lock", 1), &["lacks opencode-linux-arm64@1.18.33", "platforms are not equal"]);
+    contains(&world.fails("lock", 1), &["has no opencode-linux-arm64@1.18.33", "platforms are not equal"]);
     assert!(
         !world.read("images/locks/omos/package-lock.json").contains(&world.host),
         "a lock names a registry"
@@ -269,7 +269,7 @@ fn a_release_gets_its_changelog_entry_as_notes_once() {
     );
     let there = json!({ "id": 7, "tag_name": "v1.18.15", "body": "- First." });
     world.published.lock().unwrap().documents.insert(format!("{path}/tags/v1.18.15"), there);
-    assert_eq!(attach("stand already"), [""; 0]);
+    assert_eq!(attach("are up to date"), [""; 0]);
     contains(&world.fails("changelog show v1.18.16", 1), &["no entry for v1.18.16"]);
 }
 
@@ -555,7 +555,7 @@ fn a_page_that_docker_hub_would_cut_off_is_refused() {
         .unwrap();
     contains(&world.fails("docs", 1), &["Docker Hub takes 25000: shorten docs/DOCKER_HUB.template.md"]);
     fs::write(world.root.join("docs/DOCKER_HUB.template.md"), template.clone() + "{{nothing}}").unwrap();
-    contains(&world.fails("docs", 1), &["nothing is known to stand for {{nothing}}"]);
+    contains(&world.fails("docs", 1), &["no value is known for {{nothing}}"]);
     fs::write(world.root.join("docs/DOCKER_HUB.template.md"), template + "More.\n").unwrap();
     contains(&world.fails("docs --check", 1), &["run `cargo xtask docs`", "+More."]);
 }
