@@ -287,6 +287,7 @@ fn a_release_survives_a_fault_at_any_write() {
     // The longest first.
     cases.sort_by_key(|case| std::cmp::Reverse((case.lag, case.fault.to_string().ends_with("60s"))));
     let (next, failures, start) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
+    let done = AtomicUsize::new(0);
     // Most of the time is spent waiting for retries and lags, so more cases than processors go side by side.
     thread::scope(|scope| {
         for _ in 0..16 {
@@ -302,6 +303,10 @@ fn a_release_survives_a_fault_at_any_write() {
                         let text = format!("{} repair {}: {error}", case.name(), case.repairs);
                         println!("{text}\n");
                         failures.lock().unwrap().push(text);
+                    }
+                    let done = done.fetch_add(1, Ordering::SeqCst) + 1;
+                    if done.is_multiple_of(10) {
+                        println!("{done} of {} cases, {} s", cases.len(), start.elapsed().as_secs());
                     }
                 }
             });

@@ -1,7 +1,9 @@
 //! The real thing: one variant through a real engine into a real registry. `cargo xtask test` prepares the machine and
 //! asks for these tests; they fail, rather than skip, where the engine or the registry is missing.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::thread;
 
 pub fn xtask(args: &[&str]) -> (bool, String) {
     let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
@@ -9,11 +11,24 @@ pub fn xtask(args: &[&str]) -> (bool, String) {
     // The platform of this machine: the other one is the same code and a longer wait.
     let host = xtask::model::platform::Platform::host().to_string();
     command.args(args).args(["--repository", &repository, "--platform", &host]);
-    let output = command.output().unwrap();
-    let text =
-        format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
-    println!("{text}");
-    (output.status.success(), text)
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Shown as it comes: a build takes minutes, and a program that is silent for too long is ended.
+    let shown = |stream: Box<dyn Read + Send>| {
+        thread::spawn(move || {
+            let mut text = String::new();
+            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                println!("{line}");
+                text.push_str(&line);
+                text.push('\n');
+            }
+            text
+        })
+    };
+    let errors = shown(Box::new(child.stderr.take().unwrap()));
+    let results = shown(Box::new(child.stdout.take().unwrap()));
+    let text = format!("{}{}", errors.join().unwrap(), results.join().unwrap());
+    (child.wait().unwrap().success(), text)
 }
 
 #[test]
