@@ -75,8 +75,6 @@ pub struct Context {
     pub registry: Registry,
     pub ci: CiOutput,
     pub settings: Settings,
-    /// The command line, as it was given.
-    pub line: String,
     /// Where variants wait for their verdict, if not in `<repository>-staging`.
     pub staging: Option<Repository>,
     /// This run, as a lease names it.
@@ -133,7 +131,6 @@ impl Context {
                 .with_variable(settings.docker_auth_config.clone()),
             agent,
             ci: CiOutput::new(settings.ci_outputs.clone(), settings.ci_summary.clone()),
-            line: settings.line.clone(),
             settings,
             root,
             config,

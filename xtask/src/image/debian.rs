@@ -1,4 +1,4 @@
-//! The Debian image that everything is built upon. A tag such as `trixie-slim` moves, so it is locked to a digest; where
+//! The Debian image that all images are built on top of. A tag such as `trixie-slim` moves, so it is locked to a digest; where
 //! the image's host is not reached, a local registry gets an equivalent that is made from Debian's archive.
 
 use anyhow::{Context as _, Result, bail};
@@ -20,7 +20,7 @@ pub const LOCK: &str = "images/locks/debian.txt";
 /// Makes the equivalent.
 const BOOTSTRAP: &str = "scripts/bootstrap-debian.sh";
 
-/// What the base's Dockerfile says of it.
+/// The Debian image that the base's Dockerfile names.
 pub struct Pin {
     /// Repository of the official image.
     pub official: Repository,

@@ -13,9 +13,43 @@ use crate::tools::runner::Runner;
 /// Free space under which a cold release is likely to fail, in bytes: two bases, four variants, their push copies.
 pub const COLD_RELEASE: u64 = 15_000_000_000;
 
-/// Free bytes where the engine keeps its images; `None` where that cannot be told.
-pub fn free(ctx: &Context) -> Option<u64> {
-    free_below(&ctx.runner, &docker::engine(&ctx.runner)?.root)
+/// The disk that the engine keeps its images on. The engine is asked where that is once.
+pub struct EngineDisk<'a> {
+    runner: &'a Runner,
+    /// `None` where no engine answers.
+    root: Option<String>,
+}
+
+impl<'a> EngineDisk<'a> {
+    pub fn find(runner: &'a Runner) -> Self {
+        Self { runner, root: docker::engine(runner).map(|engine| engine.root) }
+    }
+
+    /// Free bytes; `None` where that cannot be told.
+    pub fn free(&self) -> Option<u64> {
+        free_below(self.runner, self.root.as_deref()?)
+    }
+
+    /// How much less is free than there was.
+    pub fn used(&self, before: Option<u64>) -> u64 {
+        before.zip(self.free()).map_or(0, |(before, now)| before.saturating_sub(now))
+    }
+
+    /// Fails if less is free than the build of the image under `tag` took. An image without a record asks for nothing.
+    pub fn require(&self, ctx: &Context, repository: &Repository, tag: &str, what: &str) -> Result<()> {
+        let Some(image) = ctx.registry.manifest(&ctx.runner, repository, tag)? else { return Ok(()) };
+        let record = build_record::read(ctx, &ctx.staging(repository), &image.digest)?;
+        let (Some(record), Some(free)) = (record, self.free()) else { return Ok(()) };
+        if free < record.disk_bytes {
+            return Err(missing(format!(
+                "{} MB of disk are free and the last build of {what} took {} MB: free some, for instance with \
+                 `docker builder prune`",
+                free / 1_000_000,
+                record.disk_bytes / 1_000_000
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// Free bytes of the file system that a folder is on; `None` where that cannot be told.
@@ -36,25 +70,4 @@ fn df(runner: &Runner, column: usize, folder: &str) -> Option<u64> {
     let percent = line.split_whitespace().position(|word| word.ends_with('%'))?;
     let kilobytes: u64 = line.split_whitespace().nth(percent + column - 4)?.parse().ok()?;
     Some(kilobytes * 1024)
-}
-
-/// How much less is free than there was.
-pub fn used(ctx: &Context, before: Option<u64>) -> u64 {
-    before.zip(free(ctx)).map_or(0, |(before, now)| before.saturating_sub(now))
-}
-
-/// Fails if less is free than the build of the image under `tag` took. An image without a record asks for nothing.
-pub fn require(ctx: &Context, repository: &Repository, tag: &str, what: &str) -> Result<()> {
-    let Some(image) = ctx.registry.manifest(&ctx.runner, repository, tag)? else { return Ok(()) };
-    let record = build_record::read(ctx, &ctx.staging(repository), &image.digest)?;
-    let (Some(record), Some(free)) = (record, free(ctx)) else { return Ok(()) };
-    if free < record.disk_bytes {
-        return Err(missing(format!(
-            "{} MB of disk are free and the last build of {what} took {} MB: free some, for instance with \
-             `docker builder prune`",
-            free / 1_000_000,
-            record.disk_bytes / 1_000_000
-        )));
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::image::base::{self, BuiltBase};
+use crate::image::base::{self, BuiltBase, FoundBase};
 use crate::image::tree::Tree;
 use crate::image::variant::{self, StagedVariant};
 use crate::image::verdict;
@@ -26,17 +26,6 @@ pub struct Row {
     /// How long the smoke test took when it passed; nothing where it has not.
     pub smoke_seconds: Option<u64>,
     pub run: String,
-}
-
-/// The staged images of these variants, of all if none is named.
-pub fn images(ctx: &Context, tree: &Tree, only: &[String]) -> Result<Vec<Row>> {
-    let base = base::find_built(ctx, tree)?;
-    let mut rows = Vec::new();
-    for found in variant::find(ctx, tree, &base, only)? {
-        let Some(staged) = found.as_staged() else { continue };
-        rows.extend(rows_of(ctx, &base, staged, &verdict::find(ctx, tree, staged)?)?);
-    }
-    Ok(rows)
 }
 
 /// The images of one variant.
@@ -70,7 +59,7 @@ pub fn write(ctx: &Context, variants: Option<Vec<String>>, start: Instant, resul
         return;
     }
     let outcome = if result.is_ok() { "done" } else { "failed" };
-    let mut text = format!("### `{}`: {outcome} in {} s\n\n", ctx.line, start.elapsed().as_secs());
+    let mut text = format!("### `{}`: {outcome} in {} s\n\n", ctx.settings.line, start.elapsed().as_secs());
     let mut told = ctx.ci.told();
     told.extend(result.as_ref().err().map(|error| format!("error: {error:#}")));
     if !told.is_empty() {
@@ -87,18 +76,20 @@ pub fn write(ctx: &Context, variants: Option<Vec<String>>, start: Instant, resul
     }
 }
 
+/// The staged images of these variants, of all if none is named.
 fn table(ctx: &Context, only: &[String]) -> Result<String> {
-    // Where the base is missing the phase has said so.
     let tree = Tree::load(ctx)?;
-    if base::find(ctx, &tree, &ctx.platforms)?.as_built().is_none() {
-        return Ok(String::new());
-    }
+    // Where the base is missing the phase has said so.
+    let FoundBase::Built(base) = base::find(ctx, &tree, &ctx.platforms)? else { return Ok(String::new()) };
     let mut text = String::from("| Variant | Platform | Digest | MB | Smoke test |\n|---|---|---|---|---|\n");
-    for row in images(ctx, &tree, only)? {
-        let smoke = row.smoke_seconds.map_or("not passed yet".to_owned(), |s| format!("passed in {s} s"));
-        let mb = row.bytes as f64 / 1e6;
-        let (variant, platform, digest) = (row.variant, row.platform, row.digest);
-        text.push_str(&format!("| {variant} | {platform} | `{digest}` | {mb:.1} | {smoke} |\n"));
+    for found in variant::find(ctx, &tree, &base, only)? {
+        let Some(staged) = found.as_staged() else { continue };
+        for row in rows_of(ctx, &base, staged, &verdict::find(ctx, &tree, staged)?)? {
+            let smoke = row.smoke_seconds.map_or("not passed yet".to_owned(), |s| format!("passed in {s} s"));
+            let mb = row.bytes as f64 / 1e6;
+            let (variant, platform, digest) = (row.variant, row.platform, row.digest);
+            text.push_str(&format!("| {variant} | {platform} | `{digest}` | {mb:.1} | {smoke} |\n"));
+        }
     }
     Ok(text + "\n")
 }

@@ -43,7 +43,7 @@ pub struct Inputs {
     pub files: BTreeMap<String, FileInput>,
     /// Build arguments.
     pub args: BTreeMap<String, String>,
-    /// Resolved digests of what is built upon, by platform or name.
+    /// Resolved digests of the images below, by platform or name.
     pub upon: BTreeMap<String, String>,
     /// Pinned versions, to name a change by; the files hold them, so they are no part of the key themselves.
     pub versions: BTreeMap<String, String>,

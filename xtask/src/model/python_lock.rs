@@ -8,7 +8,7 @@ use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, Verbat
 
 use super::platform::Platform;
 
-/// The Python of the Debian release that the images are built upon.
+/// The Python of the Debian release that the images are built on.
 pub const PYTHON: &str = "3.13";
 /// Minor version of [`PYTHON`].
 const MINOR: u32 = 13;

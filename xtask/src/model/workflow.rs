@@ -56,7 +56,7 @@ fn fill(template: &str, parts: &Parts) -> String {
     text
 }
 
-/// What the definition says of the workflows.
+/// The values that the definition gives to the workflows.
 fn parts(config: &Config, repository: &Repository) -> Parts {
     let variants: Vec<&str> = config.variant.iter().map(|variant| variant.name.as_str()).collect();
     let account = if repository.is_docker_hub() { "DOCKERHUB" } else { "REGISTRY" };

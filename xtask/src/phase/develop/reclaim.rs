@@ -7,7 +7,7 @@ use camino::Utf8Path;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::disk;
+use crate::image::disk::{self, EngineDisk};
 use crate::model::command::Cmd;
 use crate::tools::root::as_root;
 
@@ -32,7 +32,8 @@ pub fn run(ctx: &Context) -> Result<()> {
             "reclaim deletes toolchains of a CI runner, and GITHUB_ACTIONS is not `true` here",
         ));
     }
-    let free = disk::free(ctx);
+    let engine = EngineDisk::find(&ctx.runner);
+    let free = engine.free();
     let gb = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), |b| format!("{} GB", b / 1_000_000_000));
     if free.is_some_and(|free| free >= disk::COLD_RELEASE) {
         ctx.say(format!("{} are free, enough: nothing is deleted", gb(free)));
@@ -51,7 +52,7 @@ pub fn run(ctx: &Context) -> Result<()> {
     let label = format!("label=org.opencontainers.image.source={}", ctx.config.source);
     let images = ["image", "prune", "--all", "--force", "--filter", &label, "--filter", "until=168h"];
     ctx.runner.run(&Cmd::new("docker", images))?;
-    ctx.say(format!("{} were free, now {}", gb(free), gb(disk::free(ctx))));
+    ctx.say(format!("{} were free, now {}", gb(free), gb(engine.free())));
     Ok(())
 }
 

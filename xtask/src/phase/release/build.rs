@@ -9,9 +9,10 @@ use anyhow::{Result, bail};
 use crate::context::Context;
 use crate::image::base::{self, BuiltBase};
 use crate::image::build_record::{self, BuildRecord};
+use crate::image::disk::EngineDisk;
 use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant, PlannedVariant};
-use crate::image::{bake, builders, definition, disk};
+use crate::image::{bake, builders, definition};
 use crate::model::bake::Target;
 
 #[derive(Debug, Default, clap::Args)]
@@ -52,10 +53,11 @@ pub fn ensure<'a>(
     let Some(first) = absent.first() else { return Ok(found) };
     let targets = definition::variants(ctx, tree, base, &absent)?;
     // What the last build of the family took is what this one may take.
-    disk::require(ctx, &base.repository, &first.variant.latest_tag(), "variants")?;
+    let disk = EngineDisk::find(&ctx.runner);
+    disk.require(ctx, &base.repository, &first.variant.latest_tag(), "variants")?;
     // Nothing in a variant's recipe runs a program of its platform.
     let nodes = builders::require(ctx, false)?;
-    let (start, free) = (Instant::now(), disk::free(ctx));
+    let (start, free) = (Instant::now(), disk.free());
     let built = richest_first(ctx, tree, &targets, &absent);
     if ctx.runner.dry_run {
         return built.map(|()| found);
@@ -68,7 +70,7 @@ pub fn ensure<'a>(
     let names: Vec<String> = absent.iter().map(|plan| plan.variant.name.clone()).collect();
     let staging = first.staging.clone();
     let record =
-        BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built: nodes };
+        BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk.used(free), built: nodes };
     let now = variant::find(ctx, tree, base, &names)?;
     let images = now.iter().filter_map(FoundVariant::as_staged).map(|staged| &*staged.index);
     build_record::write(ctx, images, &staging, &record)?;

@@ -9,8 +9,9 @@ use crate::context::Context;
 use crate::error::missing;
 use crate::image::base::{self, BASE_LATEST, Base, FoundBase};
 use crate::image::build_record::{self, BuildRecord};
+use crate::image::disk::EngineDisk;
 use crate::image::tree::Tree;
-use crate::image::{bake, builders, definition, disk, packages, parts};
+use crate::image::{bake, builders, definition, packages, parts};
 
 pub fn run(ctx: &Context) -> Result<()> {
     ctx.start_registry()?;
@@ -35,15 +36,16 @@ pub fn ensure(ctx: &Context, tree: &Tree) -> Result<FoundBase> {
     }
     ctx.say(format!("building {} on top of {}", base.reference(), base.debian));
     say_left_out(ctx, &base);
-    disk::require(ctx, &base.repository, BASE_LATEST, "the base")?;
+    let disk = EngineDisk::find(&ctx.runner);
+    disk.require(ctx, &base.repository, BASE_LATEST, "the base")?;
     // Its packages' own scripts run.
     let built = builders::require(ctx, true)?;
-    let (start, free) = (Instant::now(), disk::free(ctx));
+    let (start, free) = (Instant::now(), disk.free());
     bake::run(ctx, tree, &[definition::base(ctx, tree, &base)?])?;
     if ctx.runner.dry_run {
         return Ok(FoundBase::Absent(base));
     }
-    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk::used(ctx, free), built };
+    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk.used(free), built };
     let base = base::find_built(ctx, tree)?;
     packages::ensure_recorded(ctx, &base.repository, &base.index)?;
     build_record::write(ctx, [&*base.index], &ctx.staging(&base.repository), &record)?;
