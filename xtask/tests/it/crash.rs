@@ -34,6 +34,9 @@ const SEED: u64 = 20261130;
 /// Cases that a run of all tests plays; most of the time of a case is spent waiting, the rest computing.
 const SAMPLE: usize = 90;
 
+/// Cases side by side: most wait for a retry or a lag, hence many more than processors.
+const SIDE_BY_SIDE: usize = 64;
+
 pub fn is_exhaustive() -> bool {
     std::env::var("DEVBOX_TEST_EXHAUSTIVE").is_ok_and(|value| value == "1")
 }
@@ -288,9 +291,8 @@ fn a_release_survives_a_fault_at_any_write() {
     cases.sort_by_key(|case| std::cmp::Reverse((case.lag, case.fault.to_string().ends_with("60s"))));
     let (next, failures, start) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
     let done = AtomicUsize::new(0);
-    // Most of the time is spent waiting for retries and lags, so more cases than processors go side by side.
     thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..SIDE_BY_SIDE.min(cases.len()) {
             scope.spawn(|| {
                 let lab = Lab::before(&stage.registry);
                 let mut bench = Bench::new(&lab, "");
