@@ -43,12 +43,6 @@ pub struct World {
     _dir: TempDir,
 }
 
-pub const DOCKER: &str = include_str!("fakes/docker");
-
-/// The real crane, which is the next one on PATH; its command lines are noted.
-const CRANE: &str =
-    "#!/usr/bin/env bash\necho \"crane $*\" >> \"$FAKE_LOG\"\nPATH=${PATH#*:}\nexec crane \"$@\"\n";
-
 const SMOKE: &str = r#"#!/usr/bin/env bash
 echo "smoke $4 $6" >> "$FAKE_LOG"
 [ "$4" != "${FAKE_BROKEN:-}" ]
@@ -74,8 +68,17 @@ const FILES: [(&str, &str); 4] = [
 
 pub fn script(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // Never through a link to a stand-in.
+    let _ = fs::remove_file(path);
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Makes a file the stand-in for the program of its name (`xtask/test-programs`).
+pub fn link_stand_in(file: &Path) {
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let _ = fs::remove_file(file);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_xtask-test-programs"), file).unwrap();
 }
 
 /// The image that everything is built upon.
@@ -96,7 +99,7 @@ impl World {
         let lab = Lab::with(registry, Address::V4);
         lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
         let mut world = Self::before(lab.host(), "devbox");
-        world.program("crane", CRANE);
+        world.stand_in("crane");
         (world.push, world.lab) = (Some(lab.trusted_client()), Some(lab));
         world
     }
@@ -122,8 +125,13 @@ impl World {
         let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
         fs::write(root.join("images/devbox.toml"), definition).unwrap();
         script(&root.join("scripts/smoke-test.sh"), SMOKE);
-        script(&dir.path().join("bin/docker"), DOCKER);
+        link_stand_in(&dir.path().join("bin/docker"));
         Self { root, host: host.to_owned(), path: path.to_owned(), lab: None, push: None, _dir: dir }
+    }
+
+    /// Puts the stand-in for a program before all others on PATH.
+    pub fn stand_in(&self, name: &str) {
+        link_stand_in(&self.root.with_file_name("bin").join(name));
     }
 
     /// Puts a program before all others on PATH.

@@ -497,6 +497,11 @@ impl World {
         fs::read_to_string(self.root.join(path)).unwrap()
     }
 
+    /// Puts the stand-in for a program before all others on PATH.
+    pub fn stand_in(&self, name: &str) {
+        crate::fakes::link_stand_in(&self.root.with_file_name("bin").join(name));
+    }
+
     /// Puts a program before all others on PATH.
     pub fn program(&self, name: &str, text: &str) {
         crate::fakes::script(&self.root.with_file_name("bin").join(name), text);

@@ -649,7 +649,7 @@ fn a_dry_run_of_a_first_release_ends_at_the_base() {
     let world = World::new();
     let log = programs(&world);
     // This one also answers which node builds a platform.
-    world.program("docker", crate::fakes::DOCKER);
+    world.stand_in("docker");
     let seen = world.root.with_file_name("docker.log");
     let output =
         world.xtask_with("release --dry-run --allow-emulation", &[("FAKE_LOG", seen.to_str().unwrap())]);
