@@ -217,7 +217,7 @@ pub(super) fn find_made_from(
         return Ok(None);
     };
     let same = inputs_of(&image).is_some_and(|record| {
-        (&record.files, &record.args, &record.upon) == (&inputs.files, &inputs.args, &inputs.upon)
+        (&record.files, &record.args, &record.parents) == (&inputs.files, &inputs.args, &inputs.parents)
     });
     if !same {
         bail!(

@@ -98,13 +98,13 @@ pub fn find<'a>(
     base: &BuiltBase,
     names: &[String],
 ) -> Result<Vec<FoundVariant<'a>>> {
-    let mut upon = named("base", &base.index);
-    upon.insert("Debian".to_owned(), base.debian.rsplit('@').next().unwrap_or_default().to_owned());
+    let mut parents = named("base", &base.index);
+    parents.insert("Debian".to_owned(), base.debian.rsplit('@').next().unwrap_or_default().to_owned());
     let staging = ctx.staging(&base.repository);
     let platforms: Vec<Platform> = base.index.images().map(|(platform, _)| platform).collect();
     let mut found = Vec::new();
     for variant in chosen(ctx, names)? {
-        let inputs = inputs(ctx, tree, variant, upon.clone())?;
+        let inputs = inputs(ctx, tree, variant, parents.clone())?;
         let mut args = inputs.args.clone();
         let key = inputs.key();
         args.insert("BASE_IMAGE".to_owned(), base.repository.digest(&base.index.digest));
@@ -138,14 +138,14 @@ pub fn inputs(
     ctx: &Context,
     tree: &Tree,
     variant: &Variant,
-    upon: BTreeMap<String, String>,
+    parents: BTreeMap<String, String>,
 ) -> Result<Inputs> {
     let entries = tree.entries(&ctx.config.variants.inputs);
     let recipe = tree.text(&ctx.config.variants.dockerfile)?;
     let switches = dockerfile::switches(recipe);
     let args = switches.into_iter().map(|(component, arg)| (arg, variant.has(&component).to_string()));
     let args = args.chain(ctx.config.layers.record());
-    let mut inputs = Inputs::new(&entries, args.collect(), upon);
+    let mut inputs = Inputs::new(&entries, args.collect(), parents);
     // Those of other variants as well: their pins and locks are inputs, too.
     inputs.versions = dockerfile::versions(recipe).into_iter().collect();
     Ok(inputs)

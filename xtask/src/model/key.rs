@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Changes when the way of hashing changes, so that old and new keys never meet.
-const FORMAT: &str = "opencode-devbox content key 2";
+const FORMAT: &str = "opencode-devbox content key 3";
 
 /// One file of a build context, as git would keep it: only the executable bit of the mode counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +43,9 @@ pub struct Inputs {
     pub files: BTreeMap<String, FileInput>,
     /// Build arguments.
     pub args: BTreeMap<String, String>,
-    /// Resolved digests of the images below, by platform or name.
-    pub upon: BTreeMap<String, String>,
+    /// Resolved digests of the parent images, by platform or name. Images of earlier versions record them as `upon`.
+    #[serde(alias = "upon")]
+    pub parents: BTreeMap<String, String>,
     /// Pinned versions, to name a change by; the files hold them, so they are no part of the key themselves.
     pub versions: BTreeMap<String, String>,
 }
@@ -61,9 +62,9 @@ impl fmt::Display for Key {
 
 impl Inputs {
     /// The record of `entries`, in whichever order they come.
-    pub fn new(entries: &[Entry], args: BTreeMap<String, String>, upon: BTreeMap<String, String>) -> Self {
+    pub fn new(entries: &[Entry], args: BTreeMap<String, String>, parents: BTreeMap<String, String>) -> Self {
         let files = entries.iter().map(|entry| (entry.path.clone(), FileInput::of(&entry.kind))).collect();
-        Self { files, args, upon, versions: BTreeMap::new() }
+        Self { files, args, parents, versions: BTreeMap::new() }
     }
 
     /// The name of the image.
@@ -79,7 +80,7 @@ impl Inputs {
         for (path, file) in &self.files {
             [path, &file.mode, &file.sha256].into_iter().for_each(|text| field(text));
         }
-        for (name, map) in [("args", &self.args), ("upon", &self.upon)] {
+        for (name, map) in [("args", &self.args), ("parents", &self.parents)] {
             field(name);
             field(&map.len().to_string());
             for (key, value) in map {
@@ -112,8 +113,8 @@ impl Inputs {
         for (name, from, to) in differences(&old.args, &self.args) {
             changes.push(Change::Argument { name, from, to });
         }
-        for (name, from, to) in differences(&old.upon, &self.upon) {
-            changes.push(Change::Upon { name, from, to });
+        for (name, from, to) in differences(&old.parents, &self.parents) {
+            changes.push(Change::Parent { name, from, to });
         }
         changes
     }
@@ -159,7 +160,7 @@ pub enum Change {
         from: Option<String>,
         to: Option<String>,
     },
-    Upon {
+    Parent {
         name: String,
         from: Option<String>,
         to: Option<String>,
@@ -182,9 +183,9 @@ impl fmt::Display for Change {
             Self::Edited { path, lines: Some(1), .. } => write!(f, "{path} changed: 1 line"),
             Self::Edited { path, lines: Some(lines), .. } => write!(f, "{path} changed: {lines} lines"),
             Self::Argument { name, from, to } => write!(f, "{name}={} → {}", or_none(from), or_none(to)),
-            Self::Upon { name, from: None, .. } => write!(f, "also on {name}"),
-            Self::Upon { name, to: None, .. } => write!(f, "no longer on {name}"),
-            Self::Upon { name, .. } => write!(f, "{name} moved"),
+            Self::Parent { name, from: None, .. } => write!(f, "{name} is new"),
+            Self::Parent { name, to: None, .. } => write!(f, "{name} is gone"),
+            Self::Parent { name, .. } => write!(f, "{name} moved"),
         }
     }
 }
@@ -253,7 +254,7 @@ mod tests {
         assert_ne!(of(&[link("x")]), of(&[link("y")]), "symlink target");
         assert_ne!(of(&[link("x")]), of(&[file("a", "x")]), "kind");
         let with =
-            |args: &[(&str, &str)], upon: &[(&str, &str)]| Inputs::new(&[], map(args), map(upon)).key();
+            |args: &[(&str, &str)], parents: &[(&str, &str)]| Inputs::new(&[], map(args), map(parents)).key();
         assert_ne!(with(&[], &[("p", "1")]), with(&[], &[("p", "2")]), "the images below");
         assert_ne!(with(&[("p", "1")], &[]), with(&[], &[("p", "1")]), "argument or base");
         let mut named = Inputs::new(&[file("a", "12"), file("b", "3")], map(&[]), map(&[]));
@@ -263,8 +264,8 @@ mod tests {
 
     #[test]
     fn changes_are_told_as_causes() {
-        let upon = map(&[("Debian", "1"), ("base linux/arm64", "1")]);
-        let mut old = Inputs::new(&[file("a", "1"), file("b", "2")], map(&[("X", "1")]), upon);
+        let parents = map(&[("Debian", "1"), ("base linux/arm64", "1")]);
+        let mut old = Inputs::new(&[file("a", "1"), file("b", "2")], map(&[("X", "1")]), parents);
         old.versions = map(&[("opencode", "1.18.15")]);
         let executable =
             Entry { path: "b".into(), kind: Kind::File { executable: true, bytes: b"2".to_vec() } };
@@ -317,9 +318,9 @@ mod tests {
                 a in (trees(), maps(), maps()),
                 b in (trees(), maps(), maps()),
             ) {
-                let key = |(tree, args, upon): &(Tree, _, _)| -> Key {
-                    let (args, upon): (&BTreeMap<_, _>, &BTreeMap<_, _>) = (args, upon);
-                    Inputs::new(&entries(tree), args.clone(), upon.clone()).key()
+                let key = |(tree, args, parents): &(Tree, _, _)| -> Key {
+                    let (args, parents): (&BTreeMap<_, _>, &BTreeMap<_, _>) = (args, parents);
+                    Inputs::new(&entries(tree), args.clone(), parents.clone()).key()
                 };
                 prop_assert_eq!(a == b, key(&a) == key(&b));
             }

@@ -25,20 +25,36 @@ const BATCH: usize = 8;
 /// tell is an error, as is a full alphabet.
 pub fn next(ctx: &Context, version: Version) -> Result<ReleaseTag> {
     let repository = ctx.repository()?;
+    let is_free = |release: ReleaseTag| {
+        let taken = git::has_tag(&ctx.runner, &release.to_string())?
+            || version_tags(ctx, &repository, release)?.values().any(Option::is_some);
+        Ok((!taken).then_some(()))
+    };
+    first(version, is_free).map(|(release, ())| release)
+}
+
+/// The first release of a version, from its first letter to its last, that `look` takes.
+pub fn first<T>(
+    version: Version,
+    mut look: impl FnMut(ReleaseTag) -> Result<Option<T>>,
+) -> Result<(ReleaseTag, T)> {
     let mut candidate = Some(ReleaseTag::first(version));
     while let Some(release) = candidate {
-        let tags: Vec<String> =
-            ctx.config.variant.iter().map(|variant| variant.version_tag(release)).collect();
-        let taken = git::has_tag(&ctx.runner, &release.to_string())?
-            || ctx.registry.digests(&ctx.runner, &repository, &tags)?.iter().any(Option::is_some);
-        if !taken {
-            return Ok(release);
+        if let Some(found) = look(release)? {
+            return Ok((release, found));
         }
         candidate = release.next();
     }
     bail!(
         "all releases of {version} from v{version} to v{version}z are taken: run `cargo xtask bump-opencode latest`"
     )
+}
+
+/// Where the version tags of a release are, those of all variants of this tree.
+fn version_tags(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Standing> {
+    let tags: Vec<String> = ctx.config.variant.iter().map(|variant| variant.version_tag(release)).collect();
+    let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
+    Ok(tags.into_iter().zip(digests).collect())
 }
 
 /// True if the newest entry of a changelog is of a release that is not published, so that the entry may still change.
@@ -55,10 +71,8 @@ pub fn newest_is_open(ctx: &Context, log: &Changelog) -> Result<bool> {
             "this clone is shallow and may be without the tag {newest}: run `git fetch --unshallow --tags`"
         )));
     }
-    let tags: Vec<String> = ctx.config.variant.iter().map(|variant| variant.version_tag(newest)).collect();
-    let asked = ctx.repository().and_then(|repository| ctx.registry.digests(&ctx.runner, &repository, &tags));
-    match asked {
-        Ok(found) => Ok(found.iter().all(Option::is_none)),
+    match ctx.repository().and_then(|repository| version_tags(ctx, &repository, newest)) {
+        Ok(found) => Ok(found.values().all(Option::is_none)),
         Err(error) => {
             ctx.say(format!(
                 "whether {newest} is published is unknown, so its entry stays as it is: {error:#}"

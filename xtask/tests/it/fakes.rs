@@ -81,7 +81,7 @@ pub fn link_stand_in(file: &Path) {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_xtask-test-programs"), file).unwrap();
 }
 
-/// The image that everything is built upon.
+/// The image that everything is built on top of.
 pub const DEBIAN: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[
     {"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"platform":{"os":"linux","architecture":"amd64"},
      "digest":"sha256:d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"},

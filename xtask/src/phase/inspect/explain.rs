@@ -122,7 +122,7 @@ fn of_tree(ctx: &Context, old: &Side) -> Result<Side> {
         return Ok(Side { name: "this tree".to_owned(), inputs: base.inputs.clone(), found });
     }
     for variant in &ctx.config.variant {
-        let inputs = variant::inputs(ctx, &tree, variant, old.inputs.upon.clone())?;
+        let inputs = variant::inputs(ctx, &tree, variant, old.inputs.parents.clone())?;
         if inputs.args != old.inputs.args {
             continue;
         }

@@ -103,8 +103,8 @@ pub fn run(ctx: &Context) -> Result<()> {
         let inputs = match plan {
             Some(plan) => plan.inputs.clone(),
             None => {
-                let upon = old.as_ref().and_then(base::inputs_of).unwrap_or_default().upon;
-                variant::inputs(ctx, tree, variant, upon)?
+                let parents = old.as_ref().and_then(base::inputs_of).unwrap_or_default().parents;
+                variant::inputs(ctx, tree, variant, parents)?
             }
         };
         let is_staged = staged.is_some();

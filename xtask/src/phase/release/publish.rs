@@ -276,16 +276,7 @@ fn choose_release(
             }
         };
     }
-    let mut candidate = Some(ReleaseTag::first(pinned));
-    while let Some(release) = candidate {
-        if let Ok(standing) = version_tags(ctx, repository, tested, release)? {
-            return Ok((release, standing));
-        }
-        candidate = release.next();
-    }
-    bail!(
-        "all releases of {pinned} from v{pinned} to v{pinned}z are taken: run `cargo xtask bump-opencode latest`"
-    )
+    release_tag::first(pinned, |release| Ok(version_tags(ctx, repository, tested, release)?.ok()))
 }
 
 /// Where the version tags of a release are, or the first of them that points at another image than this tree's.
