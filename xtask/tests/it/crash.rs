@@ -35,7 +35,7 @@ const SEED: u64 = 20261130;
 const SAMPLE: usize = 90;
 
 /// Cases side by side: most wait for a retry or a lag, hence many more than processors.
-const SIDE_BY_SIDE: usize = 64;
+const SIDE_BY_SIDE: usize = 40;
 
 pub fn is_exhaustive() -> bool {
     std::env::var("DEVBOX_TEST_EXHAUSTIVE").is_ok_and(|value| value == "1")
