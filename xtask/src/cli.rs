@@ -13,7 +13,7 @@ use crate::tools::{files, http};
 
 /// Builds, tests and publishes the opencode-devbox images.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite is missing (the message says how to get it).
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite is missing (the message names the fix).
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
 pub struct Cli {
@@ -23,7 +23,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Runs the command, and tells CI how it went.
+/// Runs the command and reports its result to CI.
 pub fn run(cli: &Cli) -> Result<()> {
     let Cli { options, command } = cli;
     let ctx = Context::new(options, command.target())?;

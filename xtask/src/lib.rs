@@ -3,7 +3,7 @@
 //! Invariants that every module keeps:
 //! 1. `images/devbox.toml` and the `ARG` defaults of the Dockerfiles are the only definition.
 //! 2. Images are addressed by content keys ([`model::key`]), never by time or ancestry.
-//! 3. What the registry already holds, complete on every platform, is not built again.
+//! 3. An image that the registry holds, complete on every platform, is not built again.
 //! 4. The registry is the only state: staged images, verdicts and tags live there.
 //! 5. The digest that passed the smoke suite is the digest that gets the tag.
 //! 6. Every target is checked before the first tag moves; version tags first, floating tags last.

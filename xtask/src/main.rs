@@ -18,8 +18,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whoever reads the output may have seen enough, as `head` has: then there is nobody left to write for, and no panic
-/// to tell of. The standard library ignores the signal that other programs end by.
+/// Exits quietly on a broken pipe, as after `| head`: the standard library ignores SIGPIPE, so a print would panic.
 fn end_with_the_reader() {
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

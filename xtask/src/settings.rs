@@ -73,11 +73,11 @@ pub struct Settings {
     pub hub_url: String,
     /// Base address of Docker Hub's registry, where it is not the public one.
     pub hub_registry_url: Option<String>,
-    /// The npm registry, as npm itself is told of it.
+    /// The npm registry, by npm's own settings.
     pub npm_registry: Option<Source>,
     /// The text of the user's `.npmrc`, where it may name the registry.
     pub npmrc: Option<String>,
-    /// The Python package index (its "simple" API), as pip itself is told of it.
+    /// The Python package index (its "simple" API), by pip's own settings.
     pub pypi_index: Option<Source>,
     /// Debian's security archive.
     pub debian_security: Option<Source>,

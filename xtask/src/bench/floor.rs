@@ -1,5 +1,5 @@
 //! The least that any way to build a bump of opencode has to do: download the new files, unpack them, compress them as a
-//! layer, push that. Each platform is done beside the other.
+//! layer, push that. The platforms run at the same time.
 
 use std::fs;
 use std::thread;

@@ -230,7 +230,7 @@ impl Drop for Lab<'_> {
     }
 }
 
-/// Removes what a benchmark left that was killed. One that runs is told from it by its engine.
+/// Removes the remains of a killed benchmark. A running benchmark is recognised by its engine.
 pub fn clear(ctx: &Context) -> Result<()> {
     if ctx.runner.dry_run {
         return Ok(());

@@ -72,7 +72,7 @@ impl<'a> Round<'a> {
         self.insist(&cmd)
     }
 
-    /// Runs a build up to three times, as one who waits for its images would. What failed counts too. Ours tries again
+    /// Runs a build up to three times, as a person who waits for the images would. Failed runs count too. Ours tries again
     /// by itself, where that helps; the plain ways can fail for what an `npm install` left out.
     fn insist(&self, cmd: &Cmd) -> Result<()> {
         let runner = &self.lab.ctx.runner;

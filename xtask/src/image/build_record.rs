@@ -1,4 +1,4 @@
-//! What a build took, recorded beside each image that it made to forecast the next one.
+//! Time and disk of a build, stored as a referrer of each image, to forecast the next build.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub struct BuildRecord {
     pub built: Vec<Built>,
 }
 
-/// Records what a build took, beside each image that it made.
+/// Stores a build's time and disk with each image that it made.
 pub fn write<'a>(
     ctx: &Context,
     images: impl IntoIterator<Item = &'a Manifest>,

@@ -1,4 +1,4 @@
-//! What a build is told to make of this tree: the bake targets of the base and of variants.
+//! The bake targets of the base and of variants.
 
 use std::collections::BTreeMap;
 
@@ -102,7 +102,7 @@ fn labels(
     Ok(labels)
 }
 
-/// What an image carries about its own making, beside its labels.
+/// Annotations of an image: its inputs.
 fn annotations(tree: &Tree, inputs: &Inputs) -> Result<BTreeMap<String, String>> {
     let mut annotations = BTreeMap::from([(INPUTS.to_owned(), serde_json::to_string(inputs)?)]);
     if let Some(commit) = &tree.commit {

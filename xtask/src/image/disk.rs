@@ -25,7 +25,7 @@ impl<'a> EngineDisk<'a> {
         Self { runner, root: docker::engine(runner).map(|engine| engine.root) }
     }
 
-    /// Free bytes; `None` where that cannot be told.
+    /// Free bytes; `None` if unknown.
     pub fn free(&self) -> Option<u64> {
         free_below(self.runner, self.root.as_deref()?)
     }
@@ -52,7 +52,7 @@ impl<'a> EngineDisk<'a> {
     }
 }
 
-/// Free bytes of the file system that a folder is on; `None` where that cannot be told.
+/// Free bytes of a folder's file system; `None` if unknown.
 pub fn free_below(runner: &Runner, folder: &str) -> Option<u64> {
     df(runner, 3, folder)
 }

@@ -1,4 +1,4 @@
-//! The Debian packages of a base, recorded beside it when it is built.
+//! The Debian packages of a base, stored as its referrer when it is built.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub const LIST: &str = "/usr/share/devbox/debian-packages.tsv";
 /// Name, version and architecture of each package as lines, by platform.
 pub type Lists = BTreeMap<Platform, String>;
 
-/// Records the lists of a base beside it, unless they are recorded. A run may have ended between the push of a base and its
+/// Stores the package lists of a base, unless they are stored. A run may have ended between the push of a base and its
 /// record.
 pub fn ensure_recorded(ctx: &Context, repository: &Repository, base: &Manifest) -> Result<()> {
     let staging = ctx.staging(repository);

@@ -1,4 +1,4 @@
-//! Parts of the base that come from hosts of their own, beside the package registries. `images/devbox.toml` says which
+//! Parts of the base that come from hosts of their own, apart from the package registries. `images/devbox.toml` says which
 //! of them the image contains, and locks in this repository hold their checksums.
 //!
 //! A release to a public registry contains all of them or is refused. Only a rehearsal on this machine may leave out a
@@ -30,7 +30,7 @@ fn recipe(ctx: &Context) -> String {
     ctx.read_if_there(&ctx.config.base.dockerfile)
 }
 
-/// Why nobody could tell that a part has the right bytes, with the command that locks it.
+/// Why the bytes of a part cannot be verified, with the command that locks it.
 pub fn unlocked(ctx: &Context, part: &Optional) -> Option<String> {
     let recipe = recipe(ctx);
     let default = |name: &str| arg_default(&recipe, name);

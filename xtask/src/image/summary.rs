@@ -1,5 +1,5 @@
 //! The images of this tree as a table, for the end of a release and for the summary of a CI step. A summary never makes
-//! a phase fail: what cannot be told is said.
+//! a phase fail: an unknown value is reported as unknown.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

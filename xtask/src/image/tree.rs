@@ -1,9 +1,9 @@
 //! The inputs of this tree's images: the files that git tracks, read once. Content keys are computed from the bytes that
 //! are kept here, and the same bytes are laid out for the build.
 //!
-//! A file counts by its path, kind, executable bit and bytes, as git would commit them. What differs between checkouts
+//! A file counts by its path, kind, executable bit and bytes, as git would commit them. Differences between checkouts
 //! of one commit does not count: ignore rules, the umask, converted line ends, file times. Refuses a tracked file that is
-//! missing or that git was told not to watch, a submodule, and a path in a merge conflict.
+//! missing or that git is configured not to watch, a submodule, and a path in a merge conflict.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -33,7 +33,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the inputs of all images of a tree and of the smoke suite. Whatever changes on disk later reaches neither a key
+    /// Reads the inputs of all images of a tree and of the smoke suite. Later changes on disk reach neither a key
     /// nor a build.
     pub fn load(ctx: &Context) -> Result<Self> {
         let (base, variants) = (&ctx.config.base, &ctx.config.variants);

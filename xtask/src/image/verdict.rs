@@ -1,5 +1,5 @@
 //! Smoke verdicts: what the suite is, what it expects of a variant, and what it found on an image. A verdict is stored
-//! beside the image that it is about.
+//! as a referrer of its image.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;

@@ -1,4 +1,4 @@
-//! Why a file that should be in a package registry is not there. Only what was observed decides; what cannot be told is
+//! Why a file that should be in a package registry is not there. Only observations decide; an unclear answer is
 //! called so. Refuses to guess: a registry that gave no clear answer is never taken for a version that does not exist.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What a benchmark measures and how it is told: costs, medians, ratios, the tables of `docs/benchmarks.md`. Refuses to
+//! Benchmark results and their presentation: costs, medians, ratios, the tables of `docs/benchmarks.md`. Refuses to
 //! fill gaps: a figure without a run is missing, and the tables say so.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! A command line as data. What is echoed, what a dry run prints and what an error names are the same text. Refuses
+//! A command line as data. The echo, a dry run and errors print the same text. Refuses
 //! secrets: they travel by the environment or a file, which are not echoed.
 
 use std::fmt;

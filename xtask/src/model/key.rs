@@ -2,8 +2,8 @@
 //!
 //! The key is a SHA-256 over a record of the inputs ([`Inputs`]) that travels with the image, so that any machine can
 //! say later why two images differ. Every field is written with its length before it, so no two different records give
-//! the same stream. Time, commit and repository name are no inputs. Refuses nothing: whoever
-//! reads the inputs judges them.
+//! the same stream. Time, commit and repository name are no inputs. Refuses nothing: the
+//! caller that reads the inputs validates them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -93,7 +93,7 @@ impl Inputs {
         Key(text)
     }
 
-    /// What led from `old` to this, as sentences without a verb: the cause of a rebuild. Changed versions are named
+    /// Differences from `old`: the causes of a rebuild. Changed versions are named
     /// before the files that hold them.
     pub fn changes(&self, old: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -337,7 +337,7 @@ mod tests {
                 prop_assert_eq!(of(&plain), of(&turned));
             }
 
-            /// What changed is told, and nothing else.
+            /// Exactly the changes are reported.
             #[test]
             fn changes_are_none_exactly_where_keys_agree(a in trees(), b in trees()) {
                 let [a, b] = [a, b].map(|tree| Inputs::new(&entries(&tree), map(&[]), map(&[])));

@@ -171,7 +171,7 @@ pub fn manifest(component: &Component, version: &str) -> Result<String> {
     Ok(body.replacen('{', "{\n  \"private\": true,", 1) + "\n")
 }
 
-/// The lock without these optional dependencies. What only they needed is still there: npm prunes it when it next
+/// The lock without these optional dependencies. Packages that only they needed stay: npm prunes it when it next
 /// reads the lock.
 pub fn without_optional(text: &str, names: &[String]) -> Result<String> {
     let mut lock: Map<String, Value> = serde_json::from_str(text)?;

@@ -2,7 +2,7 @@
 //!
 //! A registry has no compare-and-swap, its reads may lag behind its writes, and a write may arrive late. So no tag that
 //! two runs share decides who may write. Each attempt is a tag of its own in the staging repository, which nobody else
-//! ever writes, and its life is told by further tags:
+//! ever writes, and further tags record its progress:
 //!
 //! ```text
 //! promotion-<begun>-<nonce>              the attempt; its document is a Promotion
@@ -142,7 +142,7 @@ impl AttemptId {
     }
 }
 
-/// An attempt as its tags tell it.
+/// An attempt, read from its tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     pub id: AttemptId,
@@ -152,7 +152,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// All attempts that the tags of a staging repository tell of, in the order of their beginnings.
+    /// All attempts that the tags of a staging repository name, by start time.
     pub fn all(tags: &[String]) -> Vec<Self> {
         let mut attempts: BTreeMap<AttemptId, Self> = BTreeMap::new();
         for (id, rest) in tags.iter().filter_map(|tag| parse(tag)) {
@@ -218,7 +218,7 @@ impl Promotion {
         self.floating().count() > 1
     }
 
-    /// True if some floating tags have moved and others have not. One that pointed at its image before does not count.
+    /// True if some floating tags have moved and others have not. Tags that already pointed at their image do not count.
     pub fn is_mixed(&self, standing: &Standing) -> bool {
         let mut moved = self
             .floating()

@@ -10,7 +10,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 /// How often something is tried before its failure counts.
 pub const ATTEMPTS: usize = 5;
-/// The longest wait between two tries; a `Retry-After` beyond it is a failure, told to the user.
+/// The longest wait between two tries; a longer `Retry-After` fails with a message.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A failure that may pass by itself.

@@ -33,7 +33,7 @@ pub enum Command {
     /// Check this machine for everything that a release needs; --install fixes what it can
     #[command(after_help = "Example:\n  cargo xtask doctor --install")]
     Doctor(release::doctor::Args),
-    /// Compute the base key and say whether that base has to be built
+    /// Compute the base key and report whether that base has to be built
     #[command(after_help = "Example:\n  cargo xtask base-decide --json")]
     BaseDecide,
     /// Build and push the base image, if its key is not in the registry
@@ -45,7 +45,7 @@ pub enum Command {
     /// Test the staged image of a variant on every platform and record the verdict
     #[command(after_help = "Example:\n  cargo xtask smoke omos --platform linux/arm64")]
     Smoke(release::smoke::Args),
-    /// Give the tested images of all variants their version tags
+    /// Point version tags at the tested images of all variants
     #[command(after_help = "Example:\n  cargo xtask publish --promote-latest")]
     Publish(release::publish::Args),
     /// Complete or undo an interrupted promotion
@@ -54,10 +54,10 @@ pub enum Command {
     /// Point the floating tags of all variants back at an older release
     #[command(after_help = "Example:\n  cargo xtask rollback v1.18.18")]
     Rollback(recover::rollback::Args),
-    /// Say what a release would build, test and tag, and why; change nothing
+    /// Show what a release would build, test and tag, and why; change nothing
     #[command(after_help = "Example:\n  cargo xtask plan --json")]
     Plan,
-    /// Say which inputs, packages and layers differ between two images, or between an image and this tree
+    /// Show which inputs, packages and layers differ between two images, or between an image and this tree
     #[command(
         after_help = "Examples:\n  cargo xtask explain latest\n  cargo xtask explain v1.18.15 v1.18.18"
     )]
@@ -86,16 +86,16 @@ pub enum Command {
         after_help = "Examples:\n  cargo xtask bump-opencode 1.14.44\n  cargo xtask bump-opencode latest --commit --tag"
     )]
     BumpOpencode(maintain::bump::OpencodeArgs),
-    /// Say which pinned versions and which Debian packages are behind
+    /// Show which pinned versions and which Debian packages are outdated
     #[command(after_help = "Examples:\n  cargo xtask outdated\n  cargo xtask outdated --json --exit-code")]
     Outdated(inspect::outdated::Args),
-    /// Take today's Debian packages into the base
+    /// Update the base to today's Debian packages
     #[command(after_help = "Example:\n  cargo xtask refresh-base --commit")]
     RefreshBase(maintain::refresh_base::Args),
     /// Print the release tag that comes next, by git and the registry
     #[command(after_help = "Example:\n  cargo xtask next-tag")]
     NextTag,
-    /// Check CHANGELOG.md, print one entry, or give what is unreleased its release
+    /// Check CHANGELOG.md, print one entry, or move the unreleased section into a release
     #[command(
         after_help = "Examples:\n  cargo xtask changelog check --release-tag v1.18.18\n  cargo xtask changelog show v1.18.18"
     )]
@@ -103,7 +103,7 @@ pub enum Command {
     /// Resolve the pinned versions into lock files
     #[command(after_help = "Examples:\n  cargo xtask lock\n  cargo xtask lock --check")]
     Lock(maintain::lock::Args),
-    /// Prove that every file that a build needs is there for every platform, before anything is built
+    /// Prove that every file that a build needs is available for every platform, before anything is built
     #[command(after_help = "Examples:\n  cargo xtask preflight\n  cargo xtask preflight opencode --wait 10m")]
     Preflight(release::preflight::Args),
     /// Build base and variants again on an empty engine, and compare them with those in the registry
@@ -114,7 +114,7 @@ pub enum Command {
     /// Check the tree without building: configuration, generated files, scripts, Dockerfiles
     #[command(after_help = "Example:\n  cargo xtask validate")]
     Validate,
-    /// Do everything: set up, build, smoke, publish, promote, describe
+    /// Run the whole release: set up, build, smoke, publish, promote, describe
     #[command(
         after_help = "Examples:\n  cargo xtask release --local\n  cargo xtask release --release-tag v1.18.18"
     )]
@@ -127,7 +127,7 @@ pub enum Command {
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live
     #[command(after_help = "Example:\n  cargo xtask test --fast")]
     Test(develop::test::Args),
-    /// Measure this pipeline against plainer ways to build the same images, and write docs/benchmarks.md
+    /// Measure this pipeline against simpler ways to build the same images, and write docs/benchmarks.md
     #[command(
         after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --compression --platform linux/amd64"
     )]

@@ -63,7 +63,7 @@ impl Ledger<'_> {
         bail!("tags in {} kept moving while the lease was taken: run the same command again", self.public)
     }
 
-    /// Brings the images into the public repository, by digest: no tag moves. What is there is skipped.
+    /// Brings the images into the public repository, by digest: no tag moves. Images that it has are skipped.
     fn copy(&self, promotion: &Promotion) -> Result<()> {
         let (runner, registry) = (&self.ctx.runner, &self.ctx.registry);
         let images: BTreeSet<&Digest> = match promotion.kind {
@@ -137,7 +137,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Tells the runs of interrupted attempts, should one of them go on, that the lease is no longer theirs.
+    /// Marks interrupted attempts, so that a run that continues finds that its lease is lost.
     fn supersede(&self, journal: &Journal, lease: &Lease<'_>) -> Result<()> {
         for (attempt, promotion) in journal.interrupted().filter(|(attempt, _)| attempt.id != lease.id) {
             self.ctx.say(format!("continuing after the interrupted promotion of {}", promotion.name()));

@@ -314,7 +314,7 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Writes where these tags pointed before, the last first, and reads them back. One that cannot be written does not
+    /// Writes where these tags pointed before, the last first, and reads them back. A tag that cannot be written does not
     /// keep the others where they are, unless the lease is lost.
     fn take_back(&self, moves: &[&Move]) -> Result<()> {
         let (mut expected, mut failed) = (BTreeMap::new(), None);

@@ -53,7 +53,7 @@ pub struct VariantRecord {
     pub latest_tag: String,
     pub key: String,
     pub digest: String,
-    /// What the build took that it came from, which it shares with the variants that were built beside it.
+    /// Time and disk of its build, which other variants of the same bake share.
     #[serde(default)]
     pub build_seconds: Option<u64>,
     pub platforms: Vec<PlatformRecord>,

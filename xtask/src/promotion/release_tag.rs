@@ -21,8 +21,8 @@ const COMPARED: usize = 64;
 /// How many of them are asked for at once.
 const BATCH: usize = 8;
 
-/// The first free release tag of an opencode version: neither git nor the registry may know it. A registry that cannot
-/// tell is an error, as is a full alphabet.
+/// The first free release tag of an opencode version: neither git nor the registry may know it. An unclear answer of the
+/// registry is an error, as is a full alphabet.
 pub fn next(ctx: &Context, version: Version) -> Result<ReleaseTag> {
     let repository = ctx.repository()?;
     let is_free = |release: ReleaseTag| {

@@ -1,4 +1,4 @@
-//! Command lines of docker and what the engine tells about itself.
+//! Command lines of docker, and the engine's description of itself.
 
 use std::fs;
 use std::thread;

@@ -1,4 +1,4 @@
-//! A scratch engine: a second Docker engine on this machine with nothing in it, beside the one that users have. It has
+//! A scratch engine: a second Docker engine on this machine with nothing in it, separate from the user's. It has
 //! a containerd, a bridge and folders of its own, ends with the process that started it, and is removed without a
 //! trace. It touches neither the images nor the firewall rules of another engine. Needs root.
 
@@ -36,7 +36,7 @@ pub struct Scratch<'a> {
 }
 
 impl<'a> Scratch<'a> {
-    /// Starts an empty engine. Its folders lie below `state`; `name` tells several engines apart.
+    /// Starts an empty engine. Its folders lie below `state`; `name` distinguishes several engines.
     pub fn start(runner: &'a Runner, state: &Utf8Path, name: &str) -> Result<Self> {
         if !cfg!(target_os = "linux") {
             bail!("a second Docker engine can be started only on Linux: run this command there");
@@ -91,7 +91,7 @@ impl<'a> Scratch<'a> {
         let (root, run) = (self.root.clone(), self.run_dir());
         let containerd = self.socket("containerd");
         let config = root.join("containerd.toml");
-        // Never the containerd of the machine: images would end up beside those of other engines.
+        // Never the containerd of the machine: images would mix with those of other engines.
         let text = format!(
             "version = 2\nroot = \"{root}/containerd\"\nstate = \"{run}/containerd\"\n\
              disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{containerd}\"\n"

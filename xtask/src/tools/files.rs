@@ -89,7 +89,7 @@ pub fn finish_interrupted(root: &Utf8Path, state: &Utf8Path, dry_run: bool) -> R
 fn write(path: &Utf8PathBuf, text: &str) -> Result<()> {
     let folder = path.parent().context("a path without a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {folder}"))?;
-    // Beside the file, under a name that git ignores.
+    // In the file's folder, under a name that git ignores.
     let file = tempfile::Builder::new().prefix("._").tempfile_in(folder);
     let file = file.with_context(|| format!("cannot write into {folder}"))?;
     fs::write(file.path(), text).with_context(|| format!("cannot write {path}"))?;

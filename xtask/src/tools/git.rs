@@ -19,7 +19,7 @@ pub struct Tracked {
     pub object: String,
     /// The path is in a merge conflict.
     pub unmerged: bool,
-    /// Git was told not to look for changes of it (`assume-unchanged`, `skip-worktree`).
+    /// Git is configured not to look for changes of it (`assume-unchanged`, `skip-worktree`).
     pub unwatched: bool,
 }
 
@@ -76,7 +76,7 @@ fn tracked_line(line: &str) -> Result<Tracked> {
     parsed.with_context(|| format!("unexpected output of git ls-files: {line}"))
 }
 
-/// Files below these paths that git does not track and was not told to ignore.
+/// Files below these paths that git neither tracks nor ignores.
 pub fn untracked(runner: &Runner, paths: &[String]) -> Result<Vec<String>> {
     let options = ["--literal-pathspecs", "ls-files", "-z", "--others", "--exclude-standard", "--"];
     let text = runner.read(&Cmd::new("git", options).args(paths.iter().cloned()))?;
@@ -149,7 +149,7 @@ pub fn tag(runner: &Runner, tag: &str, message: &str) -> Result<()> {
     runner.run(&Cmd::new("git", ["tag", "--annotate", tag, "--message", message]))
 }
 
-/// The text of a file as a commit has it; `None` where this clone cannot tell.
+/// The text of a file as a commit has it; `None` where this clone does not have the commit.
 pub fn file_at(runner: &Runner, revision: &str, path: &str) -> Option<String> {
     runner.probe(&Cmd::new("git", ["cat-file", "blob", &format!("{revision}:{path}")]))
 }

@@ -32,7 +32,7 @@ pub struct Sent {
 
 static SENT: Mutex<BTreeMap<String, Sent>> = Mutex::new(BTreeMap::new());
 
-/// What this process has sent so far, tries included, by host. What docker and crane send is their own.
+/// Requests of this process so far, retries included, by host; without those of docker and crane.
 pub fn sent() -> BTreeMap<String, Sent> {
     SENT.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

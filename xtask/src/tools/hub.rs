@@ -25,7 +25,7 @@ impl std::fmt::Display for NotAllowed {
 
 impl std::error::Error for NotAllowed {}
 
-/// Which tags of a repository never move, as Docker Hub's settings tell it.
+/// Which tags of a repository never move, by Docker Hub's settings.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ImmutableTags {
     #[serde(default)]

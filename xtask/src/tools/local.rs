@@ -25,7 +25,7 @@ const PORT: u16 = 5000;
 /// The image of the local registry where the program is not installed, unless `DEVBOX_REGISTRY_IMAGE` names another one.
 const REGISTRY_IMAGE: &str = "docker.io/library/registry:3";
 
-/// A process or a container that was started here. The start time tells a process from a later one with the same id.
+/// A process or a container that was started here. The start time distinguishes a process from a later one with the same id.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Daemon {
     /// Zero for a container.

@@ -1,4 +1,4 @@
-//! This process and others of this machine, told apart from later ones with the same id by proc(5) of
+//! This process and others of this machine, distinguished from later ones with the same id by proc(5) of
 //! Linux. Other systems have no answer, and callers take that for none.
 
 use std::fs;
@@ -28,7 +28,7 @@ pub fn holder() -> Holder {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     let pid = std::process::id();
     let boot = read("/proc/sys/kernel/random/boot_id");
-    // Without /proc no other process can be told from a later one with its id, so none shares a realm: its lease is then
+    // Without /proc a process cannot be distinguished from a later one with its id, so none shares a realm: its lease is then
     // waited for, as for that of another machine.
     let realm = match boot.is_empty() {
         true => format!("{pid} {:?}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),

@@ -120,7 +120,7 @@ impl Toolbox {
         }
     }
 
-    /// These programs bring their own roots of trust and need to be told of the host's.
+    /// These programs bring their own roots of trust and need the path of the host's.
     fn trusting(&self, cmd: Cmd, variable: &str) -> Cmd {
         match &self.ca {
             Some(ca) => cmd.env(variable, ca),

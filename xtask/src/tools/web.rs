@@ -1,4 +1,4 @@
-//! Asks a server for a file or a document. An answer is one of four: there, a clear 404, "not before T", cannot tell.
+//! Asks a server for a file or a document. An answer is one of four: present, absent (a clear 404), "not before T", unknown.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -408,7 +408,7 @@ impl Supply {
     }
 }
 
-/// The error for problems: [`Incomplete`] unless a registry could not tell.
+/// The error for problems: [`Incomplete`] unless a registry gave no clear answer.
 pub fn error(problems: &[Problem], message: String) -> anyhow::Error {
     let unclear = |p: &Problem| matches!(p.verdict, Verdict::CannotTell { .. } | Verdict::RateLimited { .. });
     if problems.iter().any(unclear) {

@@ -62,7 +62,7 @@ pub fn install(ctx: &Context) -> Result<()> {
     Web::new(&ctx.agent).save(&url, &checksum, &archive)?;
     ctx.runner.read(&unpack)?;
     fs::create_dir_all(&programs).with_context(|| format!("cannot create {programs}"))?;
-    // Copied beside its place first: a folder of scratch files may be on another file system.
+    // Copied into the target folder first: a folder of scratch files may be on another file system.
     let (next, place) = (programs.join(".crane"), programs.join(NAME));
     fs::copy(scratch.join(NAME), &next).with_context(|| format!("cannot write {next}"))?;
     fs::rename(&next, &place).with_context(|| format!("cannot write {place}"))

@@ -187,7 +187,7 @@ impl Resolver<'_> {
         // What the output file holds, uv prefers.
         fs::write(&target, if self.upgrade { "" } else { &before })?;
         let index = toolbox::index(&sources::pypi_index(self.ctx)?);
-        // Any Python will do to run uv's resolver, which is told for which one to resolve; it shall not fetch that.
+        // uv's resolver runs on any Python and gets the target version as an option; it must not download that version.
         let python = ["--python", "python3", "--no-python-downloads", "--python-version", PYTHON];
         let args = ["pip", "compile", "--quiet", "--no-config", "--universal"];
         let form = [

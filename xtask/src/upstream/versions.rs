@@ -27,7 +27,7 @@ pub struct Upstream {
     pub deprecated: BTreeMap<Version, String>,
     /// Those whose metadata names a file for every platform.
     pub whole: Vec<Version>,
-    /// When versions were published, where the registry tells.
+    /// Publication times, where the registry reports them.
     pub times: BTreeMap<Version, Timestamp>,
 }
 

@@ -1,6 +1,6 @@
 //! Builds the family in three ways on engines that have nothing, and writes what each took into `docs/benchmarks.md`;
 //! `--compression` compares compressions of one image instead. Touches neither the user's engine nor images nor tree,
-//! but for that page. What was not measured is called so. Refuses to start without the disk that it takes.
+//! but for that page. Figures that were not measured are marked. Refuses to start without the disk that it takes.
 
 use anyhow::{Context as _, Result, bail};
 

@@ -22,7 +22,7 @@ pub struct Args {
 pub enum Action {
     /// Start the registry of this machine
     Up,
-    /// Say what runs
+    /// Show what runs
     Status,
     /// Stop the registry, and the engine if this project started it; the images stay
     Down {

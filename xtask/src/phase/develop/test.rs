@@ -43,7 +43,7 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
         return Ok(());
     }
     validate::run(ctx, definition)?;
-    // Emulation keeps one processor busy for minutes, so that test runs beside the others.
+    // Emulation keeps one processor busy for minutes, so that test runs at the same time as the others.
     let emulated = live(ctx, args)?.args(["emulation::"]);
     let others = live(ctx, args)?.args(["--skip=emulation::"]);
     let runner = &ctx.runner;

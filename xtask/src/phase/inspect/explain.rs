@@ -115,7 +115,7 @@ fn find(ctx: &Context, repository: &Repository, name: &str) -> Result<Side> {
 fn of_tree(ctx: &Context, old: &Side) -> Result<Side> {
     let tree = Tree::load(ctx)?;
     let base = base::find(ctx, &tree, &ctx.platforms)?;
-    // Variants are told by their build arguments, bases by having none of theirs.
+    // The build arguments show whether an image is a variant or a base.
     let of_variant = |name: &str| old.inputs.args.contains_key(&format!("INSTALL_{name}"));
     if !of_variant("OPENCODE") {
         let found = base.as_built().map(|built| (base.repository.clone(), (*built.index).clone()));

@@ -1,5 +1,5 @@
 //! Says what is behind: pinned versions against what is published and complete, and the published base against Debian's
-//! security archive. Changes nothing. Refuses, with `--exit-code`, a tree that is behind; what cannot be told is never
+//! security archive. Changes nothing. Refuses, with `--exit-code`, a tree that is behind; an unknown answer is never
 //! called current.
 
 use std::time::Duration;

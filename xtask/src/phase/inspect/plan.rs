@@ -1,6 +1,6 @@
 //! Says what a release of this tree would reuse, build, test and tag, why, and about how long it would take. Changes
 //! nothing: no registry is started, no image made. Causes come from the inputs that the published images carry. Refuses
-//! nothing: what cannot be told is said in its place.
+//! nothing: an unknown value is reported as unknown.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -295,7 +295,7 @@ fn print(ctx: &Context, rows: &[Row], forecast: Forecast, floating: &Floating) {
     }
 }
 
-/// Causes on one line: the first few, and how many more there are. `--json` and `explain` tell all.
+/// Causes on one line: the first few, and how many more there are. `--json` and `explain` list all.
 fn in_short(causes: &[String]) -> String {
     const MOST: usize = 3;
     let mut text = causes.iter().take(MOST).cloned().collect::<Vec<_>>().join("; ");

@@ -1,7 +1,7 @@
 //! Shows that what is in the registry can be built again: on an engine of its own, from an empty cache, the variants
 //! get the same digests, and the base the same files but for those that `images/devbox.toml` lists.
 //!
-//! The rebuilt variants are pushed beside the staged ones: where they are the same, that adds a tag and no bytes.
+//! The rebuilt variants are pushed to the staging repository as well: where they are the same, that adds a tag and no bytes.
 //! Refuses any other difference, and a listing without files.
 
 use std::collections::BTreeMap;

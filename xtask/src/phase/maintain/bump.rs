@@ -25,7 +25,7 @@ use crate::upstream::availability::{self, Depth, Supply};
 use crate::upstream::locks::{self, Versions};
 use crate::upstream::versions::{self, Upstream};
 
-/// Stands for every component.
+/// Means every component.
 const ALL: &str = "all";
 const CHANGELOG: &str = "CHANGELOG.md";
 

@@ -21,13 +21,13 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Action {
-    /// Report what is wrong; with --release-tag, also what that release needs
+    /// Report every problem; with --release-tag, also what that release needs
     Check,
     /// Print the entry of a release, for its notes
     Show { tag: ReleaseTag },
-    /// Move what is unreleased into the entry of a release
+    /// Move the unreleased section into the entry of a release
     Promote { tag: ReleaseTag },
-    /// Give the release of a tag on the Gitea server its entry as notes
+    /// Publish the entry of a tag as the notes of its release on the Gitea server
     Attach {
         /// [default: the pushed git tag]
         tag: Option<ReleaseTag>,

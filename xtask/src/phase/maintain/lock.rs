@@ -10,7 +10,7 @@ use crate::upstream::{crane_archive, locks};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Only these components, `debian` for the image below them, `crane` for the program [default: all]
+    /// Only these components; `debian` is the parent image, `crane` the program [default: all]
     pub components: Vec<String>,
     /// Write nothing; fail with a diff if a lock is not what the pinned versions imply
     #[arg(long, conflicts_with = "upgrade")]

@@ -1,5 +1,5 @@
 //! Takes today's Debian packages into the base: one line of its Dockerfile, from which a new base key follows. Refuses
-//! a tree with changes that are not committed, unless told otherwise.
+//! a tree with changes that are not committed, unless an option allows it.
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;

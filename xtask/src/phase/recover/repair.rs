@@ -70,8 +70,8 @@ fn permitted(ctx: &Context, repository: &Repository) -> Result<()> {
     Err(missing(format!("nothing repaired; {}", problems.join("; "))))
 }
 
-/// Without an interrupted promotion the floating tags themselves tell whether a release is half promoted: they are brought
-/// to the newest release that one of them is at. What the last promotion was asked to leave on another release stays.
+/// Without an interrupted promotion the floating tags show whether a release is half promoted: they are moved
+/// to the newest release that one of them is at. Tags that the last promotion left on another release on request stay.
 fn converge(ctx: &Context, ledger: &Ledger<'_>, journal: &Journal) -> Result<()> {
     let floating = release_tag::floating(ctx, &ledger.public)?;
     let nothing = "no promotion was interrupted: nothing to repair";

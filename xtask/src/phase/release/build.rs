@@ -81,7 +81,7 @@ pub fn ensure<'a>(
         .collect())
 }
 
-/// Images that are pushed side by side each send the layers that they share. What the others share, the richest has:
+/// Images that are pushed side by side each send the layers that they share. The variant with most components has all of these:
 /// once it is there, they send next to nothing.
 fn richest_first(
     ctx: &Context,
@@ -96,7 +96,7 @@ fn richest_first(
     if others.is_empty() { Ok(()) } else { bake::run(ctx, tree, &others) }
 }
 
-/// Builds what a failed bake left out, each alone, and tells all failures at the end.
+/// Builds the images that a failed bake left out, one by one, and reports all failures at the end.
 fn one_by_one(
     ctx: &Context,
     tree: &Tree,

@@ -100,7 +100,7 @@ pub fn publish(
         return Err(missing(format!("nothing published; {}", problems.join("; "))));
     }
 
-    // The record tells what the release is before any public tag does.
+    // The record is stored before the first public tag moves.
     let lease = ledger.begin_with(journal, promotion, &|journal| request.plan(journal))?;
     let latest_before = floating.as_ref().and_then(Floating::newest);
     let recorded = record::write(ctx, tree, base, tested, &lease.promotion, release, latest_before);

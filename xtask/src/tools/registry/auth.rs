@@ -111,7 +111,7 @@ impl std::fmt::Display for Account {
 /// Accounts by host and authorization headers by repository and action, each found once.
 #[derive(Default)]
 pub struct Credentials {
-    /// `DOCKER_AUTH_CONFIG`, which docker 28.3 reads, and crane 0.20 beside a `config.json` only.
+    /// `DOCKER_AUTH_CONFIG`, which docker 28.3 reads, and crane 0.20 only if there is a `config.json`.
     pub variable: Option<String>,
     accounts: Mutex<HashMap<String, Account>>,
     headers: Mutex<HashMap<String, String>>,
@@ -311,7 +311,7 @@ fn token(
     }
     let answer: TokenAnswer = serde_json::from_slice(response.body())
         .with_context(|| format!("{realm} answers without a token"))?;
-    // Either may be empty beside the other.
+    // Either may be empty if the other is set.
     let mut tokens = [answer.token, answer.access_token].into_iter().flatten();
     tokens.find(|token| !token.is_empty()).with_context(|| format!("{realm} answers without a token"))
 }

@@ -33,7 +33,7 @@ pub enum Place<'a> {
 }
 
 impl Registry {
-    /// Stores a document. `labels` become annotations beside it. Returns the artifact's digest.
+    /// Stores a document. `labels` become further annotations. Returns the artifact's digest.
     pub fn put_document(
         &self,
         runner: &Runner,

@@ -145,7 +145,7 @@ impl Registry {
     }
 
     /// A registry whose repositories count as empty where this account may not read them, which is what a repository
-    /// looks like that does not exist yet. For looks only; [`Self::hidden`] tells which they were.
+    /// looks like that does not exist yet. For reads only; [`Self::hidden`] lists them.
     pub fn lenient(self, lenient: bool) -> Self {
         Self { lenient, ..self }
     }
@@ -389,7 +389,7 @@ impl Registry {
         match response.status().as_u16() {
             200 => match header(&response, "docker-content-digest").and_then(|text| text.parse().ok()) {
                 Some(digest) => Ok(Some(digest)),
-                // Only the bytes can tell then.
+                // Only the bytes name the digest then.
                 None => self.digest_of_bytes(runner, repository, reference),
             },
             404 if is_registry(&response) => Ok(None),
@@ -684,7 +684,7 @@ fn authorized<T>(request: RequestBuilder<T>, auth: Option<&str>) -> RequestBuild
     }
 }
 
-/// True if a registry answered, and no proxy or web server in between: HEAD has no body that could tell.
+/// True if a registry answered, and no proxy or web server in between: an answer to HEAD has no body with an error code.
 fn is_registry<T>(response: &Response<T>) -> bool {
     let json = header(response, "content-type").is_some_and(|kind| kind.contains("json"));
     json || header(response, "docker-distribution-api-version").is_some()

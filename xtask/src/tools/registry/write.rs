@@ -37,7 +37,7 @@ impl Registry {
             }
             let request = agent.put(&url).header("Content-Type", manifest.media_type.to_string());
             let answer = authorized(request, auth).send(&manifest.bytes[..]);
-            // A try without a clear answer may have been taken, whatever a later one is told.
+            // A try without a clear answer may have been taken, whatever the answer to a later one.
             let is_clear = answer
                 .as_ref()
                 .is_ok_and(|answer| !answer.status().is_server_error() && answer.status() != 408);
@@ -61,7 +61,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Cancels an upload that was begun. One that is not cancelled is cleaned up by the registry in time, so the answer
+    /// Cancels an upload that was begun. The registry cleans up abandoned uploads, so the answer
     /// does not matter.
     pub(super) fn cancel_upload(&self, runner: &Runner, repository: &Repository, begun: &Response<Vec<u8>>) {
         let Ok(location) = self.location(repository, begun) else { return };

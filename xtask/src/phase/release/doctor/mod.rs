@@ -200,7 +200,7 @@ fn limit(ctx: &Context, repository: &Repository) -> Option<Finding> {
     })
 }
 
-/// Whether each place that a build takes something from answers; what has a substitute is only told.
+/// Whether each place that a build takes something from answers; a source with a substitute is only reported.
 fn sources(ctx: &Context) -> Vec<Finding> {
     let answers = |url: &str| source::answers(&ctx.agent, url, PATIENCE);
     let responds = |url: &str| source::responds(&ctx.agent, url, PATIENCE);

@@ -185,7 +185,7 @@ pub fn emulated(ctx: &Context, platform: Platform) -> bool {
 
 /// True if this process, or sudo, may register emulators with the kernel that the engine runs on.
 fn may_register() -> bool {
-    // CAP_SYS_ADMIN, bit 21 of the bounding set: a container without it cannot mount binfmt_misc, whoever it runs as.
+    // CAP_SYS_ADMIN, bit 21 of the bounding set: a container without it cannot mount binfmt_misc, even as root.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let bits = bounding.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
