@@ -81,8 +81,6 @@ impl fmt::Debug for Secrets {
 
 impl fmt::Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoter = shlex::Quoter::new().allow_nul(true);
-        let quote = |word: &str| quoter.quote(word).map_or_else(|_| word.to_owned(), Into::into);
         let variables = self.env.iter().map(|(name, value)| format!("{name}={}", quote(value)));
         let words = [&self.program].into_iter().chain(&self.args).map(|word| quote(word));
         let mut line = variables.chain(words).collect::<Vec<_>>().join(" ");
@@ -95,6 +93,15 @@ impl fmt::Display for Cmd {
         }
         f.write_str(&without_accounts(&line))
     }
+}
+
+/// Quotes a word for a shell where it needs it. shlex quotes every `=`, which options have and which needs no quotes
+/// after the first letter.
+fn quote(word: &str) -> String {
+    let quoter = shlex::Quoter::new().allow_nul(true);
+    let quoted = |word: &str| quoter.quote(word).map_or_else(|_| word.to_owned(), Into::into);
+    let plain = word.replace('=', "");
+    if word.starts_with('-') && quoted(&plain) == plain { word.to_owned() } else { quoted(word) }
 }
 
 #[cfg(test)]
@@ -113,8 +120,10 @@ mod tests {
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the judge is a real shell")]
     fn a_shell_accepts_the_printed_line() {
-        let words =
-            ["it's", "", "a b", "$HOME", "`id`", "*", "a\"b", "~", "^x", "#", "a\\b", "x=1;y", "é", "a!b"];
+        let words = [
+            "it's", "", "a b", "$HOME", "`id`", "*", "a\"b", "~", "^x", "#", "a\\b", "x=1;y", "é", "a!b",
+            "--a=b", "--a=b c", "=x",
+        ];
         let script = "printf '%s|' \"$X\" \"$@\"; cat";
         let cmd = Cmd::new("sh", ["-c", script, "sh"]).args(words).env("X", "1 '2'").stdin("{}\nEOF\n$x\n");
         let output =
