@@ -36,7 +36,7 @@ impl Cmd {
 
     /// The program and the arguments that [`cmd!`] lists. The shell is only its notation: it runs nothing.
     pub(crate) fn written(line: impl for<'a> FnOnce(&'a Shell) -> xshell::Cmd<'a>) -> Self {
-        let shell = Shell::new().expect("Context::new has read the current directory");
+        let shell = Shell::new().expect("settings::root has read the current directory");
         let line = std::process::Command::from(line(&shell));
         let text = |word: &OsStr| word.to_string_lossy().into_owned();
         Self::new(&text(line.get_program()), line.get_args().map(text))
@@ -101,7 +101,7 @@ fn quote(word: &str) -> String {
     let quoter = shlex::Quoter::new().allow_nul(true);
     let quoted = |word: &str| quoter.quote(word).map_or_else(|_| word.to_owned(), Into::into);
     let plain = word.replace('=', "");
-    if word.starts_with('-') && quoted(&plain) == plain { word.to_owned() } else { quoted(word) }
+    if !word.starts_with('=') && quoted(&plain) == plain { word.to_owned() } else { quoted(word) }
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
     fn a_shell_accepts_the_printed_line() {
         let words = [
             "it's", "", "a b", "$HOME", "`id`", "*", "a\"b", "~", "^x", "#", "a\\b", "x=1;y", "é", "a!b",
-            "--a=b", "--a=b c", "=x",
+            "--a=b", "a=b", "--a=b c", "=x",
         ];
         let script = "printf '%s|' \"$X\" \"$@\"; cat";
         let cmd = Cmd::new("sh", ["-c", script, "sh"]).args(words).env("X", "1 '2'").stdin("{}\nEOF\n$x\n");
