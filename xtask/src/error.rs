@@ -4,16 +4,9 @@ use std::process::ExitCode;
 
 /// A prerequisite is missing: a tool, a staged image, a verdict, an account. Its message ends with the command that
 /// provides it; it makes the exit code 3.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Missing(pub String);
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Missing {}
 
 /// Shorthand for a [`Missing`] error.
 pub fn missing(message: impl Into<String>) -> anyhow::Error {

@@ -4,9 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use xtask::model::source::without_accounts;
+use xtask::tools::children;
 
 fn main() -> ExitCode {
     end_with_the_reader();
+    if let Err(error) = children::end_on_signals() {
+        eprintln!("error: cannot handle signals: {error}");
+        return ExitCode::FAILURE;
+    }
     let cli = xtask::cli::Cli::parse();
     match xtask::cli::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -18,12 +23,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Exits quietly on a broken pipe, as after `| head`: the standard library ignores SIGPIPE, so a print would panic.
+/// Exits quietly on a broken pipe, as other programs do by SIGPIPE, which the standard library ignores.
 fn end_with_the_reader() {
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if panic.payload_as_str().is_some_and(|text| text.contains("Broken pipe")) {
-            std::process::exit(141);
+            children::exit(141);
         }
         told(panic);
     }));

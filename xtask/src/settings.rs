@@ -277,6 +277,7 @@ fn asked_tag() -> Result<Option<ReleaseTag>> {
 
 /// The repository that holds the running xtask; a test may name another tree.
 pub fn root() -> Result<Utf8PathBuf> {
+    env::current_dir().context("the current directory is gone: run this in another one")?;
     if let Ok(root) = env::var("DEVBOX_ROOT") {
         return Ok(root.into());
     }

@@ -329,10 +329,30 @@ impl State {
         self.signal("CONT")
     }
 
+    /// Strikes the leader's process group and all that descends from the leader: programs that it started may have groups
+    /// of their own.
     fn signal(&self, signal: &str) -> io::Result<()> {
         let group = self.group.load(Ordering::SeqCst);
         assert!(group > 1, "the test has named no process group");
-        Command::new("kill").args([&format!("-{signal}"), "--", &format!("-{group}")]).status()?;
+        let mut struck = vec![group];
+        let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output()?.stdout;
+        let listed = String::from_utf8_lossy(&listed);
+        let number = |word: Option<&str>| word.and_then(|word| word.parse::<u32>().ok());
+        let pairs: Vec<_> = listed
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                number(words.next()).zip(number(words.next()))
+            })
+            .collect();
+        let mut next = 0;
+        while let Some(parent) = struck.get(next).copied() {
+            struck.extend(pairs.iter().filter(|(_, it)| *it == parent).map(|(pid, _)| *pid));
+            next += 1;
+        }
+        let targets = struck[1..].iter().map(u32::to_string);
+        let targets = [format!("-{group}")].into_iter().chain(targets);
+        Command::new("kill").args([&format!("-{signal}"), "--"]).args(targets).status()?;
         Ok(())
     }
 }

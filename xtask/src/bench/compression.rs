@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::bench::lab::Lab;
 use crate::bench::ways::RECIPE;
 use crate::model::bench::{self, Compressed};
-use crate::model::command::Cmd;
 use crate::model::config::{Compression, Layers};
+use crate::tools::command::cmd;
 use crate::tools::crane;
 use crate::tools::engine::Scratch;
 
@@ -68,10 +68,9 @@ fn compressed(
     let repository = lab.repository("compressed/opencode-devbox")?;
     let reference = repository.tag(&tag);
     // A mark of its own makes the layer new to the engine, which keeps what it has compressed.
-    let build =
-        Cmd::new("docker", ["buildx", "build", "--progress=plain", "--target=flat", "--provenance=false"])
-            .arg(format!("--file={}/{RECIPE}", lab.new_tree()))
-            .args([format!("--build-arg=UPON={image}"), format!("--build-arg=MARK={tag}")]);
+    let build = cmd!("docker buildx build --progress=plain --target=flat --provenance=false")
+        .arg(format!("--file={}/{RECIPE}", lab.new_tree()))
+        .args([format!("--build-arg=UPON={image}"), format!("--build-arg=MARK={tag}")]);
     let build = maker.on(build.arg(lab.new_tree().as_str()));
     let runner = &lab.ctx.runner;
     runner.run(&build.clone().arg("--output=type=cacheonly"))?;
@@ -79,10 +78,11 @@ fn compressed(
     let push = build.arg(format!("{output},{}", layers.exporter()));
     let push = lab.measure(maker, 0, || runner.run(&push))?.seconds;
     let user = lab.engine("pull")?;
-    let on = |words: &[&str]| user.on(Cmd::new("docker", words.iter().copied()));
-    let pull = lab.measure(&user, 0, || runner.run(&on(&["pull", "--quiet", &reference])))?.seconds;
-    let start = ["run", "--rm", "--entrypoint=/opt/opencode/bin/opencode", &reference, "--version"];
-    let start = lab.measure(&user, 0, || runner.run(&on(&start)))?.seconds;
+    let pull = user.on(cmd!("docker pull --quiet {reference}"));
+    let pull = lab.measure(&user, 0, || runner.run(&pull))?.seconds;
+    let start = cmd!("docker run --rm --entrypoint=/opt/opencode/bin/opencode {reference} --version");
+    let start = user.on(start);
+    let start = lab.measure(&user, 0, || runner.run(&start))?.seconds;
     let images = lab.images(&repository, &[(name.clone(), tag)])?;
     let bytes = images.values().flatten().map(|(_, size)| size).sum();
     Ok(Compressed { name, bytes, push, pull, start })

@@ -11,9 +11,9 @@ use camino::Utf8Path;
 use crate::context::Context;
 use crate::error::missing;
 use crate::model::checksum::Checksum;
-use crate::model::command::Cmd;
 use crate::model::npm_lock::{Lock, Package};
 use crate::model::reference::Repository;
+use crate::tools::command::cmd;
 use crate::tools::npm;
 use crate::tools::runner::Runner;
 use crate::tools::web::Web;
@@ -21,7 +21,7 @@ use crate::upstream::lock_tools;
 
 /// Seconds for all platforms. `folder` has to be empty, `repository` new.
 pub fn seconds(ctx: &Context, folder: &Utf8Path, repository: &Repository) -> Result<f64> {
-    if ctx.runner.probe(&Cmd::new("zstd", ["--version"])).is_none() {
+    if ctx.runner.probe(&cmd!("zstd --version")).is_none() {
         return Err(missing("zstd is not installed: run `apt-get install zstd`"));
     }
     let registry = lock_tools::npm_registry(ctx)?;
@@ -59,10 +59,10 @@ fn layer(
     fs::create_dir_all(&folder)?;
     let file = folder.join("layer.tar.gz");
     web.save(&npm::tarball(registry, name, version), &Checksum::integrity(integrity)?, &file)?;
-    runner.run(&Cmd::new("gzip", ["--decompress", file.as_str()]))?;
+    runner.run(&cmd!("gzip --decompress {file}"))?;
     let layer = format!("{folder}/layer.tar");
-    runner.run(&Cmd::new("zstd", ["--quiet", "-3", "--single-thread", &layer]))?;
+    runner.run(&cmd!("zstd --quiet -3 --single-thread {layer}"))?;
     let tag = repository.tag(&name.replace(['@', '/'], ""));
     let layer = format!("--new_layer={layer}.zst");
-    runner.run(&Cmd::new("crane", ["append", "--oci-empty-base", &layer, "--new_tag", &tag]))
+    runner.run(&cmd!("crane append --oci-empty-base {layer} --new_tag {tag}"))
 }

@@ -17,9 +17,9 @@ use crate::error::missing;
 use crate::image::tree::Tree;
 use crate::image::{debian, disk};
 use crate::model::bench::{Cost, Images, Way};
-use crate::model::command::Cmd;
 use crate::model::dockerfile::{arg_default, with_arg_default};
 use crate::model::reference::Repository;
+use crate::tools::command::{Cmd, cmd};
 use crate::tools::engine::{self, Scratch};
 use crate::tools::local::{self, Daemon};
 use crate::tools::meter::Meter;
@@ -186,7 +186,7 @@ impl<'a> Lab<'a> {
 
     /// Waits until what was written before is on the disk, so that it takes no time of what is measured next.
     pub fn flush(&self) -> Result<()> {
-        self.ctx.runner.read(&Cmd::new("sync", ["--file-system", self.state.as_str()])).map(drop)
+        self.ctx.runner.read(&cmd!("sync --file-system").arg(self.state.as_str())).map(drop)
     }
 
     /// Processor seconds, bytes sent to the registry, requests, and those among them that write.

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use crate::model::command::Cmd;
+use crate::tools::command::{Cmd, cmd};
 use crate::tools::runner::Runner;
 
 /// One line of Markdown. The load of the last minutes says whether other work was going on.
@@ -19,9 +19,8 @@ pub fn facts(runner: &Runner) -> Result<String> {
     let load = read("/proc/loadavg");
     let load: Vec<&str> = load.split(' ').take(3).collect();
     let version = |cmd: Cmd| runner.probe(&cmd).map_or("unknown".to_owned(), |text| text.trim().to_owned());
-    let (dockerd, buildx) =
-        (version(Cmd::new("dockerd", ["--version"])), version(Cmd::new("docker", ["buildx", "version"])));
-    let registry = version(Cmd::new("docker-registry", ["--version"]));
+    let (dockerd, buildx) = (version(cmd!("dockerd --version")), version(cmd!("docker buildx version")));
+    let registry = version(cmd!("docker-registry --version"));
     Ok(format!(
         "{}: {cores} cores ({}), {} GB of memory, Linux {}; {dockerd}; {buildx}; {registry}. \
          Load before the start, over 1, 5 and 15 minutes: {}.\n",

@@ -10,10 +10,10 @@ use crate::bench::lab::Lab;
 use crate::context::sources;
 use crate::image::secrets::Secrets;
 use crate::model::bench::{self, Way};
-use crate::model::command::Cmd;
 use crate::model::config::Variant;
 use crate::model::dockerfile;
 use crate::model::reference::Repository;
+use crate::tools::command::{Cmd, cmd};
 use crate::tools::engine::Scratch;
 use crate::tools::{crane, docker};
 
@@ -137,7 +137,7 @@ impl<'a> Round<'a> {
     }
 
     pub fn plain_build(&self, target: &str, tree: &Utf8Path, variant: Option<&Variant>) -> Result<Cmd> {
-        let mut cmd = Cmd::new("docker", ["buildx", "build", "--progress=plain"]);
+        let mut cmd = cmd!("docker buildx build --progress=plain");
         cmd = cmd.args([format!("--file={tree}/{RECIPE}"), format!("--target={target}")]);
         cmd = cmd.arg(format!("--platform={}", self.lab.platforms().join(",")));
         for (name, value) in self.plain_args(tree, variant)? {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::model::command::Cmd;
 use crate::model::source::Source;
+use crate::tools::command::cmd;
 
 /// The Python package index (PEP 503): the configured one, or pip's own default.
 pub fn pypi_index(ctx: &Context) -> Result<Source> {
@@ -17,7 +17,7 @@ pub fn pypi_index(ctx: &Context) -> Result<Source> {
     if let Some(known) = ctx.pypi_index.get() {
         return Ok(known.clone());
     }
-    let help = ctx.runner.probe(&Cmd::new("python3", ["-m", "pip", "install", "--help"]));
+    let help = ctx.runner.probe(&cmd!("python3 -m pip install --help"));
     let index = help.as_deref().and_then(default_index).context(
         "pip does not name its package index: set PIP_INDEX_URL, or run `cargo xtask doctor --install`",
     )?;
@@ -47,8 +47,9 @@ pub fn build_args(ctx: &Context) -> BTreeMap<String, String> {
 
 /// Debian's archive of a label, such as `Debian` or `Debian-Security`, in apt's own sources.
 pub fn debian_archive(ctx: &Context, label: &str) -> Option<Source> {
-    let format = ["indextargets", "--format", "$(REPO_URI) $(COMPONENT)", "Created-By: Packages"];
-    let targets = ctx.runner.probe(&Cmd::new("apt-get", format).arg(format!("Label: {label}")))?;
+    let targets = ctx.runner.probe(&cmd!(
+        "apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' 'Label: '{label}"
+    ))?;
     targets.lines().find_map(|line| line.strip_suffix(" main")).map(Source::from)
 }
 

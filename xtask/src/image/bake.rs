@@ -7,8 +7,8 @@ use crate::image::builders;
 use crate::image::secrets::Secrets;
 use crate::image::tree::Tree;
 use crate::model::bake::{Output, Target, definition};
-use crate::model::command::Cmd;
 use crate::model::reference::Repository;
+use crate::tools::command::Cmd;
 use crate::tools::{docker, registry};
 
 /// The time that the recipes give files whose own would differ from build to build: the year 2020.

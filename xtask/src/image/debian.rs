@@ -6,11 +6,11 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::model::command::Cmd;
 use crate::model::dockerfile::arg_default;
 use crate::model::oci::{CompleteIndex, Manifest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::tools::command::cmd;
 use crate::tools::files::Edit;
 
 /// As what the commands that take components know it.
@@ -196,12 +196,10 @@ pub fn problem(ctx: &Context) -> Result<Option<String>> {
 }
 
 fn bootstrap(ctx: &Context, pin: &Pin, mirror: Repository) -> Result<Debian> {
-    let mut cmd = Cmd::new(BOOTSTRAP, ["--suite", &pin.suite, "--date", &pin.date]);
-    cmd = cmd.args(["--repository", &mirror.to_string()]);
-    for platform in &ctx.platforms {
-        cmd = cmd.args(["--platform", &platform.to_string()]);
-    }
-    ctx.runner.run(&cmd)?;
+    let (Pin { suite, date, .. }, repository) = (pin, mirror.to_string());
+    let platforms = ctx.platforms.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]);
+    ctx.runner
+        .run(&cmd!("{BOOTSTRAP} --suite {suite} --date {date} --repository {repository} {platforms...}"))?;
     if ctx.runner.dry_run {
         return planned(&mirror, &ctx.platforms);
     }

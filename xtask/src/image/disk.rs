@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::error::missing;
 use crate::image::build_record;
-use crate::model::command::Cmd;
 use crate::model::reference::Repository;
+use crate::tools::command::cmd;
 use crate::tools::docker;
 use crate::tools::runner::Runner;
 
@@ -64,7 +64,7 @@ pub fn occupied_below(runner: &Runner, folder: &str) -> Option<u64> {
 
 /// A column of df's portable output, which counts in units of 1024 bytes (POSIX, "df").
 fn df(runner: &Runner, column: usize, folder: &str) -> Option<u64> {
-    let text = runner.probe(&Cmd::new("df", ["-Pk", folder]))?;
+    let text = runner.probe(&cmd!("df -Pk {folder}"))?;
     // The name of a file system may have spaces: the columns are counted from the end, which is the mount point.
     let line = text.lines().nth(1)?;
     let percent = line.split_whitespace().position(|word| word.ends_with('%'))?;

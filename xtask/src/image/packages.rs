@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::model::command::Cmd;
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::tools::command::cmd;
 use crate::tools::registry::Place;
 
 /// The media type of the record.
@@ -42,17 +42,8 @@ pub fn ensure_recorded(ctx: &Context, repository: &Repository, base: &Manifest) 
 pub fn read(ctx: &Context, repository: &Repository, base: &Manifest) -> Result<Lists> {
     let mut lists = Lists::new();
     for (platform, digest) in base.images() {
-        let options = [
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--platform",
-            &platform.to_string(),
-            "--entrypoint",
-            "/bin/cat",
-        ];
-        let cmd = Cmd::new("docker", options).args([repository.digest(digest).as_str(), LIST]);
+        let (on, image) = (platform.to_string(), repository.digest(digest));
+        let cmd = cmd!("docker run --rm --network none --platform {on} --entrypoint /bin/cat {image} {LIST}");
         lists.insert(platform, ctx.runner.read(&cmd)?);
     }
     Ok(lists)

@@ -3,7 +3,7 @@
 
 use crate::context::Context;
 use crate::context::sources;
-use crate::model::command::Cmd;
+use crate::tools::command::Cmd;
 
 /// Variables that hold the accounts for the program that starts a build.
 const NETRC: &str = "DEVBOX_BUILD_NETRC";

@@ -67,16 +67,9 @@ impl Need {
 }
 
 /// A version that is incomplete, by a clear answer: another version may be complete.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Incomplete(pub String);
-
-impl std::fmt::Display for Incomplete {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Incomplete {}
 
 /// What a registry says about one missing file.
 #[derive(Clone, Debug, Default)]

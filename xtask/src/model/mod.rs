@@ -5,7 +5,6 @@ pub mod bake;
 pub mod bench;
 pub mod changelog;
 pub mod checksum;
-pub mod command;
 pub mod component;
 pub mod config;
 pub mod deb_version;

@@ -4,7 +4,6 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,16 +34,9 @@ pub struct Lease<'a> {
 }
 
 /// The lease expired or another run has it. Nothing more was written.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct LeaseLost(String);
-
-impl fmt::Display for LeaseLost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for LeaseLost {}
 
 /// What a write is part of: undoing may use time that moving leaves.
 #[derive(Clone, Copy)]

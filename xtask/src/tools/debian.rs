@@ -11,9 +11,9 @@ use jiff::fmt::rfc2822;
 use lzma_rust2::XzReader;
 
 use crate::error::missing;
-use crate::model::command::Cmd;
 use crate::model::deb_version;
 use crate::model::key::digest;
+use crate::tools::command::cmd;
 
 use super::runner::Runner;
 use super::web::{Answer, Web};
@@ -106,7 +106,7 @@ fn verified(runner: &Runner, signed: &str, keyring: Option<&str>) -> Result<Stri
     let keyring = keyring.ok_or_else(|| {
         missing("no keys of Debian on this machine: run `apt-get install debian-archive-keyring gpgv`")
     })?;
-    let text = runner.read(&Cmd::new("gpgv", ["--keyring", keyring, "--output", "-", "-"]).stdin(signed))?;
+    let text = runner.read(&cmd!("gpgv --keyring {keyring} --output - -").stdin(signed))?;
     if text.trim().is_empty() {
         bail!("nothing in it is signed");
     }

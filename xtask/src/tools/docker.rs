@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
 use crate::error::missing;
-use crate::model::command::Cmd;
 use crate::model::platform::Platform;
+use crate::tools::command::{Cmd, cmd};
 
 use super::runner::Runner;
 
@@ -40,18 +40,13 @@ pub fn nodes(runner: &Runner, builder: Option<&str>, platforms: &[Platform]) -> 
     let ask = |platform: &Platform| -> Result<(Value, String)> {
         let folder = tempfile::tempdir().context("cannot make a folder")?;
         let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-        let cmd = Cmd::new("docker", ["buildx", "build", "--quiet", "--platform", &platform.to_string()])
-            .args([
-                "--metadata-file",
-                &path("metadata"),
-                "--output",
-                &format!("type=local,dest={}", path("out")),
-            ])
-            .arg("-")
-            .stdin(PROBE);
+        let (on, metadata, out) = (platform.to_string(), path("metadata"), path("out"));
+        let cmd = cmd!(
+            "docker buildx build --quiet --platform {on} --metadata-file {metadata} --output type=local,dest={out} -"
+        )
+        .stdin(PROBE);
         runner.read(&with_builder(cmd, builder)).with_context(|| format!("no builder serves {platform}"))?;
-        let metadata =
-            fs::read_to_string(path("metadata")).context("buildx leaves no word of where it built")?;
+        let metadata = fs::read_to_string(metadata).context("buildx leaves no word of where it built")?;
         let metadata: Value = serde_json::from_str(&metadata).context("buildx's metadata")?;
         let native = fs::read_to_string(path("out/native")).context("the builder does not say what it is")?;
         Ok((metadata, native))
@@ -59,7 +54,7 @@ pub fn nodes(runner: &Runner, builder: Option<&str>, platforms: &[Platform]) -> 
     // All at once: a start of buildx takes longer than what it does here.
     thread::scope(|scope| {
         let asked: Vec<_> = platforms.iter().map(|platform| scope.spawn(|| ask(platform))).collect();
-        let listed = runner.read(&Cmd::new("docker", ["buildx", "ls", "--format", "json"]))?;
+        let listed = runner.read(&cmd!("docker buildx ls --format json"))?;
         let mut nodes = Vec::new();
         for (platform, asked) in platforms.iter().zip(asked) {
             let (metadata, native) = asked.join().map_err(|_| anyhow!("a thread ended"))??;
@@ -92,8 +87,7 @@ fn node(platform: Platform, metadata: &Value, native: &str, listed: &str) -> Res
 /// Builds and pushes everything in a bake definition.
 pub fn bake(definition: &Value, source_date_epoch: Option<&str>) -> Cmd {
     let text = serde_json::to_string_pretty(definition).unwrap_or_default();
-    let cmd = Cmd::new("docker", ["buildx", "bake", "--progress=plain", "--allow=fs.read=/", "--file=-"])
-        .stdin(text);
+    let cmd = cmd!("docker buildx bake --progress=plain --allow=fs.read=/ --file=-").stdin(text);
     match source_date_epoch {
         Some(seconds) => cmd.env("SOURCE_DATE_EPOCH", seconds),
         None => cmd,
@@ -117,14 +111,14 @@ pub const PODMAN: &str = "Podman";
 /// True if Podman answers in place of Docker. Its versions are lower than those of any Docker engine in use.
 fn is_podman(runner: &Runner, version: &str) -> bool {
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    let components = ["version", "--format", "{{range .Server.Components}}{{.Name}},{{end}}"];
+    let components = cmd!("docker version --format '{{range .Server.Components}}{{.Name}},{{end}}'");
     major.is_some_and(|major| major < 17)
-        && runner.probe(&Cmd::new("docker", components)).is_some_and(|text| text.contains("Podman"))
+        && runner.probe(&components).is_some_and(|text| text.contains("Podman"))
 }
 
 /// Asks the engine; `None` if none answers.
 pub fn engine(runner: &Runner) -> Option<Engine> {
-    let text = runner.probe(&Cmd::new("docker", ["info", "--format", "{{json .}}"]))?;
+    let text = runner.probe(&cmd!("docker info --format '{{json .}}'"))?;
     let info: Value = serde_json::from_str(&text).ok()?;
     let version = info["ServerVersion"].as_str().filter(|version| !version.is_empty())?;
     Some(Engine {
@@ -150,13 +144,14 @@ pub const OWN_BUILDER: &str = "opencode-devbox";
 
 /// Creates the builder in a container, with the network of the machine, so that it reaches a registry on loopback.
 pub fn ensure_own_builder(runner: &Runner, image: Option<&str>) -> Result<()> {
-    if runner.probe(&Cmd::new("docker", ["buildx", "inspect", OWN_BUILDER])).is_some() {
+    if runner.probe(&cmd!("docker buildx inspect {OWN_BUILDER}")).is_some() {
         return Ok(());
     }
-    let create = ["buildx", "create", "--name", OWN_BUILDER, "--driver=docker-container"];
-    let cmd = Cmd::new("docker", create).arg("--driver-opt=network=host");
     let image = image.map(|image| format!("--driver-opt=image={image}"));
-    runner.run(&cmd.args(image)).context(
+    let create = cmd!(
+        "docker buildx create --name {OWN_BUILDER} --driver=docker-container --driver-opt=network=host {image...}"
+    );
+    runner.run(&create).context(
         "the engine keeps its images in the classic store, and no builder in a container can be created: set \
          {\"features\":{\"containerd-snapshotter\":true}} in /etc/docker/daemon.json and restart the engine, or name a \
          BuildKit image in DEVBOX_BUILDKIT_IMAGE",
@@ -166,7 +161,7 @@ pub fn ensure_own_builder(runner: &Runner, image: Option<&str>) -> Result<()> {
 /// The platforms whose programs the engine runs, itself or by emulation; `None` where it cannot be asked.
 pub fn emulated_platforms(runner: &Runner) -> Option<Vec<Platform>> {
     // The builder of the engine itself: one in a container brings emulators that no other container has.
-    let text = runner.probe(&Cmd::new("docker", ["buildx", "inspect", "default"]))?;
+    let text = runner.probe(&cmd!("docker buildx inspect default"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Platforms:"))?;
     Some(line.split(',').filter_map(|word| word.trim().trim_end_matches('*').parse().ok()).collect())
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
-use crate::model::command::Cmd;
+use crate::tools::command::{Cmd, cmd};
 
 use super::local::{Daemon, wait};
 use super::runner::Runner;
@@ -119,7 +119,7 @@ impl<'a> Scratch<'a> {
     /// Starts a program that dies with this process, and waits for its socket.
     fn start_daemon(&mut self, kind: &str, words: &[&str], socket: &Utf8Path) -> Result<()> {
         let log = self.root.join(format!("{kind}.log"));
-        let cmd = Cmd::new("setpriv", ["--pdeathsig", "TERM"]).args(words.iter().copied());
+        let cmd = cmd!("setpriv --pdeathsig TERM {words...}");
         let pid = self.runner.start(&cmd, &log)?;
         if self.runner.dry_run {
             return Ok(());
@@ -142,7 +142,8 @@ impl<'a> Scratch<'a> {
             daemon.stop(self.runner, &self.state, &label)?;
         }
         network(self.runner, self.bridge, "-D", "-D")?;
-        self.runner.run(&Cmd::new("ip", ["link", "delete", &self.bridge()]))?;
+        let bridge = self.bridge();
+        self.runner.run(&cmd!("ip link delete {bridge}"))?;
         remove(self.runner, &self.run_dir())?;
         remove(self.runner, &self.root)
     }
@@ -163,7 +164,7 @@ pub fn clear(runner: &Runner, state: &Utf8Path, name: &str) -> Result<()> {
     let left = fs::read_to_string(root.join(LEFT)).unwrap_or_default();
     if let Some((bridge, run)) = left.split_once('\n') {
         network(runner, bridge.parse()?, "-D", "-D")?;
-        runner.run(&Cmd::new("ip", ["link", "delete", &format!("devbox{bridge}")]))?;
+        runner.run(&cmd!("ip link delete devbox{bridge}"))?;
         remove(runner, Utf8Path::new(run))?;
     }
     remove(runner, &root)
@@ -172,7 +173,7 @@ pub fn clear(runner: &Runner, state: &Utf8Path, name: &str) -> Result<()> {
 /// Rules that let containers out through the machine's own address; `-D` twice takes them back.
 fn network(runner: &Runner, number: u8, insert: &str, append: &str) -> Result<()> {
     let (bridge, subnet) = (format!("devbox{number}"), format!("{NETWORK}.{number}.0/24"));
-    let rule = |words: &[&str]| runner.run(&Cmd::new("iptables", ["--wait"]).args(words.iter().copied()));
+    let rule = |words: &[&str]| runner.run(&cmd!("iptables --wait {words...}"));
     rule(&[insert, "FORWARD", "-i", &bridge, "-j", "ACCEPT"])?;
     rule(&[insert, "FORWARD", "-o", &bridge, "-j", "ACCEPT"])?;
     rule(&["-t", "nat", append, "POSTROUTING", "-s", &subnet, "!", "-o", &bridge, "-j", "MASQUERADE"])
@@ -182,14 +183,14 @@ fn network(runner: &Runner, number: u8, insert: &str, append: &str) -> Result<()
 fn claim_bridge(runner: &Runner) -> Result<u8> {
     let make = |number: &u8| {
         let name = format!("devbox{number}");
-        runner.probe(&Cmd::new("ip", ["link", "add", &name, "type", "bridge"])).is_some()
+        runner.probe(&cmd!("ip link add {name} type bridge")).is_some()
     };
     let free = if runner.dry_run { Some(0) } else { (0..=255).find(make) };
     let number = free.context("cannot make a network bridge: run as root, with iproute2 installed")?;
     let name = format!("devbox{number}");
     let address = format!("{NETWORK}.{number}.1/24");
-    runner.run(&Cmd::new("ip", ["address", "add", &address, "dev", &name]))?;
-    runner.run(&Cmd::new("ip", ["link", "set", &name, "up"]))?;
+    runner.run(&cmd!("ip address add {address} dev {name}"))?;
+    runner.run(&cmd!("ip link set {name} up"))?;
     Ok(number)
 }
 
@@ -200,7 +201,7 @@ fn remove(runner: &Runner, folder: &Utf8Path) -> Result<()> {
     let mut below: Vec<&str> = below.filter(|path| Utf8Path::new(path).starts_with(folder)).collect();
     below.reverse();
     for path in below {
-        runner.run(&Cmd::new("umount", [path]))?;
+        runner.run(&cmd!("umount {path}"))?;
     }
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -14,16 +14,9 @@ use crate::model::reference::Repository;
 use super::http;
 
 /// The account may log in, and may not edit the description: an organization's access token can push all the same.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct NotAllowed(String);
-
-impl std::fmt::Display for NotAllowed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NotAllowed {}
 
 /// Which tags of a repository never move, by Docker Hub's settings.
 #[derive(Clone, Debug, Default, Deserialize)]

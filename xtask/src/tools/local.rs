@@ -11,8 +11,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::missing;
-use crate::model::command::Cmd;
 use crate::model::reference::Repository;
+use crate::tools::command::cmd;
 
 use super::docker;
 use super::process::start_time;
@@ -69,14 +69,15 @@ impl Daemon {
     /// Ends it and waits until it is gone.
     pub fn stop(self, runner: &Runner, state: &Utf8Path, name: &str) -> Result<()> {
         if let Some(container) = &self.container {
-            runner.run(&Cmd::new("docker", ["rm", "--force", container]))?;
+            runner.run(&cmd!("docker rm --force {container}"))?;
             if !runner.dry_run {
                 fs::remove_file(Self::file(state, name))
                     .context("cannot remove the record of a container")?;
             }
             return Ok(());
         }
-        runner.run(&Cmd::new("kill", ["-TERM", &self.pid.to_string()]))?;
+        let pid = self.pid.to_string();
+        runner.run(&cmd!("kill -TERM {pid}"))?;
         if runner.dry_run {
             return Ok(());
         }
@@ -124,7 +125,7 @@ pub fn running_repository(state: &Utf8Path) -> Result<Repository> {
 
 /// True if the registry's program is installed. A process that was started can be found again only on Linux.
 pub fn is_installed(runner: &Runner) -> bool {
-    cfg!(target_os = "linux") && runner.probe(&Cmd::new("docker-registry", ["--version"])).is_some()
+    cfg!(target_os = "linux") && runner.probe(&cmd!("docker-registry --version")).is_some()
 }
 
 /// Starts a registry whose data lie below `state`. With `access_log` each request is a line of `registry.log` there.
@@ -138,7 +139,7 @@ pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Re
          http: {{addr: \"127.0.0.1:{port}\"}}\n",
         !access_log
     );
-    let serve = Cmd::new("docker-registry", ["serve", config.as_str()]);
+    let serve = cmd!("docker-registry serve {config}");
     if runner.dry_run {
         runner.start(&serve, &state.join("registry.log"))?;
         return Ok(port);
@@ -162,15 +163,15 @@ fn start_container(runner: &Runner, state: &Utf8Path, image: &str) -> Result<u16
     docker::require_engine(runner)?;
     let port = free_port(state)?;
     let name = format!("opencode-devbox-registry-{port}");
-    let run = Cmd::new("docker", ["run", "--detach", "--name", &name, "--restart=no"]);
     let place = [format!("--publish=127.0.0.1:{port}:5000"), format!("--volume={name}:/var/lib/registry")];
-    let settings = ["--env=REGISTRY_STORAGE_DELETE_ENABLED=true", "--env=OTEL_TRACES_EXPORTER=none", image];
+    let settings = ["--env=REGISTRY_STORAGE_DELETE_ENABLED=true", "--env=OTEL_TRACES_EXPORTER=none"];
+    let run = cmd!("docker run --detach --name {name} --restart=no {place...} {settings...} {image}");
     if !runner.dry_run {
         fs::create_dir_all(state).with_context(|| format!("cannot create {state}"))?;
         // One that has stopped keeps its name; its data are in the volume.
-        runner.probe(&Cmd::new("docker", ["rm", "--force", &name]));
+        runner.probe(&cmd!("docker rm --force {name}"));
     }
-    runner.run_again(&run.args(place).args(settings)).context(
+    runner.run_again(&run).context(
         "the local registry cannot be started: install docker-registry, or name an image of a registry in \
          DEVBOX_REGISTRY_IMAGE",
     )?;
@@ -178,7 +179,7 @@ fn start_container(runner: &Runner, state: &Utf8Path, image: &str) -> Result<u16
         return Ok(port);
     }
     if wait(Duration::from_secs(30), || answers_http(port).then_some(())).is_none() {
-        let log = runner.ask(&Cmd::new("docker", ["logs", "--tail=3", &name]))?;
+        let log = runner.ask(&cmd!("docker logs --tail=3 {name}"))?;
         let lines = format!("{}{}", log.stdout, log.stderr);
         bail!(
             "the local registry does not answer on port {port}, from {image}; newest lines of `docker logs {name}`:\n{}",
@@ -220,9 +221,9 @@ pub fn start_engine(runner: &Runner, state: &Utf8Path) -> Result<()> {
         fs::create_dir_all(state).with_context(|| format!("cannot create {state}"))?;
     }
     if Utf8Path::new("/run/systemd/system").exists() {
-        runner.run(&as_root(runner, Cmd::new("systemctl", ["enable", "--now", "docker"]))?)?;
+        runner.run(&as_root(runner, cmd!("systemctl enable --now docker"))?)?;
     } else {
-        let pid = runner.start(&Cmd::new("dockerd", [] as [&str; 0]), &state.join("engine.log"))?;
+        let pid = runner.start(&cmd!("dockerd"), &state.join("engine.log"))?;
         if !runner.dry_run {
             Daemon::record(state, "engine", pid, 0)?;
         }

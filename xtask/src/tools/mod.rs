@@ -1,6 +1,8 @@
 //! Effects: one file per outside system, no decisions.
 
+pub mod children;
 pub mod ci_output;
+pub mod command;
 pub mod crane;
 pub mod debian;
 pub mod docker;

@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 
-use crate::model::command::Cmd;
+use crate::tools::command::{Cmd, cmd};
 
 use super::runner::Runner;
 
 fn is_root(runner: &Runner) -> Result<bool> {
-    Ok(runner.read(&Cmd::new("id", ["-u"]))?.trim() == "0")
+    Ok(runner.read(&cmd!("id -u"))?.trim() == "0")
 }
 
 /// True if [`as_root`] can succeed.
 pub fn is_available(runner: &Runner) -> Result<bool> {
-    Ok(is_root(runner)? || runner.probe(&Cmd::new("sudo", ["--non-interactive", "true"])).is_some())
+    Ok(is_root(runner)? || runner.probe(&cmd!("sudo --non-interactive true")).is_some())
 }
 
 /// The command as root. sudo clears the environment, so the command's own variables follow it; a secret never does.
@@ -20,7 +20,7 @@ pub fn as_root(runner: &Runner, cmd: Cmd) -> Result<Cmd> {
     if is_root(runner)? {
         return Ok(cmd);
     }
-    let mut sudo = Cmd::new("sudo", ["--non-interactive"]);
+    let mut sudo = cmd!("sudo --non-interactive");
     if !cmd.env.is_empty() {
         sudo = sudo.arg("env").args(cmd.env.iter().map(|(name, value)| format!("{name}={value}")));
     }

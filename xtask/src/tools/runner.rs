@@ -4,19 +4,22 @@
 #![allow(clippy::disallowed_methods, reason = "the one that spawns")]
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, PipeReader, Read};
+use std::mem::take;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::process::ExitStatus;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use camino::Utf8PathBuf;
+use duct::Expression;
 
+use super::children::{Child, GRACE};
+use super::command::Cmd;
 use crate::error::missing;
-use crate::model::command::Cmd;
 use crate::model::retry::{Cause, Tries, last_words};
 use crate::model::source::without_accounts;
 
@@ -77,15 +80,19 @@ pub struct Runner {
 
 /// How a command ended.
 enum End {
-    Done,
-    Failed {
-        status: String,
-        tail: Vec<String>,
-    },
+    Done(ExitStatus),
     /// Ended here, after it had printed nothing for as long as it may be silent.
     Stalled,
     /// Ended here, since the phase's deadline passed.
     Late,
+}
+
+/// What becomes of the two streams of a program.
+#[derive(Clone, Copy)]
+enum Streams {
+    /// One stream, in the order in which the program wrote.
+    InOrder,
+    Apart,
 }
 
 /// What a program printed, and how it ended.
@@ -124,19 +131,14 @@ impl Runner {
 
     /// Both streams of a program that changes nothing, whether it succeeds or not.
     pub fn ask(&self, cmd: &Cmd) -> Result<Asked> {
-        let output = self.output(cmd)?;
+        let (status, stdout, stderr) = self.output(cmd)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Asked {
-            success: output.status.success(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        })
+        Ok(Asked { success: status.success(), stdout: text(&stdout), stderr: text(&stderr) })
     }
 
     /// Standard output if the program is there and succeeds.
     pub fn probe(&self, cmd: &Cmd) -> Option<String> {
-        let output = self.output(cmd).ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        self.ask(cmd).ok().filter(|asked| asked.success).map(|asked| asked.stdout)
     }
 
     /// Standard output of a program that changes nothing.
@@ -146,108 +148,168 @@ impl Runner {
 
     /// Standard output, byte for byte, of a program that changes nothing.
     pub fn read_bytes(&self, cmd: &Cmd) -> Result<Vec<u8>> {
-        let output = self.output(cmd)?;
-        if !output.status.success() {
-            let error = String::from_utf8_lossy(&output.stderr);
-            bail!("`{cmd}` failed ({}): {}", output.status, without_accounts(error.trim()));
+        let (status, stdout, stderr) = self.output(cmd)?;
+        if !status.success() {
+            let error = String::from_utf8_lossy(&stderr);
+            bail!("`{cmd}` failed ({status}): {}", without_accounts(error.trim()));
         }
-        Ok(output.stdout)
+        Ok(stdout)
     }
 
     /// Runs a program that changes something, its output passed on to standard error as it comes.
     pub fn run(&self, cmd: &Cmd) -> Result<()> {
-        match self.echo_and_watch(cmd)? {
-            End::Done => Ok(()),
-            end => Err(self.failure(cmd, &end)),
-        }
+        self.change(cmd, None)
     }
 
     /// Like [`Self::run`] for a program that may be run twice, and tried again where its last lines name a cause that
     /// passes by itself.
     pub fn run_again(&self, cmd: &Cmd) -> Result<()> {
-        let mut tries = Tries::default();
+        self.change(cmd, Some(Tries::default()))
+    }
+
+    fn change(&self, cmd: &Cmd, mut tries: Option<Tries>) -> Result<()> {
+        if self.dry_run {
+            println!("{cmd}");
+            return Ok(());
+        }
         loop {
-            let end = self.echo_and_watch(cmd)?;
+            let (end, tail) = self.echo_and_watch(cmd)?;
             let cause = match &end {
-                End::Done => return Ok(()),
-                End::Late => None,
+                End::Done(status) if status.success() => return Ok(()),
+                End::Done(_) => Cause::of_output(&last_words(&tail).join("\n")),
                 End::Stalled => Some(Cause::Stalled),
-                End::Failed { tail, .. } => Cause::of_output(&last_words(tail).join("\n")),
+                End::Late => None,
             };
-            let wait = cause.and_then(|cause| tries.next(cause, self.left()));
-            let (Some(cause), Some(wait)) = (cause, wait) else { return Err(self.failure(cmd, &end)) };
+            let again = cause.zip(tries.as_mut());
+            let wait = again.and_then(|(cause, tries)| Some((cause, tries.next(cause, self.left())?)));
+            let Some((cause, wait)) = wait else { return Err(self.failure(cmd, &end, &tail)) };
             eprintln!("{}: {cause}; trying again in {:.1} s", cmd.program, wait.as_secs_f64());
             thread::sleep(wait);
         }
     }
 
-    fn failure(&self, cmd: &Cmd, end: &End) -> anyhow::Error {
+    fn failure(&self, cmd: &Cmd, end: &End, tail: &[String]) -> anyhow::Error {
         // The here-document of a command would bury its error.
         let short = Cmd { stdin: None, ..cmd.clone() };
         match end {
-            End::Failed { status, tail } => {
+            End::Done(status) => {
                 anyhow!("`{short}` failed ({status}); its last lines:\n{}", last_words(tail).join("\n"))
             }
             End::Late => anyhow!("`{short}` was ended: the time of this phase is up"),
-            _ => anyhow!("`{short}` was ended: it printed nothing for {} s", self.stall.as_secs()),
+            End::Stalled => anyhow!("`{short}` was ended: it printed nothing for {} s", self.stall.as_secs()),
         }
     }
 
-    fn echo_and_watch(&self, cmd: &Cmd) -> Result<End> {
-        if self.dry_run {
-            println!("{cmd}");
-            return Ok(End::Done);
-        }
+    /// Shows the command and its output, and returns how it ended and the last lines of the output.
+    fn echo_and_watch(&self, cmd: &Cmd) -> Result<(End, Vec<String>)> {
+        let line = cmd.to_string();
         if self.folds {
-            let line = cmd.to_string();
             eprintln!("::group::{}", line.lines().next().unwrap_or_default());
         }
         if !self.quiet {
-            eprintln!("$ {cmd}");
+            eprintln!("$ {line}");
         }
-        let end = self.spawn(cmd).and_then(|child| self.watch(child));
+        let mut tail = VecDeque::with_capacity(TAIL);
+        let mut show = |line: &[u8]| {
+            let line = String::from_utf8_lossy(line);
+            let line = without_accounts(&line).into_owned();
+            if !self.quiet {
+                eprintln!("{line}");
+            }
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(line);
+        };
+        let mut rest = Vec::new();
+        let end = self.watch(cmd, Streams::InOrder, |_, bytes| {
+            rest.extend_from_slice(bytes);
+            if let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
+                let lines: Vec<u8> = rest.drain(..=end).collect();
+                lines[..end].split(|byte| *byte == b'\n').for_each(&mut show);
+            }
+        });
+        if !rest.is_empty() {
+            show(&rest);
+        }
         if self.folds {
             eprintln!("::endgroup::");
         }
-        end
+        Ok((end?, tail.into()))
+    }
+
+    /// The exit status and both streams of a program.
+    fn output(&self, cmd: &Cmd) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+        if self.verbose {
+            eprintln!("$ {cmd}");
+        }
+        let mut read = [Vec::new(), Vec::new()];
+        match self.watch(cmd, Streams::Apart, |stream, bytes| read[stream].extend_from_slice(bytes))? {
+            End::Done(status) => Ok((status, take(&mut read[0]), take(&mut read[1]))),
+            end => Err(self.failure(cmd, &end, &[])),
+        }
     }
 
     /// Passes output on until the program ends, or ends it where it is silent for too long or the phase's time is up.
-    fn watch(&self, mut child: Child) -> Result<End> {
-        let (sender, lines) = channel();
-        // Both streams are drained at once, so that neither can fill its pipe and stall the program.
-        let stderr = child.stderr.take().context("no standard error")?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let errors = sender.clone();
-        thread::spawn(move || forward(stderr, &errors));
-        thread::spawn(move || forward(stdout, &sender));
-        let mut tail = VecDeque::with_capacity(TAIL);
-        loop {
-            match lines.recv_timeout(self.stall.min(self.left())) {
-                Ok(line) => {
-                    let line = without_accounts(&line).into_owned();
-                    if !self.quiet {
-                        eprintln!("{line}");
+    fn watch(&self, cmd: &Cmd, streams: Streams, mut pass: impl FnMut(usize, &[u8])) -> Result<End> {
+        let (child, pipes) = self.spawn(cmd, streams)?;
+        let (sender, chunks) = channel();
+        // All streams are drained at once, so that none can fill its pipe and stall the program.
+        for (stream, mut pipe) in pipes.into_iter().enumerate() {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let mut buffer = [0; 8192];
+                while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                    if sender.send((stream, buffer[..length].to_vec())).is_err() {
+                        return;
                     }
-                    if tail.len() == TAIL {
-                        tail.pop_front();
-                    }
-                    tail.push_back(line);
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    child.kill().context("cannot end a silent program")?;
-                    child.wait()?;
-                    return Ok(if self.left().is_zero() { End::Late } else { End::Stalled });
+            });
+        }
+        drop(sender);
+        // A program that starts after the deadline cleans up, which takes a little time.
+        let more = if self.left().is_zero() { GRACE } else { Duration::ZERO };
+        let begin = Instant::now();
+        let left = || self.left().max(more.saturating_sub(begin.elapsed()));
+        loop {
+            match chunks.recv_timeout(self.stall.min(left())) {
+                Ok((stream, bytes)) => pass(stream, &bytes),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    // It may have closed its output and go on.
+                    match child.wait(self.stall.min(left()))? {
+                        Some(status) => return Ok(End::Done(status)),
+                        None => break,
+                    }
                 }
             }
         }
-        let status = child.wait()?;
-        Ok(if status.success() {
-            End::Done
-        } else {
-            End::Failed { status: status.to_string(), tail: tail.into() }
-        })
+        let end = if left().is_zero() { End::Late } else { End::Stalled };
+        child.end();
+        chunks.try_iter().for_each(|(stream, bytes)| pass(stream, &bytes));
+        Ok(end)
+    }
+
+    fn spawn(&self, cmd: &Cmd, streams: Streams) -> Result<(Child, Vec<PipeReader>)> {
+        let (stdout, to_stdout) = io::pipe()?;
+        let mut pipes = vec![stdout];
+        let to_stderr = match streams {
+            Streams::InOrder => to_stdout.try_clone()?,
+            Streams::Apart => {
+                let (stderr, to_stderr) = io::pipe()?;
+                pipes.push(stderr);
+                to_stderr
+            }
+        };
+        let expression = self.expression(cmd, &cmd.program, cmd.args.clone());
+        let expression = match &cmd.stdin {
+            Some(text) => expression.stdin_bytes(text.as_bytes()),
+            None => expression.stdin_null(),
+        };
+        // git asks for the passphrase of a signature or a remote, and sudo stops with the group of the terminal.
+        let asks = ["git", "sudo"].contains(&cmd.program.as_str()) && io::stdin().is_terminal();
+        let child = Child::start(&expression.stdout_file(to_stdout).stderr_file(to_stderr), !asks);
+        Ok((child.map_err(|error| cannot_start(cmd, error))?, pipes))
     }
 
     /// Starts a program that outlives this one, in a session of its own, its output in a log.
@@ -261,30 +323,16 @@ impl Runner {
         }
         let file = std::fs::File::create(log).with_context(|| format!("cannot write {log}"))?;
         // setsid(1) is Linux's; a process group of its own keeps the keyboard's signals away elsewhere.
-        let mut command = match cfg!(target_os = "linux") {
-            true => Command::new("setsid"),
-            false => Command::new(&cmd.program),
+        let expression = match cfg!(target_os = "linux") {
+            true => self.expression(cmd, "setsid", [&cmd.program].into_iter().chain(&cmd.args).cloned()),
+            false => self.expression(cmd, &cmd.program, cmd.args.clone()).before_spawn(|command| {
+                command.process_group(0);
+                Ok(())
+            }),
         };
-        if cfg!(target_os = "linux") {
-            command.arg(&cmd.program);
-        } else {
-            command.process_group(0);
-        }
-        let child = command
-            .args(&cmd.args)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {}", cmd.program))?;
-        Ok(child.id())
-    }
-
-    fn output(&self, cmd: &Cmd) -> Result<Output> {
-        if self.verbose {
-            eprintln!("$ {cmd}");
-        }
-        Ok(self.spawn(cmd)?.wait_with_output()?)
+        let handle = expression.stdin_null().stderr_to_stdout().stdout_file(file).start();
+        let handle = handle.map_err(|error| cannot_start(cmd, error))?;
+        handle.pids().first().copied().context("the program has no process id")
     }
 
     /// Variables, beside those of the environment, with which git works in a root of another owner, as a CI job in a
@@ -300,53 +348,29 @@ impl Runner {
         ]
     }
 
-    fn spawn(&self, cmd: &Cmd) -> Result<Child> {
-        let mut command = Command::new(&cmd.program);
+    /// The program where this runner works, in the environment that it gets.
+    fn expression(&self, cmd: &Cmd, program: &str, args: impl IntoIterator<Item = String>) -> Expression {
+        // duct looks for a relative path in the folder of this process.
+        let program =
+            if program.contains('/') { self.root.join(program).into_string() } else { program.to_owned() };
+        let mut expression = duct::cmd(program, args).dir(&self.root);
         for name in OF_THIS_PACKAGE.iter().chain(&OF_A_GIT_HOOK) {
-            command.env_remove(name);
+            expression = expression.env_remove(name);
         }
         if self.programs.is_dir() && !self.search.is_empty() {
-            command.env("PATH", format!("{}:{}", self.programs, self.search));
+            expression = expression.env("PATH", format!("{}:{}", self.programs, self.search));
         }
-        if cmd.program == "git" {
-            command.envs(self.only_this_root());
-        }
-        command.args(&cmd.args).envs(cmd.env.iter().chain(&cmd.secrets.0).cloned()).current_dir(&self.root);
-        command.stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                missing(format!("{} is not installed: run `cargo xtask doctor --install`", cmd.program))
-            }
-            _ => anyhow::Error::new(error).context(format!("cannot start {}", cmd.program)),
-        })?;
-        if let (Some(text), Some(mut stdin)) = (cmd.stdin.clone(), child.stdin.take()) {
-            // Fed while its output is read: a program that answers line by line would wait for its reader. One that ends
-            // without having read its input says by its exit code whether that was right.
-            thread::spawn(move || stdin.write_all(text.as_bytes()));
-        }
-        Ok(child)
+        let own = if cmd.program == "git" { self.only_this_root().to_vec() } else { Vec::new() };
+        let given = cmd.env.iter().chain(&cmd.secrets.0);
+        own.iter().chain(given).fold(expression, |expression, (name, value)| expression.env(name, value))
     }
 }
 
-/// Sends the lines of a stream to the watcher until the stream ends.
-fn forward(stream: impl Read, lines: &Sender<String>) {
-    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-        if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-            return;
+fn cannot_start(cmd: &Cmd, error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            missing(format!("{} is not installed: run `cargo xtask doctor --install`", cmd.program))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_need_not_read_its_input() {
-        let runner = Runner::new("/".into(), Duration::from_secs(60));
-        let input = "x".repeat(1 << 20);
-        assert_eq!(runner.read(&Cmd::new("true", [""; 0]).stdin(input.clone())).expect("an exit of 0"), "");
-        assert!(runner.read(&Cmd::new("false", [""; 0]).stdin(input)).is_err());
+        _ => anyhow::Error::new(error).context(format!("cannot start {}", cmd.program)),
     }
 }

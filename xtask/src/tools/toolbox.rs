@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::model::checksum::Checksum;
-use crate::model::command::Cmd;
 use crate::model::key;
 use crate::model::platform::Platform;
 use crate::model::python_lock;
 use crate::model::source::Source;
+use crate::tools::command::{Cmd, cmd};
 
 use super::pypi;
 use super::runner::Runner;
@@ -78,7 +78,7 @@ fn unpack(runner: &Runner, web: &Web, index: &str, pin: &python_lock::Pin, folde
     let file = file.with_context(|| format!("{} {} has no wheel for this machine", pin.name, pin.version))?;
     let wheel = folder.join(&file.filename);
     web.save(&file.url, &Checksum::sha256(file.sha256())?, &wheel)?;
-    runner.read(&Cmd::new("python3", ["-m", "zipfile", "-e", wheel.as_str(), folder.as_str()]))?;
+    runner.read(&cmd!("python3 -m zipfile -e {wheel} {folder}"))?;
     fs::remove_file(&wheel)?;
     // Python's unzip drops the executable bits.
     let programs =

@@ -9,8 +9,8 @@ use camino::Utf8Path;
 use crate::context::Context;
 use crate::error::missing;
 use crate::model::checksum::Checksum;
-use crate::model::command::Cmd;
 use crate::model::release_lock;
+use crate::tools::command::cmd;
 use crate::tools::files::Edit;
 use crate::tools::web::{Answer, Web};
 
@@ -54,7 +54,7 @@ pub fn install(ctx: &Context) -> Result<()> {
     let scratch = tempfile::tempdir().context("cannot make a folder")?;
     let scratch = Utf8Path::from_path(scratch.path()).context("a folder's name is not UTF-8")?;
     let archive = scratch.join(file);
-    let unpack = Cmd::new("tar", ["-xzf", archive.as_str(), "-C", scratch.as_str(), NAME]);
+    let unpack = cmd!("tar -xzf {archive} -C {scratch} {NAME}");
     if ctx.runner.dry_run {
         println!("# {url} into {programs}/{NAME}, by its checksum");
         return Ok(());

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::context::sources;
-use crate::model::command::Cmd;
 use crate::model::source::Source;
+use crate::tools::command::cmd;
 use crate::tools::toolbox::{self, Toolbox};
 use crate::tools::web::Web;
 
@@ -34,7 +34,7 @@ pub fn npm_registry(ctx: &Context) -> Result<Source> {
         return Ok(known.clone());
     }
     let get = ["config", "get", "registry"];
-    let text = match ctx.runner.probe(&Cmd::new("npm", get)) {
+    let text = match ctx.runner.probe(&cmd!("npm {get...}")) {
         Some(text) => text,
         None => ctx.runner.read(&toolbox(ctx)?.npm(get))?,
     };

@@ -244,7 +244,7 @@ fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
 #[test]
 #[ignore = "needs root and Docker's programs; `cargo xtask test` runs it"]
 fn a_scratch_engine_is_empty_builds_and_leaves_nothing_behind() {
-    use xtask::model::command::Cmd;
+    use xtask::tools::command::Cmd;
     use xtask::tools::{engine::Scratch, runner::Runner};
 
     let debian = debian();

@@ -21,6 +21,7 @@ mod machine;
 mod people;
 mod pipeline;
 mod privilege;
+mod processes;
 mod promotion;
 mod published;
 mod races;

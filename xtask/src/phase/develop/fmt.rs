@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::model::command::Cmd;
+use crate::tools::command::cmd;
 
 pub fn run(ctx: &Context) -> Result<()> {
-    ctx.runner.run(&Cmd::new("cargo", ["fmt", "--all"]))
+    ctx.runner.run(&cmd!("cargo fmt --all"))
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::bench::lab;
 use crate::context::Context;
-use crate::model::command::Cmd;
+use crate::tools::command::cmd;
 use crate::tools::local::Daemon;
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ const DAEMONS: [&str; 2] = ["registry", "engine"];
 fn forget_images(ctx: &Context) -> Result<()> {
     let Some(host) = ctx.running_registry() else { return Ok(()) };
     let format = "--format={{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}";
-    let Some(listed) = ctx.runner.probe(&Cmd::new("docker", ["image", "ls", "--digests", format])) else {
+    let Some(listed) = ctx.runner.probe(&cmd!("docker image ls --digests {format}")) else {
         return Ok(());
     };
     let ours = |line: &&str| line.starts_with(&format!("{host}/"));
@@ -48,7 +48,7 @@ fn forget_images(ctx: &Context) -> Result<()> {
         Some(if tag.ends_with(":<none>") { digest } else { tag }.to_owned())
     };
     let names: Vec<String> = listed.lines().filter(ours).filter_map(name).collect();
-    if names.is_empty() { Ok(()) } else { ctx.runner.run(&Cmd::new("docker", ["image", "rm"]).args(names)) }
+    if names.is_empty() { Ok(()) } else { ctx.runner.run(&cmd!("docker image rm {names...}")) }
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
@@ -89,7 +89,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
                     let volume = daemon.container.clone().filter(|_| purge);
                     daemon.stop(&ctx.runner, &state, name)?;
                     if let Some(volume) = volume {
-                        ctx.runner.run(&Cmd::new("docker", ["volume", "rm", &volume]))?;
+                        ctx.runner.run(&cmd!("docker volume rm {volume}"))?;
                     }
                     ctx.say(format!("{name} stopped"));
                 }

@@ -8,7 +8,7 @@ use camino::Utf8Path;
 use crate::context::Context;
 use crate::error::missing;
 use crate::image::disk::{self, EngineDisk};
-use crate::model::command::Cmd;
+use crate::tools::command::cmd;
 use crate::tools::root::as_root;
 
 /// Toolchains in the images of hosted runners and of act's.
@@ -42,7 +42,7 @@ pub fn run(ctx: &Context) -> Result<()> {
     if is_disposable(ctx) {
         let there: Vec<&str> = UNUSED.into_iter().filter(|path| Utf8Path::new(path).exists()).collect();
         if !there.is_empty() {
-            ctx.runner.run(&as_root(&ctx.runner, Cmd::new("rm", ["-rf"]).args(there))?)?;
+            ctx.runner.run(&as_root(&ctx.runner, cmd!("rm -rf {there...}"))?)?;
         }
     } else {
         ctx.say("this runner is no container and no hosted machine: its toolchains stay");
@@ -50,8 +50,7 @@ pub fn run(ctx: &Context) -> Result<()> {
     // The engine and its build cache may be those of all projects of the runner: only images with this project's label
     // go, of which docker keeps those in use. Builds of the last week may still be of use.
     let label = format!("label=org.opencontainers.image.source={}", ctx.config.source);
-    let images = ["image", "prune", "--all", "--force", "--filter", &label, "--filter", "until=168h"];
-    ctx.runner.run(&Cmd::new("docker", images))?;
+    ctx.runner.run(&cmd!("docker image prune --all --force --filter {label} --filter until=168h"))?;
     ctx.say(format!("{} were free, now {}", gb(free), gb(engine.free())));
     Ok(())
 }

@@ -8,9 +8,9 @@ use anyhow::{Result, bail};
 use crate::context::Context;
 use crate::context::sources;
 use crate::error::missing;
-use crate::model::command::Cmd;
 use crate::phase::develop::validate;
 use crate::phase::release::doctor;
+use crate::tools::command::{Cmd, cmd};
 use crate::tools::{crane, local};
 use crate::upstream::lock_tools;
 
@@ -25,9 +25,9 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()> {
-    let cargo = |line: &str| ctx.runner.run(&Cmd::new("cargo", line.split(' ')));
-    cargo("fmt --all --check")?;
-    cargo("clippy --locked --workspace --all-targets -- -D warnings")?;
+    let run = |cmd| ctx.runner.run(&cmd);
+    run(cmd!("cargo fmt --all --check"))?;
+    run(cmd!("cargo clippy --locked --workspace --all-targets -- -D warnings"))?;
     // The black-box tests run the real crane before real registries.
     match args.fast {
         true => require(ctx)?,
@@ -35,22 +35,21 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
     }
     // The black-box tests wait for servers and programs more than they compute.
     let threads = thread::available_parallelism().map_or(1, usize::from) * 3;
-    let tests = Cmd::new("cargo", ["test", "--locked", "--workspace"]);
-    ctx.runner.run(&tests.env("RUST_TEST_THREADS", threads.to_string()))?;
+    run(cmd!("cargo test --locked --workspace").env("RUST_TEST_THREADS", threads.to_string()))?;
     // The image's own program, which is Python.
-    ctx.runner.run(&Cmd::new("python3", "-m unittest discover -q -s xtask/tests/devbox".split(' ')))?;
+    run(cmd!("python3 -m unittest discover -q -s xtask/tests/devbox"))?;
     if args.fast {
         return Ok(());
     }
     validate::run(ctx, definition)?;
     // Emulation keeps one processor busy for minutes, so that test runs at the same time as the others.
-    let emulated = live(ctx, args)?.args(["emulation::"]);
-    let others = live(ctx, args)?.args(["--skip=emulation::"]);
+    let emulated = live(ctx, args)?.arg("emulation::");
+    let others = live(ctx, args)?.arg("--skip=emulation::");
     let runner = &ctx.runner;
     thread::scope(|scope| {
         let emulated = scope.spawn(|| runner.run(&emulated));
         // The registries that the release is tried on behave as the tests believe.
-        cargo("test --locked --package registry-lab -- --ignored")?;
+        run(cmd!("cargo test --locked --package registry-lab -- --ignored"))?;
         runner.run(&others)?;
         emulated.join().unwrap_or_else(|_| bail!("the emulated test panicked"))
     })
@@ -58,10 +57,10 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
 
 /// The tests that need an engine: among them a release through a real engine into a real registry.
 fn live(ctx: &Context, args: &Args) -> Result<Cmd> {
-    let line = "test --locked --package xtask --test it -- --ignored --nocapture --test-threads=1";
     let repository =
         local::repository(&ctx.runner, &ctx.state_dir(), ctx.settings.registry_image.as_deref())?;
-    let live = Cmd::new("cargo", line.split(' '));
+    let live =
+        cmd!("cargo test --locked --package xtask --test it -- --ignored --nocapture --test-threads=1");
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
     let live = live.env("DEVBOX_TEST_EXHAUSTIVE", if args.exhaustive { "1" } else { "0" });
     let act = validate::python_tool(ctx, "act")?.join("bin/act");
@@ -72,7 +71,7 @@ fn live(ctx: &Context, args: &Args) -> Result<Cmd> {
 
 /// The programs that the black-box tests start.
 fn require(ctx: &Context) -> Result<()> {
-    for cmd in [crane::version(), Cmd::new("docker-registry", ["--version"])] {
+    for cmd in [crane::version(), cmd!("docker-registry --version")] {
         if ctx.runner.probe(&cmd).is_none() {
             return Err(missing(format!(
                 "{} is not installed: run `cargo xtask doctor --install`",

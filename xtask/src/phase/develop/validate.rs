@@ -8,17 +8,15 @@ use camino::Utf8PathBuf;
 
 use crate::context::Context;
 use crate::context::sources;
-use crate::model::command::Cmd;
 use crate::model::workflow;
 use crate::phase::maintain::{changelog, docs, lock, workflows};
+use crate::tools::command::cmd;
 use crate::tools::{docker, toolbox};
 use crate::upstream::lock_tools;
 
 pub fn run(ctx: &Context, definition: &clap::Command) -> Result<()> {
     docker::require_engine(&ctx.runner)?;
-    let listed = ctx
-        .runner
-        .read(&Cmd::new("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
+    let listed = ctx.runner.read(&cmd!("git ls-files -z --cached --others --exclude-standard"))?;
     let is_script = |path: &&str| {
         let text = fs::read(ctx.root.join(path)).unwrap_or_default();
         // Files that shells read have no first line that names one.
@@ -28,11 +26,11 @@ pub fn run(ctx: &Context, definition: &clap::Command) -> Result<()> {
                 && (text.starts_with(b"#!/usr/bin/env bash") || text.starts_with(b"#!/bin/"))
     };
     let scripts: Vec<&str> = listed.split('\0').filter(is_script).collect();
-    let mut checks = vec![Cmd::new("shellcheck", scripts)];
+    let mut checks = vec![cmd!("shellcheck {scripts...}")];
     let config = &ctx.config;
     for dockerfile in [config.base.dockerfile.as_str(), &config.variants.dockerfile, "bench/Dockerfile"] {
         // The checks read the Dockerfile only, so nothing has to be pulled for them.
-        let cmd = Cmd::new("docker", ["buildx", "build", "--check", "--file", dockerfile]);
+        let cmd = cmd!("docker buildx build --check --file {dockerfile}");
         checks.push(cmd.args(["--build-arg=DEBIAN_IMAGE=scratch", "--build-arg=BASE_IMAGE=scratch", "."]));
     }
     // All problems at once, rather than one a run.
@@ -81,6 +79,6 @@ pub fn python_tool(ctx: &Context, name: &str) -> Result<Utf8PathBuf> {
 fn spelling(ctx: &Context) -> Result<()> {
     let folder = python_tool(ctx, "codespell")?;
     let skip = "--skip=./.git,./.devbox,./target,./images/locks,*.lock,package-lock.json";
-    let codespell = Cmd::new("python3", ["-m", "codespell_lib", "--check-hidden", skip, "."]);
+    let codespell = cmd!("python3 -m codespell_lib --check-hidden {skip} .");
     ctx.runner.run(&codespell.env("PYTHONPATH", folder.as_str()))
 }

@@ -12,10 +12,10 @@ use crate::image::tree::{SUITE, Tree};
 use crate::image::variant::{self, FoundVariant, StagedVariant};
 use crate::image::verdict;
 use crate::image::{builders, packages};
-use crate::model::command::Cmd;
 use crate::model::oci::Digest;
 use crate::model::platform::Platform;
 use crate::model::verdict::Verdict;
+use crate::tools::command::{Cmd, cmd};
 use crate::tools::{docker, process};
 
 #[derive(Debug, clap::Args)]
@@ -88,9 +88,8 @@ fn smoke(
     }
     let reference = staged.staging.digest(image);
     let start = Instant::now();
-    let command =
-        Cmd::new(SUITE, ["--image", &reference, "--variant", name, "--platform", &platform.to_string()])
-            .args(verdict::expectations(ctx, staged.variant)?);
+    let (on, expectations) = (platform.to_string(), verdict::expectations(ctx, staged.variant)?);
+    let command = cmd!("{SUITE} --image {reference} --variant {name} --platform {on} {expectations...}");
     let result = ctx.runner.run(&command).with_context(|| format!("smoke test of {name} on {platform}"));
     if ctx.runner.dry_run {
         return result.map(|()| None);
@@ -116,6 +115,7 @@ fn smoke(
 }
 
 fn list_packages(reference: &str, platform: Platform) -> Cmd {
-    let args = ["run", "--rm", "--network=none", "--platform", &platform.to_string(), "--entrypoint=cat"];
-    Cmd::new("docker", args).args([reference, packages::LIST])
+    let platform = platform.to_string();
+    cmd!("docker run --rm --network=none --platform {platform} --entrypoint=cat {reference}")
+        .arg(packages::LIST)
 }

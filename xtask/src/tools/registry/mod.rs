@@ -54,7 +54,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const PAGE: usize = 1000;
 
 /// The registry refuses this account what was asked for. Its message ends with the command that helps.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Denied(String);
 
 impl Denied {
@@ -63,30 +64,15 @@ impl Denied {
     }
 }
 
-impl std::fmt::Display for Denied {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Denied {}
-
 /// The registry gave a final answer to a write, so nothing was written and nothing will arrive later.
 pub fn is_final(error: &anyhow::Error) -> bool {
     error.is::<Denied>() || error.is::<Refused>()
 }
 
 /// The registry refused a request for another reason than the account.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct Refused(String);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 pub struct Registry {
     agent: Agent,

@@ -14,11 +14,11 @@ use crate::context::{Context, Destination};
 use crate::error::missing;
 use crate::image::parts;
 use crate::image::{builders, debian, disk};
-use crate::model::command::Cmd;
 use crate::model::config::Optional;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::promotion::permissions;
+use crate::tools::command::cmd;
 use crate::tools::{crane, docker, source};
 use crate::upstream::lock_tools;
 
@@ -309,25 +309,25 @@ impl Found {
 /// The programs that are needed, by their Debian packages. All are asked at once, since some take a while to print their
 /// version.
 fn tools(ctx: &Context) -> Vec<(&'static str, Found)> {
-    let python = || ("python3", Cmd::new("python3", ["--version"]), None);
+    let python = || ("python3", cmd!("python3 --version"), None);
     let mut tools = vec![
-        ("buildx", Cmd::new("docker", ["buildx", "version"]), Some(BUILDX)),
+        ("buildx", cmd!("docker buildx version"), Some(BUILDX)),
         ("crane", crane::version(), Some(CRANE)),
     ];
     // Asked for the index where nothing else names it.
     if registries::configured_pypi(ctx).is_none() {
-        tools.push(("python3-pip", Cmd::new("python3", ["-m", "pip", "--version"]), None));
+        tools.push(("python3-pip", cmd!("python3 -m pip --version"), None));
     }
     if ctx.destination == Destination::Local {
         // Tests and rehearsals, which a job of a release does without.
-        tools.push(("shellcheck", Cmd::new("shellcheck", ["--version"]), None));
+        tools.push(("shellcheck", cmd!("shellcheck --version"), None));
         tools.push(python());
         // Where no package has the program, a container serves the local registry.
-        let has_apt = || ctx.runner.probe(&Cmd::new("apt-get", ["--version"])).is_some();
+        let has_apt = || ctx.runner.probe(&cmd!("apt-get --version")).is_some();
         if ctx.settings.registry_image.is_none() && has_apt() {
-            tools.push(("docker-registry", Cmd::new("docker-registry", ["--version"]), None));
+            tools.push(("docker-registry", cmd!("docker-registry --version"), None));
         }
-        tools.push(("mmdebstrap", Cmd::new("mmdebstrap", ["--version"]), None));
+        tools.push(("mmdebstrap", cmd!("mmdebstrap --version"), None));
     } else if registries::configured_npm(ctx).is_none() {
         // Unpacks the npm that is asked for its registry.
         tools.push(python());

@@ -9,8 +9,8 @@ use camino::Utf8Path;
 use crate::context::{Context, sources};
 use crate::error::missing;
 use crate::image::builders;
-use crate::model::command::Cmd;
 use crate::model::platform::Platform;
+use crate::tools::command::cmd;
 use crate::tools::{docker, local, root};
 use crate::upstream::crane_archive;
 
@@ -53,7 +53,7 @@ impl System {
 
 /// Installs the packages of missing programs, turns on emulation and starts the engine.
 pub fn install(ctx: &Context, programs: &[&str]) -> Result<()> {
-    let os_release = ctx.runner.probe(&Cmd::new("cat", ["/etc/os-release"]));
+    let os_release = ctx.runner.probe(&cmd!("cat /etc/os-release"));
     let system = System::of(&os_release.unwrap_or_default());
     let engine_runs = docker::engine(&ctx.runner).is_some();
     let lacks_emulation = lacks_emulation(ctx);
@@ -61,7 +61,7 @@ pub fn install(ctx: &Context, programs: &[&str]) -> Result<()> {
     let by_container = lacks_emulation && engine_runs && !may_register();
     let mut packages = Vec::new();
     // An engine of other packages is used as it is; only without any is the system's installed.
-    if !engine_runs && ctx.runner.probe(&Cmd::new("dockerd", ["--version"])).is_none() {
+    if !engine_runs && ctx.runner.probe(&cmd!("dockerd --version")).is_none() {
         packages.extend(["docker.io", "docker-cli", "containerd"]);
     }
     packages.extend(programs);
@@ -102,7 +102,7 @@ fn without_crane<'a>(ctx: &Context, system: System, packages: Vec<&'a str>) -> R
 
 /// True if apt can install crane. A future Ubuntu may have it too.
 fn has_package(ctx: &Context, system: System) -> bool {
-    let policy = Cmd::new("apt-cache", ["policy", crane_archive::NAME]);
+    let policy = cmd!("apt-cache policy").arg(crane_archive::NAME);
     match system {
         System::Debian => true,
         System::Ubuntu => ctx.runner.probe(&policy).is_some_and(|text| is_candidate(&text)),
@@ -137,7 +137,7 @@ fn require_apt(ctx: &Context, system: System, packages: &[&str]) -> Result<()> {
 fn apt(ctx: &Context, packages: &[&str], system: System) -> Result<()> {
     ctx.say(format!("installing packages: {}", packages.join(" ")));
     let apt = |args: &[&str]| {
-        let cmd = Cmd::new("apt-get", ["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args.iter().copied());
+        let cmd = cmd!("apt-get -qq -o Dpkg::Use-Pty=0 {args...}");
         ctx.runner.run(&root::as_root(&ctx.runner, cmd.env("DEBIAN_FRONTEND", "noninteractive"))?)
     };
     if system == System::Debian && packages.iter().any(|name| NEWER.contains(name)) {
@@ -195,10 +195,10 @@ fn may_register() -> bool {
 fn emulate(ctx: &Context) -> Result<()> {
     let run = |cmd| ctx.runner.run(&root::as_root(&ctx.runner, cmd)?);
     if !Utf8Path::new(BINFMT).join("register").exists() {
-        run(Cmd::new("mount", ["-t", "binfmt_misc", "binfmt_misc", BINFMT]))?;
+        run(cmd!("mount -t binfmt_misc binfmt_misc {BINFMT}"))?;
     }
     let name = if Platform::host() == Platform::LinuxAmd64 { "qemu-aarch64" } else { "qemu-x86_64" };
-    run(Cmd::new("update-binfmts", ["--enable", name]))
+    run(cmd!("update-binfmts --enable {name}"))
 }
 
 /// Registers emulators from a container, as docker/setup-qemu-action does.
@@ -206,8 +206,8 @@ fn emulate_by_container(ctx: &Context) -> Result<()> {
     let image = &ctx.settings.binfmt_image;
     let foreign: Vec<&str> =
         ctx.platforms.iter().filter(|p| **p != Platform::host()).map(|p| p.arch()).collect();
-    let args = ["run", "--rm", "--privileged", image, "--install"];
-    let done = ctx.runner.run_again(&Cmd::new("docker", args).arg(foreign.join(",")));
+    let foreign = foreign.join(",");
+    let done = ctx.runner.run_again(&cmd!("docker run --rm --privileged {image} --install {foreign}"));
     done.context(
         "emulation cannot be set up from a container: register QEMU on the machine of the engine, or name another image \
          in DEVBOX_BINFMT_IMAGE",
@@ -224,7 +224,7 @@ fn containerd_store(ctx: &Context) -> Result<()> {
 }
 
 fn write(ctx: &Context, path: &str, text: &str) -> Result<()> {
-    let install = Cmd::new("install", ["-D", "--mode=644", "/dev/stdin", path]).stdin(text);
+    let install = cmd!("install -D --mode=644 /dev/stdin {path}").stdin(text);
     ctx.runner.run(&root::as_root(&ctx.runner, install)?)
 }
 
