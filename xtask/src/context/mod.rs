@@ -79,6 +79,8 @@ pub struct Context {
     pub staging: Option<Repository>,
     /// This run, as a lease names it.
     pub holder: Holder,
+    /// The local repository whose registry a dry run would start.
+    pub planned: OnceCell<Repository>,
     /// Takes the place of the state folder in a dry run.
     pub scratch: OnceCell<Option<TempDir>>,
     /// Addresses that the tools were asked for, once.
@@ -116,6 +118,7 @@ impl Context {
         Ok(Self {
             staging: options.staging_repository.clone(),
             holder: process::holder(),
+            planned: OnceCell::new(),
             scratch: OnceCell::new(),
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
@@ -143,14 +146,24 @@ impl Context {
     pub fn repository(&self) -> Result<Repository> {
         match &self.destination {
             Destination::Remote(repository) => Ok(repository.clone()),
-            Destination::Local => local::running_repository(&self.state_dir()),
+            Destination::Local => match self.planned.get() {
+                Some(planned) => Ok(planned.clone()),
+                None => local::running_repository(&self.state_dir()),
+            },
         }
     }
 
     /// Starts the registry of this machine if it is the one to work on and does not run.
     pub fn start_registry(&self) -> Result<()> {
-        if self.destination == Destination::Local && !self.runner.dry_run {
-            local::repository(&self.runner, &self.state_dir(), self.settings.registry_image.as_deref())?;
+        if self.destination != Destination::Local || self.read_only || self.planned.get().is_some() {
+            return Ok(());
+        }
+        let runs = self.running_registry().is_some();
+        let image = self.settings.registry_image.as_deref();
+        let repository = local::repository(&self.runner, &self.state_dir(), image)?;
+        if self.runner.dry_run && !runs {
+            self.registry.plan(repository.host());
+            let _ = self.planned.set(repository);
         }
         Ok(())
     }
@@ -158,8 +171,7 @@ impl Context {
     /// True if there is a registry to ask: a local one runs, or can be started.
     pub fn has_registry(&self) -> bool {
         let startable = || {
-            !self.runner.dry_run
-                && (local::is_installed(&self.runner) || docker::engine(&self.runner).is_some())
+            !self.read_only && (local::is_installed(&self.runner) || docker::engine(&self.runner).is_some())
         };
         self.destination != Destination::Local || self.running_registry().is_some() || startable()
     }

@@ -30,11 +30,12 @@ const UNREACHED: &str = "its host did not answer when the base was built";
 /// The base that this tree implies.
 #[derive(Clone, Debug)]
 pub struct Base {
-    pub key: Key,
-    /// `base-<key>`.
+    /// `None` where a dry run would make the Debian image, whose digest is part of the key.
+    pub key: Option<Key>,
+    /// `base-<key>`, literally so where the key is unknown.
     pub tag: String,
     pub inputs: Inputs,
-    /// The Debian image by digest.
+    /// The Debian image by digest, or by tag where a dry run would make it.
     pub debian: String,
     pub repository: Repository,
     /// Parts that the tree includes and this base does not contain, each with the reason: the registry is on this machine, and
@@ -87,6 +88,14 @@ impl FoundBase {
         match self {
             Self::Built(base) => Some(base),
             Self::Absent(_) => None,
+        }
+    }
+
+    /// The base by digest, or by tag where a dry run would build it.
+    pub fn by_digest(&self) -> String {
+        match self {
+            Self::Built(base) => base.repository.digest(&base.index.digest),
+            Self::Absent(base) => base.reference(),
         }
     }
 }
@@ -190,11 +199,16 @@ impl Bases {
         let optional = ctx.config.base_optional.iter();
         let args = optional.map(|part| (part.arg(), installed(part).to_string()));
         let args = args.chain(ctx.config.layers.record()).collect();
-        let mut inputs = Inputs::new(&self.entries, args, named("Debian", &self.debian.index));
+        let parents = self.debian.index.as_ref().map(|index| named("Debian", index));
+        let is_known = parents.is_some();
+        let mut inputs = Inputs::new(&self.entries, args, parents.unwrap_or_default());
         inputs.versions = self.versions.clone();
-        let key = inputs.key();
-        let tag = format!("base-{key}");
-        let index = find_made_from(ctx, &self.repository, &tag, &inputs, platforms)?;
+        let key = is_known.then(|| inputs.key());
+        let tag = tag("base", key.as_ref());
+        let index = match is_known {
+            true => find_made_from(ctx, &self.repository, &tag, &inputs, platforms)?,
+            false => None,
+        };
         let (debian, repository) = (self.debian.reference(), self.repository.clone());
         let base = Base { key, tag, inputs, debian, repository, left_out };
         Ok(match index {
@@ -202,6 +216,11 @@ impl Bases {
             None => FoundBase::Absent(base),
         })
     }
+}
+
+/// The tag of an image: its name and its content key. An unknown key, which only a dry run has, is named as such.
+pub(super) fn tag(name: &str, key: Option<&Key>) -> String {
+    key.map_or_else(|| format!("{name}-<key>"), |key| format!("{name}-{key}"))
 }
 
 /// The complete index under a content key. The key is short, and any account that may push can put anything under it: the

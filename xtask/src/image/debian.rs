@@ -2,12 +2,11 @@
 //! the image's host is not reached, a local registry gets an equivalent that is made from Debian's archive.
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
 
 use crate::context::Context;
 use crate::error::missing;
 use crate::model::dockerfile::arg_default;
-use crate::model::oci::{CompleteIndex, Manifest};
+use crate::model::oci::CompleteIndex;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::tools::command::cmd;
@@ -62,13 +61,18 @@ pub fn pinned(ctx: &Context) -> Result<Pin> {
 #[derive(Clone, Debug)]
 pub struct Debian {
     repository: Repository,
-    pub index: CompleteIndex,
+    tag: String,
+    /// `None` in a dry run that would make the image.
+    pub index: Option<CompleteIndex>,
 }
 
 impl Debian {
-    /// The image by digest.
+    /// The image by digest, or by tag where a dry run would make it.
     pub fn reference(&self) -> String {
-        self.repository.digest(&self.index.digest)
+        match &self.index {
+            Some(index) => self.repository.digest(&index.digest),
+            None => self.repository.tag(&self.tag),
+        }
     }
 }
 
@@ -102,7 +106,9 @@ pub fn find(ctx: &Context, repository: &Repository, platforms: &[Platform]) -> R
     let pin = pinned(ctx)?;
     match look(ctx, &pin, repository, platforms)? {
         Ok(debian) => Ok(debian),
-        Err(_) if ctx.runner.dry_run => planned(&mirror(repository)?, platforms),
+        Err(_) if ctx.runner.dry_run => {
+            Ok(Debian { repository: mirror(repository)?, tag: pin.tag, index: None })
+        }
         Err(error) => Err(missing(format!(
             "{error:#}, and {} is not made yet: run `cargo xtask build-base`",
             mirror(repository)?.tag(&pin.tag)
@@ -128,11 +134,13 @@ fn look(ctx: &Context, pin: &Pin, repository: &Repository, platforms: &[Platform
     if repository.is_loopback() {
         let mirror = mirror(repository)?;
         if let Some(index) = copy(ctx, &mirror, pin, platforms)? {
-            return Ok(Ok(Debian { repository: mirror, index }));
+            return Ok(Ok(Debian { repository: mirror, tag: pin.tag.clone(), index: Some(index) }));
         }
     }
     match official(ctx, pin, platforms) {
-        Ok(index) => Ok(Ok(Debian { repository: pin.official.clone(), index })),
+        Ok(index) => {
+            Ok(Ok(Debian { repository: pin.official.clone(), tag: pin.tag.clone(), index: Some(index) }))
+        }
         Err(error) if repository.is_loopback() => Ok(Err(error)),
         Err(error) => Err(error),
     }
@@ -200,26 +208,13 @@ fn bootstrap(ctx: &Context, pin: &Pin, mirror: Repository) -> Result<Debian> {
     let platforms = ctx.platforms.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]);
     ctx.runner
         .run(&cmd!("{BOOTSTRAP} --suite {suite} --date {date} --repository {repository} {platforms...}"))?;
+    let tag = pin.tag.clone();
     if ctx.runner.dry_run {
-        return planned(&mirror, &ctx.platforms);
+        return Ok(Debian { repository: mirror, tag, index: None });
     }
     let made = copy(ctx, &mirror, pin, &ctx.platforms)?;
-    let index = made.with_context(|| format!("{BOOTSTRAP} left no complete {}", mirror.tag(&pin.tag)))?;
-    Ok(Debian { repository: mirror, index })
-}
-
-/// The image that a dry run would make. No image has its digest, and a dry run asks for none.
-fn planned(mirror: &Repository, platforms: &[Platform]) -> Result<Debian> {
-    let unknown = format!("sha256:{}", "0".repeat(64));
-    let entry = |platform: &Platform| {
-        json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 0, "digest": unknown,
-            "platform": { "os": "linux", "architecture": platform.arch() } })
-    };
-    let manifests: Vec<_> = platforms.iter().map(entry).collect();
-    let index = json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
-    let index = Manifest::parse(index.into_bytes()).map_err(|why| anyhow::anyhow!(why))?;
-    let index = CompleteIndex::new(index, platforms).context("a planned image without a platform")?;
-    Ok(Debian { repository: mirror.clone(), index })
+    let index = made.with_context(|| format!("{BOOTSTRAP} left no complete {}", mirror.tag(&tag)))?;
+    Ok(Debian { repository: mirror, tag, index: Some(index) })
 }
 
 /// The text of the lock; empty where there is none.

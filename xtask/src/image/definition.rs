@@ -6,7 +6,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 
 use crate::context::{Context, STATE, sources};
-use crate::image::base::{Base, BuiltBase, INPUTS};
+use crate::image::base::{Base, FoundBase, INPUTS};
 use crate::image::tree::Tree;
 use crate::image::variant::PlannedVariant;
 use crate::model::bake::{Output, Target};
@@ -42,7 +42,7 @@ pub fn base(ctx: &Context, tree: &Tree, base: &Base) -> Result<Target> {
 pub fn variants(
     ctx: &Context,
     tree: &Tree,
-    base: &BuiltBase,
+    base: &FoundBase,
     variants: &[&PlannedVariant<'_>],
 ) -> Result<Vec<Target>> {
     let context = context(ctx, tree, &ctx.config.variants, "variants")?;
@@ -50,7 +50,8 @@ pub fn variants(
     for plan in variants {
         let mut labels = labels(ctx, tree, "opencode-devbox", &plan.variant.components)?;
         labels.insert("org.opencontainers.image.base.name".to_owned(), base.reference());
-        labels.insert("org.opencontainers.image.base.digest".to_owned(), base.index.digest.to_string());
+        let digest = base.as_built().map(|base| base.index.digest.to_string());
+        labels.extend(digest.map(|digest| ("org.opencontainers.image.base.digest".to_owned(), digest)));
         labels.insert("opencode-devbox.variant".to_owned(), plan.variant.name.clone());
         let mut args = plan.args.clone();
         args.extend(sources::build_args(ctx));

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::base::{BuiltBase, find_made_from, named};
+use crate::image::base::{self, Base, BuiltBase, find_made_from, named};
 use crate::image::tree::Tree;
 use crate::model::config::Variant;
 use crate::model::dockerfile;
@@ -21,8 +21,9 @@ use crate::model::reference::Repository;
 #[derive(Clone, Debug)]
 pub struct PlannedVariant<'a> {
     pub variant: &'a Variant,
-    pub key: Key,
-    /// `<variant>-<key>` in the staging repository.
+    /// `None` where a dry run would build the base, whose digest is part of the key.
+    pub key: Option<Key>,
+    /// `<variant>-<key>` in the staging repository, literally so where the key is unknown.
     pub tag: String,
     pub inputs: Inputs,
     pub args: BTreeMap<String, String>,
@@ -98,29 +99,54 @@ pub fn find<'a>(
     base: &BuiltBase,
     names: &[String],
 ) -> Result<Vec<FoundVariant<'a>>> {
+    let platforms: Vec<Platform> = base.index.images().map(|(platform, _)| platform).collect();
     let mut parents = named("base", &base.index);
     parents.insert("Debian".to_owned(), base.debian.rsplit('@').next().unwrap_or_default().to_owned());
-    let staging = ctx.staging(&base.repository);
-    let platforms: Vec<Platform> = base.index.images().map(|(platform, _)| platform).collect();
     let mut found = Vec::new();
     for variant in chosen(ctx, names)? {
         let inputs = inputs(ctx, tree, variant, parents.clone())?;
-        let mut args = inputs.args.clone();
         let key = inputs.key();
-        args.insert("BASE_IMAGE".to_owned(), base.repository.digest(&base.index.digest));
-        args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
-        let tag = format!("{}-{key}", variant.name);
-        let index = find_made_from(ctx, &staging, &tag, &inputs, &platforms)?;
-        let plan = PlannedVariant { variant, key, tag, inputs, args, staging: staging.clone() };
+        let plan =
+            planned(ctx, base, &base.repository.digest(&base.index.digest), variant, inputs, Some(key));
+        let index = find_made_from(ctx, &plan.staging, &plan.tag, &plan.inputs, &platforms)?;
         found.push(match index {
             Some(index) => {
-                ctx.registry.remember(&staging, &plan.tag, &index.digest);
+                ctx.registry.remember(&plan.staging, &plan.tag, &index.digest);
                 FoundVariant::Staged(StagedVariant { plan, index })
             }
             None => FoundVariant::Absent(plan),
         });
     }
     Ok(found)
+}
+
+/// The variants that a dry run would build on top of a base that it would build: their keys are unknown.
+pub fn would_build<'a>(
+    ctx: &'a Context,
+    tree: &Tree,
+    base: &Base,
+    names: &[String],
+) -> Result<Vec<FoundVariant<'a>>> {
+    let plan = |variant| {
+        let inputs = inputs(ctx, tree, variant, BTreeMap::new())?;
+        Ok(FoundVariant::Absent(planned(ctx, base, &base.reference(), variant, inputs, None)))
+    };
+    chosen(ctx, names)?.into_iter().map(plan).collect()
+}
+
+fn planned<'a>(
+    ctx: &Context,
+    base: &Base,
+    base_image: &str,
+    variant: &'a Variant,
+    inputs: Inputs,
+    key: Option<Key>,
+) -> PlannedVariant<'a> {
+    let mut args = inputs.args.clone();
+    args.insert("BASE_IMAGE".to_owned(), base_image.to_owned());
+    args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
+    let tag = base::tag(&variant.name, key.as_ref());
+    PlannedVariant { variant, key, tag, inputs, args, staging: ctx.staging(&base.repository) }
 }
 
 /// Finds variants that have to be staged.

@@ -138,7 +138,7 @@ fn variant(ctx: &Context, tested: &TestedVariant<'_>, release: ReleaseTag) -> Re
         name: tested.variant.name.clone(),
         version_tag: tested.variant.version_tag(release),
         latest_tag: tested.variant.latest_tag(),
-        key: tested.key.to_string(),
+        key: tested.inputs.key().to_string(),
         digest: tested.index.digest.to_string(),
         build_seconds: seconds,
         platforms,

@@ -33,6 +33,15 @@ pub fn next(ctx: &Context, version: Version) -> Result<ReleaseTag> {
     first(version, is_free).map(|(release, ())| release)
 }
 
+/// The first release of a version of which no variant is published.
+pub fn unpublished(ctx: &Context, repository: &Repository, version: Version) -> Result<ReleaseTag> {
+    let is_free = |release| {
+        let taken = version_tags(ctx, repository, release)?.values().any(Option::is_some);
+        Ok((!taken).then_some(()))
+    };
+    first(version, is_free).map(|(release, ())| release)
+}
+
 /// The first release of a version, from its first letter to its last, that `look` takes.
 pub fn first<T>(
     version: Version,

@@ -160,7 +160,9 @@ pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Re
 
 /// Starts the registry as a container. It keeps its data in a volume, since the engine may not see this machine's folders.
 fn start_container(runner: &Runner, state: &Utf8Path, image: &str) -> Result<u16> {
-    docker::require_engine(runner)?;
+    if !runner.dry_run {
+        docker::require_engine(runner)?;
+    }
     let port = free_port(state)?;
     let name = format!("opencode-devbox-registry-{port}");
     let place = [format!("--publish=127.0.0.1:{port}:5000"), format!("--volume={name}:/var/lib/registry")];

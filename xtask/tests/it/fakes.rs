@@ -74,6 +74,30 @@ pub fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Text without keys, commits and digests.
+pub fn without_hashes(text: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
+        let hex = word[..end].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        words.push(if hex && matches!(end, 12 | 40 | 64) {
+            format!("HASH{}", &word[end..])
+        } else {
+            word.to_owned()
+        });
+    }
+    words.concat()
+}
+
+/// Text without the record of the inputs, which every edit of an input changes.
+pub fn without_inputs(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.split_once("opencode-devbox.inputs=") {
+        Some((head, _)) => format!("{head}opencode-devbox.inputs=INPUTS\"\n"),
+        None => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
 /// Makes a file the stand-in for the program of its name (`xtask/test-programs`).
 pub fn link_stand_in(file: &Path) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -200,19 +224,8 @@ impl World {
     }
 
     /// Text without what differs between two runs: port, folder, and the keys, which every edit of an input changes.
-    fn without_chance(&self, text: &str) -> String {
-        let text = text.replace(&self.host, "REGISTRY").replace(self.root.to_str().unwrap(), "ROOT");
-        let mut words: Vec<String> = Vec::new();
-        for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
-            let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
-            let hex = word[..end].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            words.push(if hex && matches!(end, 12 | 64) {
-                format!("HASH{}", &word[end..])
-            } else {
-                word.to_owned()
-            });
-        }
-        words.concat()
+    pub fn without_chance(&self, text: &str) -> String {
+        without_hashes(&text.replace(&self.host, "REGISTRY").replace(self.root.to_str().unwrap(), "ROOT"))
     }
 
     /// The definition that the last bake of images got.
@@ -226,13 +239,7 @@ impl World {
     }
 
     fn definition(&self, file: &str) -> String {
-        let text = fs::read_to_string(self.root.with_file_name(file)).unwrap();
-        // Every edit of an input changes the record of the inputs.
-        let lines = text.lines().map(|line| match line.split_once("opencode-devbox.inputs=") {
-            Some((head, _)) => format!("{head}opencode-devbox.inputs=INPUTS\"\n"),
-            None => format!("{line}\n"),
-        });
-        self.without_chance(&lines.collect::<String>())
+        self.without_chance(&without_inputs(&fs::read_to_string(self.root.with_file_name(file)).unwrap()))
     }
 
     pub fn xtask(&self, line: &str) -> Output {

@@ -9,6 +9,7 @@ mod cli;
 mod container;
 mod crash;
 mod documents;
+mod dry_runs;
 mod emulation;
 mod engines;
 mod fakes;

@@ -133,27 +133,6 @@ fn base_decide_speaks_to_ci_and_machines() {
 }
 
 #[test]
-fn a_dry_run_prints_and_changes_nothing() {
-    let world = World::new();
-    let text = world.ok("build-base --dry-run");
-    assert!(
-        text.starts_with("SOURCE_DATE_EPOCH=1577836800 docker buildx bake") && text.contains("<<'EOF'"),
-        "{text}"
-    );
-    world.ok("build-base");
-    world.ok("build");
-    let text = world.ok("smoke omos --dry-run");
-    assert!(text.contains("scripts/smoke-test.sh --image"), "{text}");
-    SMOKES.iter().for_each(|line| drop(world.ok(line)));
-    world.log();
-    let writes = world.writes();
-    let text = world.ok("publish --promote-latest --dry-run");
-    let count = |verb: &str| text.lines().filter(|line| line.starts_with(verb)).count();
-    assert_eq!((count("crane copy"), count("crane tag")), (4, 8), "{text}");
-    assert_eq!((world.log(), world.writes()), (vec![], writes));
-}
-
-#[test]
 fn the_base_key_ignores_what_git_ignores_and_follows_the_rest() {
     let world = World::new();
     let decide = || world.ok("base-decide --json");

@@ -12,7 +12,7 @@ use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::image::base::{self, BuiltBase};
+use crate::image::base::{self, BuiltBase, FoundBase};
 use crate::image::definition;
 use crate::image::definition::REVISION;
 use crate::image::secrets::Secrets;
@@ -78,7 +78,8 @@ fn variants<'a>(
         let created = config(ctx, &staged.staging, &staged.index, ctx.platforms[0])?["created"].clone();
         let created = created.as_str().context("an image without a time")?;
         let epoch: jiff::Timestamp = created.parse().context("the time of an image")?;
-        let mut target = definition::variants(ctx, tree, base, &[staged])?.remove(0);
+        let mut target =
+            definition::variants(ctx, tree, &FoundBase::Built(base.clone()), &[staged])?.remove(0);
         let tag = format!("{}-rebuilt", staged.tag);
         target.output = Output::Tag(staged.staging.tag(&tag));
         target.cache = None;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::context::Context;
-use crate::image::base::{self, BuiltBase};
+use crate::image::base::{self, BuiltBase, FoundBase};
 use crate::image::build_record::{self, BuildRecord};
 use crate::image::disk::EngineDisk;
 use crate::image::tree::Tree;
@@ -32,19 +32,23 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     if args.print {
         let found = variant::find(ctx, &tree, &base, &args.variants)?;
         let plans: Vec<&PlannedVariant<'_>> = found.iter().map(|it| &**it).collect();
-        return bake::print(ctx, &definition::variants(ctx, &tree, &base, &plans)?);
+        return bake::print(ctx, &definition::variants(ctx, &tree, &FoundBase::Built(base), &plans)?);
     }
-    ensure(ctx, &tree, &base, &args.variants).map(drop)
+    ensure(ctx, &tree, &FoundBase::Built(base), &args.variants).map(drop)
 }
 
 /// The staged variants of these names, all if none is named; in a dry run some may be absent still.
 pub fn ensure<'a>(
     ctx: &'a Context,
     tree: &Tree,
-    base: &BuiltBase,
+    base: &FoundBase,
     names: &[String],
 ) -> Result<Vec<FoundVariant<'a>>> {
-    let found = variant::find(ctx, tree, base, names)?;
+    let found = match base {
+        FoundBase::Built(base) => variant::find(ctx, tree, base, names)?,
+        // Only a dry run comes here without a base.
+        FoundBase::Absent(base) => variant::would_build(ctx, tree, base, names)?,
+    };
     for staged in found.iter().filter_map(FoundVariant::as_staged) {
         ctx.say(format!("{} is there: nothing to build", staged.reference()));
     }
@@ -59,9 +63,7 @@ pub fn ensure<'a>(
     let nodes = builders::require(ctx, false)?;
     let (start, free) = (Instant::now(), disk.free());
     let built = richest_first(ctx, tree, &targets, &absent);
-    if ctx.runner.dry_run {
-        return built.map(|()| found);
-    }
+    let (false, Some(base)) = (ctx.runner.dry_run, base.as_built()) else { return built.map(|()| found) };
     if let Err(error) = built {
         // A bake ends with its first failure. One bad variant must not cost the others their build.
         ctx.say(format!("{error:#}"));

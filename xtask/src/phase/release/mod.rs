@@ -19,7 +19,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::context::{Context, Destination};
-use crate::image::base::{self, BuiltBase, FoundBase};
+use crate::image::base::{self, Base, BuiltBase, FoundBase};
 use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant, StagedVariant};
 use crate::image::verdict::{self, TestedVariant};
@@ -77,90 +77,79 @@ pub fn run(ctx: &Context, args: &Args, json: bool) -> Result<()> {
         changelog::run(ctx, &changelog::Args { action: changelog::Action::Check })?;
     }
 
-    let (base, tested) = match build_and_test(ctx, &tree, &args.only, found, &clock)? {
-        Reached::Tested(base, tested) => (base, tested),
-        Reached::Unknown(why) => {
-            ctx.say(format!("the rest depends on {why}: a dry run ends here"));
-            return Ok(());
-        }
-    };
+    let (base, found, tested) = build_and_test(ctx, &tree, &args.only, found, &clock)?;
+    // Only a dry run has images that it would build or test.
+    let FoundBase::Built(base) = &base else { return would_publish(ctx, &base, &found, &clock) };
+    if tested.len() < found.len() {
+        return would_publish(ctx, base, &found, &clock);
+    }
 
     clock.begin(ctx, 6, "publish", "", minutes::PROMOTE);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
     let publish = publish::Args { promote_latest: true, allow_downgrade, only };
-    publish::publish(ctx, &tree, &base, &tested, &publish)?;
+    publish::publish(ctx, &tree, base, &tested, &publish)?;
     if let Some(tag) = ctx.release_tag.filter(|_| gitea::is_set(ctx)) {
         gitea::attach_notes(ctx, tag)?;
     }
 
     clock.begin(ctx, 7, "base-latest", "", minutes::PROMOTE);
-    promote_base_latest::promote(ctx, &base, &|| variant::find(ctx, &tree, &base, &args.only))?;
+    promote_base_latest::promote(ctx, base, &|| variant::find(ctx, &tree, base, &args.only))?;
 
     clock.begin(ctx, 8, "description", "", minutes::DESCRIBE);
     update_description::run(ctx)?;
-    table(ctx, &base, &tested, &clock, json)
+    table(ctx, base, &tested, &clock, json)
 }
 
-/// How far a run came before the first public tag.
-enum Reached<'a> {
-    Tested(Box<BuiltBase>, Vec<TestedVariant<'a>>),
-    /// The rest of a dry run depends on this.
-    Unknown(&'static str),
+/// The rest of a dry run whose images are not all tested.
+fn would_publish(ctx: &Context, base: &Base, found: &[FoundVariant<'_>], clock: &Clock) -> Result<()> {
+    clock.begin(ctx, 6, "publish", "", minutes::PROMOTE);
+    publish::would_publish(ctx, &base.repository, found)?;
+    clock.begin(ctx, 7, "base-latest", "", minutes::PROMOTE);
+    promote_base_latest::would_promote(ctx, base)?;
+    clock.begin(ctx, 8, "description", "", minutes::DESCRIBE);
+    update_description::run(ctx)
 }
 
-/// Builds and tests what `found` does not have.
+/// Builds and tests the images that `found` is without. In a dry run, some of them may be untested or not exist.
 fn build_and_test<'a>(
     ctx: &'a Context,
     tree: &Tree,
     only: &[String],
     found: Found<'a>,
     clock: &Clock,
-) -> Result<Reached<'a>> {
+) -> Result<(FoundBase, Vec<FoundVariant<'a>>, Vec<TestedVariant<'a>>)> {
     clock.begin(ctx, 3, "base", "", minutes::BASE);
-    if ctx.runner.dry_run && !ctx.has_registry() {
-        return Ok(Reached::Unknown("what the registry holds, and it does not run yet"));
-    }
     ctx.start_registry()?;
     let base = match &found {
         Found::Tested(base, _) | Found::Built(base, _) => {
             ctx.say("the base exists: nothing to build");
-            base.clone()
+            FoundBase::Built(base.clone())
         }
-        Found::Less => match build_base::ensure(ctx, tree)? {
-            FoundBase::Built(base) => base,
-            FoundBase::Absent(_) => return Ok(Reached::Unknown("the base's digest")),
-        },
+        Found::Less => build_base::ensure(ctx, tree)?,
     };
 
     clock.begin(ctx, 4, "variants", "", minutes::VARIANTS);
-    let (mut tested, staged) = match found {
+    let (mut tested, variants) = match found {
         Found::Tested(_, tested) => (tested, Vec::new()),
-        Found::Built(_, staged) => (Vec::new(), staged),
-        Found::Less => {
-            let found = build::ensure(ctx, tree, &base, only)?;
-            if ctx.runner.dry_run && found.iter().any(|it| it.as_staged().is_none()) {
-                return Ok(Reached::Unknown("the variants' digests"));
-            }
-            (Vec::new(), found.into_iter().map(FoundVariant::staged).collect::<Result<_>>()?)
-        }
+        Found::Built(_, staged) => (Vec::new(), staged.into_iter().map(FoundVariant::Staged).collect()),
+        Found::Less => (Vec::new(), build::ensure(ctx, tree, &base, only)?),
     };
 
     clock.begin(ctx, 5, "smoke", "", minutes::SMOKE);
     for it in &tested {
         ctx.say(format!("{}: passed before, the same image and the same suite", it.variant.name));
     }
-    let mut is_known = true;
-    for staged in staged {
-        let verdicts = smoke::ensure(ctx, tree, &staged, &ctx.platforms, false)?;
-        // A suite that fails is an error above: only a dry run has no verdict.
-        let it = TestedVariant::new(staged, verdicts);
-        is_known &= it.is_some();
-        tested.extend(it);
+    for found in &variants {
+        match found {
+            FoundVariant::Staged(staged) => {
+                let verdicts = smoke::ensure(ctx, tree, staged, &ctx.platforms, false)?;
+                // A suite that fails is an error above: only a dry run has no verdict.
+                tested.extend(TestedVariant::new(staged.clone(), verdicts));
+            }
+            FoundVariant::Absent(plan) => smoke::would_test(ctx, plan)?,
+        }
     }
-    if !is_known {
-        return Ok(Reached::Unknown("the verdicts"));
-    }
-    Ok(Reached::Tested(Box::new(base), tested))
+    Ok((base, variants, tested))
 }
 
 /// When the release and each of its phases began.

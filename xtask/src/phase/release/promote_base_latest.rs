@@ -5,12 +5,13 @@ use anyhow::Result;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::base::{self, BASE_LATEST, BuiltBase};
+use crate::image::base::{self, BASE_LATEST, Base, BuiltBase};
 use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant};
 use crate::model::oci::Digest;
 use crate::model::promotion::{Move, Promotion, PromotionKind};
 use crate::promotion::ledger::{Journal, Ledger};
+use crate::tools::crane;
 
 pub fn run(ctx: &Context) -> Result<()> {
     ctx.start_registry()?;
@@ -40,6 +41,14 @@ pub fn promote<'a>(
         plan(ctx, &ledger, digest, journal)
     };
     ledger.begin(&plan)?.promote()
+}
+
+/// Prints the move of `base-latest` that a dry run would make.
+pub fn would_promote(ctx: &Context, base: &Base) -> Result<()> {
+    if ctx.holds_latest_back() {
+        return Ok(());
+    }
+    ctx.runner.run(&crane::tag(&base.reference(), BASE_LATEST))
 }
 
 /// The published tags decide, not a journal: a base of variants that users do not get is not the latest.

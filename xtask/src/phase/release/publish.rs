@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::missing;
 use crate::image::base::{self, BuiltBase};
 use crate::image::tree::Tree;
-use crate::image::variant;
+use crate::image::variant::{self, FoundVariant};
 use crate::image::verdict::{self, TestedVariant};
 use crate::model::layers::{self, Layer};
 use crate::model::oci::Digest;
@@ -109,6 +109,27 @@ pub fn publish(
     if ctx.json {
         let repository = base.repository.to_string();
         println!("{}", json!({ "release": release, "repository": repository, "moved": pending }));
+    }
+    Ok(())
+}
+
+/// Prints the tags that a dry run would move, where it would build or test their images first.
+pub fn would_publish(ctx: &Context, repository: &Repository, found: &[FoundVariant<'_>]) -> Result<()> {
+    let release = match ctx.release_tag {
+        Some(asked) => asked,
+        None => release_tag::unpublished(ctx, repository, ctx.opencode_version()?)?,
+    };
+    ctx.say(format!("release {release} in {repository}"));
+    for it in found {
+        let version = repository.tag(&it.variant.version_tag(release));
+        ctx.runner.run(&crane::copy(&it.reference(), &version))?;
+    }
+    if ctx.holds_latest_back() {
+        return Ok(());
+    }
+    for it in found {
+        let version = repository.tag(&it.variant.version_tag(release));
+        ctx.runner.run(&crane::tag(&version, &it.variant.latest_tag()))?;
     }
     Ok(())
 }

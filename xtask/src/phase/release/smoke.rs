@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use crate::context::Context;
 use crate::image::base::{self, FoundBase};
 use crate::image::tree::{SUITE, Tree};
-use crate::image::variant::{self, FoundVariant, StagedVariant};
+use crate::image::variant::{self, FoundVariant, PlannedVariant, StagedVariant};
 use crate::image::verdict;
 use crate::image::{builders, packages};
 use crate::model::oci::Digest;
@@ -72,6 +72,21 @@ pub fn ensure(
     Ok(verdicts)
 }
 
+/// Prints the tests of an image that a dry run would build.
+pub fn would_test(ctx: &Context, plan: &PlannedVariant<'_>) -> Result<()> {
+    for platform in &ctx.platforms {
+        ctx.runner.run(&command(ctx, plan, &plan.reference(), *platform)?)?;
+    }
+    Ok(())
+}
+
+/// The suite on one image.
+fn command(ctx: &Context, plan: &PlannedVariant<'_>, image: &str, platform: Platform) -> Result<Cmd> {
+    let (name, platform) = (&plan.variant.name, platform.to_string());
+    Ok(cmd!("{SUITE} --image {image} --variant {name} --platform {platform}")
+        .args(verdict::expectations(ctx, plan.variant)?))
+}
+
 /// Tests one image and records the verdict; a dry run has none.
 fn smoke(
     ctx: &Context,
@@ -88,8 +103,7 @@ fn smoke(
     }
     let reference = staged.staging.digest(image);
     let start = Instant::now();
-    let (on, expectations) = (platform.to_string(), verdict::expectations(ctx, staged.variant)?);
-    let command = cmd!("{SUITE} --image {reference} --variant {name} --platform {on} {expectations...}");
+    let command = command(ctx, staged, &reference, platform)?;
     let result = ctx.runner.run(&command).with_context(|| format!("smoke test of {name} on {platform}"));
     if ctx.runner.dry_run {
         return result.map(|()| None);

@@ -13,7 +13,7 @@ mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub struct Registry {
     lenient: bool,
     /// Another address for Docker Hub's registry.
     hub_api: Option<String>,
+    /// The host that a dry run would start: it counts as empty.
+    planned: OnceLock<String>,
 }
 
 #[derive(Default)]
@@ -116,6 +118,7 @@ impl Registry {
             known: Mutex::default(),
             lenient: false,
             hub_api: None,
+            planned: OnceLock::new(),
         }
     }
 
@@ -286,6 +289,9 @@ impl Registry {
 
     /// All tags of a repository; none where the repository does not exist yet.
     pub fn tags(&self, runner: &Runner, repository: &Repository) -> Result<Vec<String>> {
+        if self.is_planned(repository) {
+            return Ok(Vec::new());
+        }
         let mut url = format!("{}/v2/{}/tags/list?n={PAGE}", self.api(repository), repository.path());
         let (mut tags, mut seen) = (Vec::new(), vec![url.clone()]);
         loop {
@@ -342,6 +348,15 @@ impl Registry {
         origin(url).is_some_and(|it| origin(&self.api(repository)) == Some(it))
     }
 
+    /// Counts the registry at a host as empty, since a dry run would start it.
+    pub fn plan(&self, host: &str) {
+        let _ = self.planned.set(host.to_owned());
+    }
+
+    fn is_planned(&self, repository: &Repository) -> bool {
+        self.planned.get().is_some_and(|host| host == repository.host())
+    }
+
     /// A blob that is JSON, kept by digest.
     pub fn blob(&self, runner: &Runner, repository: &Repository, digest: &str) -> Result<Value> {
         let digest: Digest = digest.parse().map_err(|why: String| anyhow::anyhow!(why))?;
@@ -363,6 +378,9 @@ impl Registry {
 
     /// Asks what a tag or digest is, without reading it.
     fn head(&self, runner: &Runner, repository: &Repository, reference: &str) -> Result<Option<Digest>> {
+        if self.is_planned(repository) {
+            return Ok(None);
+        }
         let url = self.manifest_url(repository, reference);
         let response = self.readable(runner, repository, |agent, auth| {
             authorized(agent.head(&url).header("Accept", ACCEPT), auth).call()
@@ -419,6 +437,9 @@ impl Registry {
         repository: &Repository,
         reference: &str,
     ) -> Result<Option<Vec<u8>>> {
+        if self.is_planned(repository) {
+            return Ok(None);
+        }
         let name = name(repository, reference);
         let response = self.get(runner, repository, &self.manifest_url(repository, reference))?;
         match response.status().as_u16() {
