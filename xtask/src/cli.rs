@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::context::{self, Context};
 use crate::image::summary;
+use crate::output;
 use crate::phase::Command;
 use crate::settings::Options;
 use crate::tools::{files, http};
@@ -34,7 +35,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     summary::write(&ctx, command.listed_variants(), start, &result);
     if ctx.runner.verbose {
         for (host, sent) in http::sent() {
-            eprintln!("{host}: {} requests, {} of them writes", sent.requests, sent.writes);
+            output::note(format!("{host}: {} requests, {} of them writes", sent.requests, sent.writes));
         }
     }
     result

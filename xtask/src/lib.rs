@@ -12,12 +12,15 @@
 //!
 //! The modules are listed from left to right: each imports only from those before it (`xtask/tests/it/layout.rs`).
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod bench;
 pub mod cli;
 pub mod context;
 pub mod error;
 pub mod image;
 pub mod model;
+pub mod output;
 pub mod phase;
 pub mod project;
 pub mod promotion;

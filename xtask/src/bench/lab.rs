@@ -19,6 +19,7 @@ use crate::image::{debian, disk};
 use crate::model::bench::{Cost, Images, Way};
 use crate::model::dockerfile::{arg_default, with_arg_default};
 use crate::model::reference::Repository;
+use crate::output;
 use crate::tools::command::{Cmd, cmd};
 use crate::tools::engine::{self, Scratch};
 use crate::tools::local::{self, Daemon};
@@ -224,7 +225,7 @@ impl Drop for Lab<'_> {
         if let Some(registry) = self.registry.take() {
             let stopped = registry.stop(&self.ctx.runner, &self.state, "registry");
             if let Err(error) = stopped.and_then(|()| Ok(fs::remove_dir_all(&self.state)?)) {
-                eprintln!("the registry of the benchmark is not removed: {error:#}");
+                output::note(format!("the registry of the benchmark is not removed: {error:#}"));
             }
         }
     }

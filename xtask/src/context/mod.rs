@@ -15,8 +15,9 @@ use crate::model::dockerfile;
 use crate::model::platform::Platform;
 use crate::model::promotion::Holder;
 use crate::model::reference::Repository;
-use crate::model::source::{Source, without_accounts};
+use crate::model::source::Source;
 use crate::model::version::{ReleaseTag, Version};
+use crate::output;
 use crate::settings::{self, Options, Settings};
 use crate::tools::ci_output::CiOutput;
 use crate::tools::files::{self, Edit};
@@ -207,18 +208,16 @@ impl Context {
     /// A line of the result on standard output, and in the summary of a CI step.
     pub fn tell(&self, line: impl std::fmt::Display) {
         let line = line.to_string();
-        let line = without_accounts(&line);
-        println!("{line}");
+        output::line(&line);
         self.ci.tell(&line);
     }
 
     /// A line of progress on standard error, and in the summary of a CI step.
     pub fn say(&self, line: impl std::fmt::Display) {
         let line = line.to_string();
-        let line = without_accounts(&line);
         self.ci.tell(&line);
         if !self.runner.quiet {
-            eprintln!("{line}");
+            output::note(&line);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::image::secrets::Secrets;
 use crate::image::tree::Tree;
 use crate::model::bake::{Output, Target, definition};
 use crate::model::reference::Repository;
+use crate::output;
 use crate::tools::command::Cmd;
 use crate::tools::{docker, registry};
 
@@ -18,7 +19,7 @@ const FILE_TIME: &str = "1577836800";
 pub fn print(ctx: &Context, targets: &[Target]) -> Result<()> {
     let secrets = Secrets::new(ctx);
     let definition = definition(targets, &ctx.platforms, &ctx.config.layers, &secrets.specs);
-    println!("{}", serde_json::to_string_pretty(&definition)?);
+    output::line(serde_json::to_string_pretty(&definition)?);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::output;
 use crate::tools::command::cmd;
 use crate::tools::registry::Place;
 
@@ -28,7 +29,7 @@ pub fn ensure_recorded(ctx: &Context, repository: &Repository, base: &Manifest) 
         return Ok(());
     }
     if ctx.runner.dry_run {
-        println!("# record the Debian packages of {}", repository.digest(&digest));
+        output::line(format!("# record the Debian packages of {}", repository.digest(&digest)));
         return Ok(());
     }
     let lists = read(ctx, repository, base)

@@ -13,6 +13,7 @@ use crate::image::tree::Tree;
 use crate::image::variant::{self, StagedVariant};
 use crate::image::verdict;
 use crate::model::platform::Platform;
+use crate::model::table::{self, Kind, Table};
 use crate::model::verdict::Verdict;
 
 /// One image of one platform.
@@ -26,6 +27,28 @@ pub struct Row {
     /// How long the smoke test took when it passed; nothing where it has not.
     pub smoke_seconds: Option<u64>,
     pub run: String,
+}
+
+impl table::Row for Row {
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("variant", Kind::Text),
+        ("platform", Kind::Text),
+        ("digest", Kind::Digest),
+        ("MB", Kind::Number),
+        ("smoke s", Kind::Number),
+        ("run", Kind::Code),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.variant.clone(),
+            self.platform.to_string(),
+            self.digest.clone(),
+            format!("{:.1}", self.bytes as f64 / 1e6),
+            self.smoke_seconds.map_or("-".to_owned(), |seconds| seconds.to_string()),
+            self.run.clone(),
+        ]
+    }
 }
 
 /// The images of one variant.
@@ -81,15 +104,10 @@ fn table(ctx: &Context, only: &[String]) -> Result<String> {
     let tree = Tree::load(ctx)?;
     // Where the base is missing the phase has said so.
     let FoundBase::Built(base) = base::find(ctx, &tree, &ctx.platforms)? else { return Ok(String::new()) };
-    let mut text = String::from("| Variant | Platform | Digest | MB | Smoke test |\n|---|---|---|---|---|\n");
+    let mut rows = Vec::new();
     for found in variant::find(ctx, &tree, &base, only)? {
         let Some(staged) = found.as_staged() else { continue };
-        for row in rows_of(ctx, &base, staged, &verdict::find(ctx, &tree, staged)?)? {
-            let smoke = row.smoke_seconds.map_or("not passed yet".to_owned(), |s| format!("passed in {s} s"));
-            let mb = row.bytes as f64 / 1e6;
-            let (variant, platform, digest) = (row.variant, row.platform, row.digest);
-            text.push_str(&format!("| {variant} | {platform} | `{digest}` | {mb:.1} | {smoke} |\n"));
-        }
+        rows.extend(rows_of(ctx, &base, staged, &verdict::find(ctx, &tree, staged)?)?);
     }
-    Ok(text + "\n")
+    Ok(Table::of(&rows).markdown() + "\n")
 }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use clap::ValueEnum;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::layers::Layer;
 use super::platform::Platform;
+use super::table::{Kind, Row, Table};
 
 /// A way to build the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -158,52 +160,50 @@ impl Report {
 
     /// The table of costs, one row for each step of each way.
     pub fn table(&self) -> String {
-        let mut text =
-            "| Step | Way | Runs | Seconds | × ours | CPU seconds | Pushed MB | Requests (writes) | \
-                        Peak disk MB |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
-                .to_owned();
+        let figures =
+            ["Runs", "Seconds", "× ours", "CPU seconds", "Pushed MB", "Requests (writes)", "Peak disk MB"];
+        let columns = ["Step", "Way"].map(|name| (name, Kind::Text)).into_iter();
+        let mut table = Table::new(columns.chain(figures.map(|name| (name, Kind::Number))));
         for step in [Step::Cold, Step::Bump, Step::Again] {
             for way in [Way::Original, Way::Plain, Way::Ours] {
-                text += &self.row(way, step);
+                let names = [step.to_string(), way.to_string()];
+                table.add(names.into_iter().chain(self.figures(way, step)));
             }
         }
-        text
+        table.markdown()
     }
 
-    fn row(&self, way: Way, step: Step) -> String {
+    fn figures(&self, way: Way, step: Step) -> [String; 7] {
         let Some(cost) = self.median(way, step) else {
-            return format!("| {step} | {way} | 0 | {UNKNOWN} | | | | | |\n");
+            return ["0", UNKNOWN, "", "", "", "", ""].map(str::to_owned);
         };
         let ours = self.median(Way::Ours, step);
-        let ratio = ours.map_or(UNKNOWN.to_owned(), |ours| format!("{:.1}", cost.seconds / ours.seconds));
-        format!(
-            "| {step} | {way} | {} | {:.1} | {ratio} | {:.0} | {:.1} | {:.0} ({:.0}) | {:.0} |\n",
-            self.runs(way, step),
-            cost.seconds,
-            cost.cpu,
-            cost.pushed / 1e6,
-            cost.requests,
-            cost.writes,
-            cost.disk / 1e6,
-        )
+        [
+            self.runs(way, step).to_string(),
+            format!("{:.1}", cost.seconds),
+            ours.map_or(UNKNOWN.to_owned(), |ours| format!("{:.1}", cost.seconds / ours.seconds)),
+            format!("{:.0}", cost.cpu),
+            format!("{:.1}", cost.pushed / 1e6),
+            format!("{:.0} ({:.0})", cost.requests, cost.writes),
+            format!("{:.0}", cost.disk / 1e6),
+        ]
     }
 
     /// What a bump means for those who download it, one row for each way.
     pub fn updates(&self) -> String {
-        let mut text =
-            "| Way | New layers of a variant, at most | Their MB | Distinct bytes of all variants ÷ largest \
-                        variant |\n|---|--:|--:|--:|\n"
-                .to_owned();
+        let mut table = Table::new([
+            ("Way", Kind::Text),
+            ("New layers of a variant, at most", Kind::Number),
+            ("Their MB", Kind::Number),
+            ("Distinct bytes of all variants ÷ largest variant", Kind::Number),
+        ]);
         for way in [Way::Original, Way::Plain, Way::Ours] {
-            text += &match self.updates.get(&way) {
-                Some(it) => {
-                    let mb = it.bytes as f64 / 1e6;
-                    format!("| {way} | {} | {mb:.1} | {:.3} |\n", it.layers, it.share)
-                }
-                None => format!("| {way} | {UNKNOWN} | | |\n"),
-            };
+            let figures = self.updates.get(&way).map_or([UNKNOWN, "", ""].map(str::to_owned), |it| {
+                [it.layers.to_string(), format!("{:.1}", it.bytes as f64 / 1e6), format!("{:.3}", it.share)]
+            });
+            table.add([way.to_string()].into_iter().chain(figures));
         }
-        text
+        table.markdown()
     }
 
     /// The bump against the least that any way has to do.
@@ -224,7 +224,7 @@ impl Report {
 }
 
 /// What one compression of the same image means.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Compressed {
     pub name: String,
     pub bytes: u64,
@@ -234,16 +234,19 @@ pub struct Compressed {
     pub start: f64,
 }
 
-pub fn compression_table(rows: &[Compressed]) -> String {
-    let mut text = "| Compression | MB | Compress and push, s | Pull and unpack, s | First start, s |\n\
-                    |---|--:|--:|--:|--:|\n"
-        .to_owned();
-    for row in rows {
-        let mb = row.bytes as f64 / 1e6;
-        text +=
-            &format!("| {} | {mb:.1} | {:.1} | {:.1} | {:.1} |\n", row.name, row.push, row.pull, row.start);
+impl Row for Compressed {
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("Compression", Kind::Text),
+        ("MB", Kind::Number),
+        ("Compress and push, s", Kind::Number),
+        ("Pull and unpack, s", Kind::Number),
+        ("First start, s", Kind::Number),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let figures = [self.bytes as f64 / 1e6, self.push, self.pull, self.start];
+        [self.name.clone()].into_iter().chain(figures.map(|figure| format!("{figure:.1}"))).collect()
     }
-    text
 }
 
 /// Debian packages that the base installs: the words between `apt install` and the next command of its Dockerfile.
@@ -344,7 +347,7 @@ mod tests {
         report.updates.insert(Way::Ours, Update { layers: 1, bytes: 57_900_000, share: 1.0 });
         assert!(report.updates().contains("| ours | 1 | 57.9 | 1.000 |"), "{}", report.updates());
         let row = Compressed { name: "gzip".to_owned(), bytes: 57_900_000, push: 3.0, pull: 2.0, start: 1.0 };
-        assert!(compression_table(&[row]).ends_with("|\n| gzip | 57.9 | 3.0 | 2.0 | 1.0 |\n"));
+        assert!(Table::of(&[row]).markdown().ends_with("|\n| gzip | 57.9 | 3.0 | 2.0 | 1.0 |\n"));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use super::table::{self, Table};
+
 /// Where the table lies: in the image's own files.
 pub const TABLE: &str = "rootfs/usr/share/devbox/environment.toml";
 
@@ -21,7 +23,7 @@ pub const FILES: [&str; 5] = [
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct Environment {
     variable: Vec<Variable>,
     volume: Vec<Volume>,
 }
@@ -59,7 +61,7 @@ struct Volume {
 
 /// The files with their generated passages brought up to date: path and new text of each.
 pub fn pages(read: impl Fn(&str) -> Result<String>) -> Result<Vec<(String, String)>> {
-    let table: Table = toml::from_str(&read(TABLE)?).context(TABLE)?;
+    let table: Environment = toml::from_str(&read(TABLE)?).context(TABLE)?;
     let passages = table.passages()?;
     let mut pages = Vec::new();
     for file in FILES {
@@ -79,12 +81,12 @@ pub fn pages(read: impl Fn(&str) -> Result<String>) -> Result<Vec<(String, Strin
     Ok(pages)
 }
 
-impl Table {
+impl Environment {
     /// All passages by the name that their markers carry.
     fn passages(&self) -> Result<Vec<(&'static str, String)>> {
         Ok(vec![
-            ("variables", self.variables_markdown()?),
-            ("volumes", self.volumes_markdown()?),
+            ("variables", self.variables_markdown()),
+            ("volumes", self.volumes_markdown()),
             ("run", self.run_options()?),
             ("env", self.env_example()?),
             ("environment", self.compose_environment()?),
@@ -97,27 +99,31 @@ impl Table {
         ])
     }
 
-    fn variables_markdown(&self) -> Result<String> {
-        let mut text = String::from("| Variable | Default | Meaning |\n|---|---|---|\n");
+    fn variables_markdown(&self) -> String {
+        let mut table = Table::new(["Variable", "Default", "Meaning"].map(|name| (name, table::Kind::Text)));
         let mut group = "";
         for variable in &self.variable {
             if variable.group != group {
                 group = &variable.group;
-                writeln!(text, "| **{group}** | | |")?;
+                table.add([format!("**{group}**"), String::new(), String::new()]);
             }
             let default = variable.default.as_ref().map_or_else(String::new, |value| format!("`{value}`"));
             let also = if variable.kind == Kind::Secret { ", `…_FILE`" } else { "" };
-            writeln!(text, "| `{}`{also} | {default} | {} |", variable.name, variable.help)?;
+            table.add([format!("`{}`{also}", variable.name), default, variable.help.clone()]);
         }
-        Ok(text)
+        table.markdown()
     }
 
-    fn volumes_markdown(&self) -> Result<String> {
-        let mut text = String::from("| Volume | Mounted on | Holds |\n|---|---|---|\n");
+    fn volumes_markdown(&self) -> String {
+        let mut table = Table::new([
+            ("Volume", table::Kind::Code),
+            ("Mounted on", table::Kind::Code),
+            ("Holds", table::Kind::Text),
+        ]);
         for volume in &self.volume {
-            writeln!(text, "| `{}` | `{}` | {} |", volume.name, volume.path, volume.holds)?;
+            table.add([&volume.name, &volume.path, &volume.holds].map(ToString::to_string));
         }
-        Ok(text)
+        table.markdown()
     }
 
     fn run_options(&self) -> Result<String> {
@@ -265,7 +271,7 @@ mod tests {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
         let read =
             |path: &str| std::fs::read_to_string(format!("{root}{path}")).context("a file of the tree");
-        let table: Table = toml::from_str(&read(TABLE).expect("a table")).expect("a table");
+        let table: Environment = toml::from_str(&read(TABLE).expect("a table")).expect("a table");
         let names: Vec<_> = table.passages().expect("passages").into_iter().map(|(name, _)| name).collect();
         let emptied = |path: &str| {
             let text = read(path)?;
@@ -287,7 +293,7 @@ mod tests {
     fn secrets_get_a_file_variant_and_the_agents_socket_is_not_passed_on() {
         let text = "[[variable]]\nname='K'\ngroup='G'\nkind='secret'\nhelp='h'\n[[variable]]\nname='SSH_AUTH_SOCK'\n\
                     group='G'\nkind='path'\nhelp='h'\n[[volume]]\nname='v'\npath='/v'\nholds='x'\n";
-        let table: Table = toml::from_str(text).expect("a table");
+        let table: Environment = toml::from_str(text).expect("a table");
         let environment = "    - K\n    - K_FILE=${K_FILE:+/run/secrets/k}\n";
         assert_eq!(table.compose_environment().expect("text"), environment);
         assert_eq!(table.compose_secrets().expect("text"), "    - k\n");

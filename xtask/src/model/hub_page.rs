@@ -2,13 +2,13 @@
 //! release. Refuses a placeholder without a value, and a page longer than Docker Hub takes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::config::{Config, HUB_DESCRIPTION_BYTES};
 use super::platform::Platform;
+use super::table::{Kind, Table};
 
 pub const TEMPLATE: &str = "docs/DOCKER_HUB.template.md";
 pub const PAGE: &str = "DOCKER_HUB.md";
@@ -29,14 +29,11 @@ pub fn render(
     versions: &BTreeMap<String, String>,
     sizes: &Sizes,
 ) -> Result<String> {
-    let mut table = String::from("| Tag | Contents |");
-    let mut rule = String::from("\n|---|---|");
     let weighed = !sizes.bytes.is_empty();
-    for platform in config.platforms.iter().filter(|_| weighed) {
-        write!(table, " {} |", platform.arch())?;
-        rule.push_str("--:|");
-    }
-    table.push_str(&rule);
+    let platforms: Vec<Platform> = config.platforms.iter().copied().filter(|_| weighed).collect();
+    let columns = [("Tag", Kind::Code), ("Contents", Kind::Text)].into_iter();
+    let mut table =
+        Table::new(columns.chain(platforms.iter().map(|platform| (platform.arch(), Kind::Number))));
     for variant in &config.variant {
         let mut contents = Vec::new();
         for component in &variant.components {
@@ -44,17 +41,14 @@ pub fn render(
             let version = version.with_context(|| format!("no ARG pins the version of {component}"))?;
             contents.push(format!("{component} {version}"));
         }
-        write!(table, "\n| `{}` | {} |", variant.latest_tag(), contents.join(", "))?;
-        for platform in config.platforms.iter().filter(|_| weighed) {
-            let bytes = sizes.bytes.get(&variant.name).and_then(|sizes| sizes.get(platform));
-            match bytes {
-                Some(bytes) => write!(table, " {} MB |", (bytes + 500_000) / 1_000_000)?,
-                None => table.push_str(" |"),
-            }
-        }
+        let bytes = |platform| sizes.bytes.get(&variant.name).and_then(|sizes| sizes.get(platform));
+        let megabytes = |bytes: &u64| format!("{} MB", (bytes + 500_000) / 1_000_000);
+        let weights = platforms.iter().map(|platform| bytes(platform).map(megabytes).unwrap_or_default());
+        table.add([variant.latest_tag(), contents.join(", ")].into_iter().chain(weights));
     }
+    let mut table = table.markdown().trim_end().to_owned();
     if weighed {
-        write!(table, "\n\nDownload sizes are those of {}.", sizes.release)?;
+        table += &format!("\n\nDownload sizes are those of {}.", sizes.release);
     }
     let repository = config.repository()?;
     let page = template.replace("{{variants}}", &table);

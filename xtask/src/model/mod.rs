@@ -23,6 +23,7 @@ pub mod reference;
 pub mod release_lock;
 pub mod retry;
 pub mod source;
+pub mod table;
 pub mod verdict;
 pub mod version;
 pub mod workflow;

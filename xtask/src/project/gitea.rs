@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::error::missing;
 use crate::model::changelog::Changelog;
 use crate::model::version::ReleaseTag;
+use crate::output;
 use crate::tools::files::Edit;
 use crate::tools::git;
 use crate::tools::gitea::{Gitea, PullRequest};
@@ -47,7 +48,7 @@ pub fn attach_notes(ctx: &Context, tag: ReleaseTag) -> Result<()> {
         notes.with_context(|| format!("no entry for {tag}: run `cargo xtask changelog promote {tag}`"))?;
     let server = server(ctx)?;
     if ctx.runner.dry_run {
-        println!("# give the release of {tag} its {} bytes of notes", notes.len());
+        output::line(format!("# give the release of {tag} its {} bytes of notes", notes.len()));
         return Ok(());
     }
     let (address, changed) = server.put_release(&tag.to_string(), notes)?;
@@ -106,7 +107,7 @@ pub fn propose(ctx: &Context, proposal: &Proposal<'_>) -> Result<()> {
     let branch = open.and_then(PullRequest::branch).unwrap_or(head);
     push(ctx, branch, &base, proposal)?;
     if ctx.runner.dry_run {
-        println!("# open or update the pull request of {branch} for {base}: {title}");
+        output::line(format!("# open or update the pull request of {branch} for {base}: {title}"));
         return Ok(());
     }
     let pull = match open {

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::model::oci::{Digest, Manifest};
 use crate::model::promotion::{AttemptId, Outcome, Promotion, PromotionKind};
+use crate::output;
 use crate::promotion::lease::Lease;
 use crate::promotion::ledger::{Journal, KIND, Ledger};
 use crate::tools::registry::{self, Place};
@@ -46,7 +47,11 @@ impl Ledger<'_> {
             self.refuse_mixture(&journal, &promotion)?;
             if self.ctx.runner.dry_run {
                 self.copy(&promotion)?;
-                println!("# take the lease in {}: promotion of {}", self.staging, promotion.name());
+                output::line(format!(
+                    "# take the lease in {}: promotion of {}",
+                    self.staging,
+                    promotion.name()
+                ));
                 return Ok(Lease::dry(self, promotion));
             }
             self.copy(&promotion)?;

@@ -13,6 +13,7 @@ use crate::model::oci::{Digest, Manifest};
 use crate::model::promotion::{
     AttemptId, LEASE_SECONDS, MARGIN_SECONDS, Move, Outcome, Promotion, RENEW_SECONDS, Standing, UNDO_SECONDS,
 };
+use crate::output;
 use crate::promotion::ledger::Ledger;
 use crate::tools::{process, registry};
 
@@ -157,7 +158,7 @@ impl<'a> Lease<'a> {
     fn point(&self, it: &Move, to: &Digest, part: Part, once: bool) -> Result<()> {
         let (ctx, public) = (self.ledger.ctx, &self.ledger.public);
         if ctx.runner.dry_run {
-            println!("crane tag {} {}", public.digest(to), it.tag);
+            output::line(format!("crane tag {} {}", public.digest(to), it.tag));
             return Ok(());
         }
         let image = ctx.registry.manifest(&ctx.runner, public, to)?;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
+use crate::output;
 use crate::tools::command::{Cmd, cmd};
 
 use super::local::{Daemon, wait};
@@ -153,7 +154,7 @@ impl Drop for Scratch<'_> {
     /// A failed measurement must leave no engine behind either.
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            eprintln!("the scratch engine {} is not removed completely: {error:#}", self.name);
+            output::note(format!("the scratch engine {} is not removed completely: {error:#}", self.name));
         }
     }
 }

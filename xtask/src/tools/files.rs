@@ -1,6 +1,8 @@
 //! Replaces several files of the tree together: an interruption at any moment leaves the files as they were, or makes the
 //! next run finish the replacement.
 
+use crate::output;
+
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
@@ -81,7 +83,7 @@ pub fn finish_interrupted(root: &Utf8Path, state: &Utf8Path, dry_run: bool) -> R
     for edit in &edits {
         write(&root.join(&edit.path), &edit.after)?;
     }
-    eprintln!("finished the interrupted change of {names}");
+    output::note(format!("finished the interrupted change of {names}"));
     remove(&journal)
 }
 

@@ -18,6 +18,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Body, Proxy, ProxyBuilder, SendBody};
 
 use crate::model::retry::{Cause, Tries};
+use crate::output;
 
 /// Waits for an answer, in seconds, unless `DEVBOX_HTTP_TIMEOUT` says otherwise.
 pub const TIMEOUT_SECONDS: u64 = 60;
@@ -89,7 +90,7 @@ pub fn send<T>(
         let (Some(cause), Some(wait)) = (cause, wait) else {
             return answer.map_err(|error| anyhow!("{host} does not answer: {error}"));
         };
-        eprintln!("{host}: {cause}; trying again in {:.1} s", wait.as_secs_f64());
+        output::note(format!("{host}: {cause}; trying again in {:.1} s", wait.as_secs_f64()));
         thread::sleep(wait);
     }
 }

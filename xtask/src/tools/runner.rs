@@ -22,6 +22,7 @@ use super::command::Cmd;
 use crate::error::missing;
 use crate::model::retry::{Cause, Tries, last_words};
 use crate::model::source::without_accounts;
+use crate::output;
 
 /// How many of the last lines are kept to look for what went wrong: BuildKit repeats a recipe of any length after it.
 const TAIL: usize = 200;
@@ -169,7 +170,7 @@ impl Runner {
 
     fn change(&self, cmd: &Cmd, mut tries: Option<Tries>) -> Result<()> {
         if self.dry_run {
-            println!("{cmd}");
+            output::line(cmd);
             return Ok(());
         }
         loop {
@@ -183,7 +184,7 @@ impl Runner {
             let again = cause.zip(tries.as_mut());
             let wait = again.and_then(|(cause, tries)| Some((cause, tries.next(cause, self.left())?)));
             let Some((cause, wait)) = wait else { return Err(self.failure(cmd, &end, &tail)) };
-            eprintln!("{}: {cause}; trying again in {:.1} s", cmd.program, wait.as_secs_f64());
+            output::note(format!("{}: {cause}; trying again in {:.1} s", cmd.program, wait.as_secs_f64()));
             thread::sleep(wait);
         }
     }
@@ -204,17 +205,17 @@ impl Runner {
     fn echo_and_watch(&self, cmd: &Cmd) -> Result<(End, Vec<String>)> {
         let line = cmd.to_string();
         if self.folds {
-            eprintln!("::group::{}", line.lines().next().unwrap_or_default());
+            output::note(format!("::group::{}", line.lines().next().unwrap_or_default()));
         }
         if !self.quiet {
-            eprintln!("$ {line}");
+            output::note(format!("$ {line}"));
         }
         let mut tail = VecDeque::with_capacity(TAIL);
         let mut show = |line: &[u8]| {
             let line = String::from_utf8_lossy(line);
             let line = without_accounts(&line).into_owned();
             if !self.quiet {
-                eprintln!("{line}");
+                output::note(&line);
             }
             if tail.len() == TAIL {
                 tail.pop_front();
@@ -233,7 +234,7 @@ impl Runner {
             show(&rest);
         }
         if self.folds {
-            eprintln!("::endgroup::");
+            output::note("::endgroup::");
         }
         Ok((end?, tail.into()))
     }
@@ -241,7 +242,7 @@ impl Runner {
     /// The exit status and both streams of a program.
     fn output(&self, cmd: &Cmd) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
         if self.verbose {
-            eprintln!("$ {cmd}");
+            output::note(format!("$ {cmd}"));
         }
         let mut read = [Vec::new(), Vec::new()];
         match self.watch(cmd, Streams::Apart, |stream, bytes| read[stream].extend_from_slice(bytes))? {
@@ -315,11 +316,11 @@ impl Runner {
     /// Starts a program that outlives this one, in a session of its own, its output in a log.
     pub fn start(&self, cmd: &Cmd, log: &Utf8PathBuf) -> Result<u32> {
         if self.dry_run {
-            println!("setsid {cmd} >{log} 2>&1 &");
+            output::line(format!("setsid {cmd} >{log} 2>&1 &"));
             return Ok(0);
         }
         if !self.quiet {
-            eprintln!("$ {cmd} &");
+            output::note(format!("$ {cmd} &"));
         }
         let file = std::fs::File::create(log).with_context(|| format!("cannot write {log}"))?;
         // setsid(1) is Linux's; a process group of its own keeps the keyboard's signals away elsewhere.

@@ -16,6 +16,7 @@ use crate::model::availability::Verdict;
 use crate::model::checksum::Checksum;
 use crate::model::retry::{self, Cause, Tries};
 use crate::model::source::Source;
+use crate::output;
 
 use super::http;
 
@@ -155,7 +156,7 @@ impl Web {
             };
             let wait = tries.next(Cause::UnexpectedEof, PATIENCE.saturating_sub(start.elapsed()));
             let Some(wait) = wait else { return Answer::CannotTell(format!("{url}: {error:#}")) };
-            eprintln!("{url}: {error:#}; trying again in {:.1} s", wait.as_secs_f64());
+            output::note(format!("{url}: {error:#}; trying again in {:.1} s", wait.as_secs_f64()));
             thread::sleep(wait);
         }
     }

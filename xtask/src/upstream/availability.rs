@@ -27,6 +27,7 @@ use crate::model::python_lock;
 use crate::model::release_lock;
 use crate::model::retry;
 use crate::model::version::Version;
+use crate::output;
 use crate::tools::npm::{self, Packument};
 use crate::tools::pypi;
 use crate::tools::web::{Answer, Web};
@@ -210,11 +211,11 @@ impl Supply {
                 return Report { items: needs.len(), read: self.read.load(Ordering::Relaxed), problems };
             }
             if !self.quiet {
-                eprintln!(
+                output::note(format!(
                     "{} files are not available yet: asking again in {} s",
                     problems.len(),
                     pause.as_secs()
-                );
+                ));
             }
             thread::sleep(pause);
             round += 1;

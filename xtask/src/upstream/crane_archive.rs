@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::error::missing;
 use crate::model::checksum::Checksum;
 use crate::model::release_lock;
+use crate::output;
 use crate::tools::command::cmd;
 use crate::tools::files::Edit;
 use crate::tools::web::{Answer, Web};
@@ -56,7 +57,7 @@ pub fn install(ctx: &Context) -> Result<()> {
     let archive = scratch.join(file);
     let unpack = cmd!("tar -xzf {archive} -C {scratch} {NAME}");
     if ctx.runner.dry_run {
-        println!("# {url} into {programs}/{NAME}, by its checksum");
+        output::line(format!("# {url} into {programs}/{NAME}, by its checksum"));
         return Ok(());
     }
     Web::new(&ctx.agent).save(&url, &checksum, &archive)?;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 /// The modules of the crate from left to right; those of one group do not import each other.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 12] = [
     &["error"],
     &["model"],
+    &["output"],
     &["tools"],
     &["settings"],
     &["context"],

@@ -281,9 +281,9 @@ fn what_is_behind_is_told_to_people_and_machines() {
     contains(
         &text,
         &[
-            "opencode   1.18.15   1.18.18   1.18.33",
+            "opencode   1.18.15  1.18.18   1.18.33",
             "<- behind",
-            "gitea-mcp  0.1.0     ?",
+            "gitea-mcp  0.1.0    ?",
             "Debian packages of 20260101",
         ],
     );

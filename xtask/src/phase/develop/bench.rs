@@ -11,6 +11,8 @@ use crate::context::Context;
 use crate::model::bench::{self, Cost, Report, Step, Way};
 use crate::model::config::Variant;
 use crate::model::environment::splice;
+use crate::model::table::Table;
+use crate::output;
 use crate::tools::crane;
 use crate::tools::files::Edit;
 
@@ -49,7 +51,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             bail!("comparing compressions has no dry run: it changes nothing but {PAGE}");
         }
         let rows = compression::measure(&lab, args.runs)?;
-        return settle(ctx, "compression", &format!("{facts}\n{}", bench::compression_table(&rows)));
+        return settle(ctx, "compression", &format!("{facts}\n{}", Table::of(&rows).markdown()));
     }
     let variants: Vec<&Variant> =
         ctx.config.variant.iter().take(if args.quick { 1 } else { usize::MAX }).collect();
@@ -81,7 +83,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
 
 /// Prints a passage and puts it into the page.
 fn settle(ctx: &Context, name: &str, passage: &str) -> Result<()> {
-    println!("{passage}");
+    output::line(passage);
     let before = ctx.read(PAGE)?;
     let after = splice(&before, name, &format!("\n{passage}\n"))?;
     let after = after.with_context(|| format!("{PAGE} has no place for {name}"))?;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::bench::lab;
 use crate::context::Context;
+use crate::output;
 use crate::tools::command::cmd;
 use crate::tools::local::Daemon;
 
@@ -63,19 +64,19 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             if ctx.json {
                 let all: serde_json::Map<_, _> =
                     running.iter().map(|(name, it)| ((*name).to_owned(), json!(it))).collect();
-                println!("{}", json!(all));
+                output::json(&json!(all));
                 return Ok(());
             }
             for (name, daemon) in running {
                 match daemon {
                     Some(Daemon { container: Some(container), port, .. }) => {
-                        println!("{name}: container {container}, localhost:{port}")
+                        output::line(format!("{name}: container {container}, localhost:{port}"))
                     }
                     Some(it) if it.port > 0 => {
-                        println!("{name}: process {}, localhost:{}", it.pid, it.port)
+                        output::line(format!("{name}: process {}, localhost:{}", it.pid, it.port))
                     }
-                    Some(it) => println!("{name}: process {}", it.pid),
-                    None => println!("{name}: not started by this project, or stopped"),
+                    Some(it) => output::line(format!("{name}: process {}", it.pid)),
+                    None => output::line(format!("{name}: not started by this project, or stopped")),
                 }
             }
         }
@@ -95,7 +96,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
                 }
             }
             if purge && ctx.runner.dry_run {
-                println!("rm -r {state}");
+                output::line(format!("rm -r {state}"));
             } else if purge && state.exists() {
                 fs::remove_dir_all(&state).with_context(|| format!("cannot remove {state}"))?;
                 ctx.say(format!("{state} removed"));

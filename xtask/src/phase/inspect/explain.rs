@@ -15,6 +15,7 @@ use crate::model::key::Inputs;
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::output;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,21 +55,21 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     if ctx.json {
         let document = json!({ "from": old.name, "to": new.name, "inputs": changes, "packages": packages,
             "layers": layers });
-        println!("{document}");
+        output::line(document);
         return Ok(());
     }
-    println!("{} → {}", old.name, new.name);
+    output::line(format!("{} → {}", old.name, new.name));
     section("inputs", changes.iter().map(ToString::to_string).collect(), "the same");
     match packages {
         Some(lines) => section("Debian packages", lines, "the same"),
-        None => println!("Debian packages: not recorded for both; `cargo xtask smoke` records them"),
+        None => output::line("Debian packages: not recorded for both; `cargo xtask smoke` records them"),
     }
     if layers.is_empty() {
-        println!("layers: one side is not built");
+        output::line("layers: one side is not built");
     }
     for change in layers {
         let mb = |layers: &[(String, u64)]| layers.iter().map(|(_, size)| size).sum::<u64>() as f64 / 1e6;
-        println!(
+        output::line(format!(
             "layers on {}: {} shared, {} gone ({:.1} MB), {} new ({:.1} MB)",
             change.platform,
             change.shared,
@@ -76,18 +77,18 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             mb(&change.removed),
             change.added.len(),
             mb(&change.added)
-        );
+        ));
     }
     Ok(())
 }
 
 fn section(title: &str, lines: Vec<String>, none: &str) {
     if lines.is_empty() {
-        println!("{title}: {none}");
+        output::line(format!("{title}: {none}"));
         return;
     }
-    println!("{title}:");
-    lines.iter().for_each(|line| println!("  {line}"));
+    output::line(format!("{title}:"));
+    lines.iter().for_each(|line| output::line(format!("  {line}")));
 }
 
 /// Looks an image up: in the repository, then, with each prefix that a content key may have, in staging.

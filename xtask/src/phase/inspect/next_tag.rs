@@ -5,15 +5,16 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::context::Context;
+use crate::output;
 use crate::promotion::release_tag;
 
 pub fn run(ctx: &Context) -> Result<()> {
     let tag = release_tag::next(ctx, ctx.opencode_version()?)?;
     ctx.ci.set("release_tag", tag)?;
     if ctx.json {
-        println!("{}", json!({ "release_tag": tag }));
+        output::json(&json!({ "release_tag": tag }));
     } else {
-        println!("{tag}");
+        output::line(tag);
     }
     Ok(())
 }

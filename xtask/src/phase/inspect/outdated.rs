@@ -14,7 +14,9 @@ use serde_json::json;
 use crate::context::Context;
 use crate::image::debian;
 use crate::model::component::Component;
+use crate::model::table::{self, Kind};
 use crate::model::version::Version;
+use crate::output;
 use crate::upstream::availability::{Depth, Supply};
 use crate::upstream::locks;
 use crate::upstream::security_updates::{self, Update};
@@ -70,7 +72,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         .collect();
     let base = base(ctx)?;
     if ctx.json {
-        println!("{}", json!({ "components": rows, "base": base }));
+        output::json(&json!({ "components": rows, "base": base }));
     } else {
         print(&rows, &base);
     }
@@ -156,42 +158,58 @@ fn days(since: Timestamp) -> i64 {
     Timestamp::now().duration_since(since).as_secs() / SignedDuration::from_hours(24).as_secs()
 }
 
-fn print(rows: &[Row], base: &Base) {
-    println!(
-        "{:<10} {:<9} {:<9} {:<9} {:>8}  notes",
-        "component", "pinned", "complete", "published", "age days"
-    );
-    for row in rows {
+impl table::Row for Row {
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("component", Kind::Text),
+        ("pinned", Kind::Text),
+        ("complete", Kind::Text),
+        ("published", Kind::Text),
+        ("age days", Kind::Number),
+        ("notes", Kind::Text),
+    ];
+
+    fn cells(&self) -> Vec<String> {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
-        let age = row.age_days.map_or_else(|| "?".to_owned(), |days| days.to_string());
-        let (complete, published) = (text(&row.newest_complete), text(&row.newest_published));
         let notes =
-            row.cannot_tell.as_ref().map_or_else(|| row.notes.clone(), |why| format!("cannot tell: {why}"));
-        let mark = if row.behind { " <- behind" } else { "" };
-        println!(
-            "{:<10} {:<9} {complete:<9} {published:<9} {age:>8}  {notes}{mark}",
-            row.component, row.pinned
-        );
+            self.cannot_tell.as_ref().map_or_else(|| self.notes.clone(), |why| format!("cannot tell: {why}"));
+        vec![
+            self.component.clone(),
+            self.pinned.clone(),
+            text(&self.newest_complete),
+            text(&self.newest_published),
+            self.age_days.map_or_else(|| "?".to_owned(), |days| days.to_string()),
+            if self.behind { format!("{notes} <- behind") } else { notes },
+        ]
+    }
+}
+
+fn print(rows: &[Row], base: &Base) {
+    output::table(rows);
+    for row in rows {
         if let Some(why) = &row.deprecated {
-            println!("{}: upstream says not to use {}: {why}", row.component, row.pinned);
+            output::line(format!("{}: upstream says not to use {}: {why}", row.component, row.pinned));
         }
         if let Some(major) = &row.new_major {
-            println!(
+            output::line(format!(
                 "{0}: {major} is a new major version: `cargo xtask bump {0} {major}` takes it",
                 row.component
-            );
+            ));
         }
     }
-    println!("base: Debian packages of {}, {} days old", base.date, base.age_days);
+    output::line(format!("base: Debian packages of {}, {} days old", base.date, base.age_days));
     match (&base.security_updates, &base.cannot_tell) {
-        (Some(updates), _) if updates.is_empty() => println!("base: has all security updates"),
+        (Some(updates), _) if updates.is_empty() => output::line("base: has all security updates"),
         (Some(updates), _) => {
             for update in updates {
-                println!("base: {} {} has the security update {}", update.package, update.has, update.newest);
+                output::line(format!(
+                    "base: {} {} has the security update {}",
+                    update.package, update.has, update.newest
+                ));
             }
         }
-        (None, why) => {
-            println!("base: cannot tell its security updates: {}", why.as_deref().unwrap_or_default())
-        }
+        (None, why) => output::line(format!(
+            "base: cannot tell its security updates: {}",
+            why.as_deref().unwrap_or_default()
+        )),
     }
 }

@@ -17,6 +17,8 @@ use crate::model::key::{Change, Inputs, digest};
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::model::table::{self, Kind, Table};
+use crate::output;
 use crate::promotion::release_tag::{self, Floating};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -255,23 +257,10 @@ fn print(ctx: &Context, rows: &[Row], forecast: Forecast, floating: &Floating) {
     if ctx.json {
         let all = json!({ "rows": rows, "estimated_seconds": forecast.sum(), "estimate": forecast,
             "added": floating.added, "left_over": floating.left_over, "manifest_reads": budget, "hidden": hidden });
-        println!("{all}");
+        output::line(all);
         return;
     }
-    ctx.tell(format!(
-        "{:<18} {:<12} {:<20} {:>8} {:>8}  cause",
-        "image", "platform", "actions", "MB", "smoke s"
-    ));
-    for row in rows {
-        let actions: Vec<String> =
-            row.actions.iter().map(|action| format!("{action:?}").to_lowercase()).collect();
-        let mb = row.bytes.map_or("-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6));
-        let smoke = row.actions.contains(&Action::Smoke).then_some(row.smoke_seconds).flatten();
-        let smoke = smoke.map_or("-".to_owned(), |seconds| seconds.to_string());
-        let (platform, actions) = (row.platform.to_string(), actions.join(" "));
-        let line = format!("{:<18} {platform:<12} {actions:<20} {mb:>8} {smoke:>8}  ", row.image);
-        ctx.tell(format!("{line}{}", in_short(&row.causes)).trim_end());
-    }
+    Table::of(rows).text().lines().for_each(|line| ctx.tell(line));
     for (repository, why) in hidden {
         ctx.tell(format!("{repository} cannot be read here, so its images count as missing: {why}"));
     }
@@ -292,6 +281,30 @@ fn print(ctx: &Context, rows: &[Row], forecast: Forecast, floating: &Floating) {
             forecast.parts().join(", ")
         )),
         None => ctx.tell("how long it takes is not known: some of it was never recorded here"),
+    }
+}
+
+impl table::Row for Row {
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("image", Kind::Text),
+        ("platform", Kind::Text),
+        ("actions", Kind::Text),
+        ("MB", Kind::Number),
+        ("smoke s", Kind::Number),
+        ("cause", Kind::Text),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let actions = self.actions.iter().map(|action| format!("{action:?}").to_lowercase());
+        let smoke = self.actions.contains(&Action::Smoke).then_some(self.smoke_seconds).flatten();
+        vec![
+            self.image.clone(),
+            self.platform.to_string(),
+            actions.collect::<Vec<_>>().join(" "),
+            self.bytes.map_or("-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6)),
+            smoke.map_or("-".to_owned(), |seconds| seconds.to_string()),
+            in_short(&self.causes),
+        ]
     }
 }
 

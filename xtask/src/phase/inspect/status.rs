@@ -10,8 +10,10 @@ use crate::image::verdict;
 use crate::model::platform::Platform;
 use crate::model::promotion::Standing;
 use crate::model::reference::Repository;
+use crate::model::table::{self, Kind};
+use crate::output;
 use crate::promotion::ledger::Ledger;
-use crate::promotion::record::{self, Record, VariantRecord};
+use crate::promotion::record::{self, VariantRecord};
 use crate::promotion::release_tag;
 use crate::tools::hub::Hub;
 
@@ -58,25 +60,25 @@ pub fn run(ctx: &Context) -> Result<()> {
     let at_work = at_work.map(|promotion| promotion.name());
     if ctx.json {
         let floating = json!({ "releases": floating.releases, "left_over": floating.left_over, "added": floating.added });
-        println!(
-            "{}",
-            json!({ "release": release, "rows": rows, "interrupted": interrupted, "at_work": at_work,
-                "floating": floating, "record": record })
+        output::json(
+            &json!({ "release": release, "rows": rows, "interrupted": interrupted, "at_work": at_work,
+                "floating": floating, "record": record }),
         );
         return Ok(());
     }
-    print(&record, &rows);
+    output::line(format!("{} on top of {}", record.release, record.base.tag));
+    output::table(&rows);
     for tag in &floating.left_over {
-        println!("{tag} is published and no variant of this tree has it");
+        output::line(format!("{tag} is published and no variant of this tree has it"));
     }
     for tag in &floating.added {
-        println!("{tag} is not published yet");
+        output::line(format!("{tag} is not published yet"));
     }
     if let Some(name) = interrupted {
-        println!("the promotion of {name} was interrupted: `cargo xtask repair` completes it");
+        output::line(format!("the promotion of {name} was interrupted: `cargo xtask repair` completes it"));
     }
     if let Some(name) = at_work {
-        println!("{name} is being promoted now");
+        output::line(format!("{name} is being promoted now"));
     }
     Ok(())
 }
@@ -116,20 +118,23 @@ fn described(ctx: &Context, repository: &Repository) -> Result<Option<bool>> {
     Ok(Some(Hub::login(&account)?.description(repository)? == wanted))
 }
 
-fn print(record: &Record, rows: &[Row]) {
-    println!("{} on top of {}", record.release, record.base.tag);
-    let heads = ["built", "smoked", "staged", "tagged", "latest", "described"];
-    println!(
-        "{:<13} {:<12} {}",
-        "variant",
-        "platform",
-        heads.map(|head| format!("{head:<9}")).join(" ").trim_end()
-    );
-    for row in rows {
-        let described = row.described.map_or("-", mark);
-        let cells = [row.built, row.smoked, row.staged, row.tagged, row.latest].map(mark);
-        let cells: Vec<String> = cells.iter().chain([&described]).map(|cell| format!("{cell:<9}")).collect();
-        println!("{:<13} {:<12} {}", row.variant, row.platform.to_string(), cells.join(" ").trim_end());
+impl table::Row for Row {
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("variant", Kind::Text),
+        ("platform", Kind::Text),
+        ("built", Kind::Text),
+        ("smoked", Kind::Text),
+        ("staged", Kind::Text),
+        ("tagged", Kind::Text),
+        ("latest", Kind::Text),
+        ("described", Kind::Text),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let marks = [self.built, self.smoked, self.staged, self.tagged, self.latest].map(mark);
+        let described = self.described.map_or("-", mark);
+        let marks = marks.into_iter().chain([described]).map(str::to_owned);
+        [self.variant.clone(), self.platform.to_string()].into_iter().chain(marks).collect()
     }
 }
 

@@ -23,6 +23,7 @@ use crate::model::listing::{self, Difference};
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::output;
 use crate::tools::docker;
 use crate::tools::engine::Scratch;
 
@@ -192,7 +193,7 @@ fn report(ctx: &Context, rebuilt: &[Rebuilt<'_>], files: &BTreeMap<Platform, Dif
             .collect();
         let bases: BTreeMap<String, &Difference> =
             files.iter().map(|(platform, it)| (platform.to_string(), it)).collect();
-        println!("{}", json!({ "variants": digests, "base": bases, "differences": broken }));
+        output::json(&json!({ "variants": digests, "base": bases, "differences": broken }));
     }
     match broken.is_empty() {
         true => {

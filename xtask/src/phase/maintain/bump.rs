@@ -16,6 +16,7 @@ use crate::model::changelog::{Bump, Changelog, Entry};
 use crate::model::component::Component;
 use crate::model::dockerfile;
 use crate::model::version::{ReleaseTag, Version};
+use crate::output;
 use crate::project::generated;
 use crate::project::gitea::{self, Proposal};
 use crate::promotion::release_tag;
@@ -312,12 +313,11 @@ fn apply(ctx: &Context, component: &Component, plan: &Plan, options: &Options) -
     let subject = format!("Bump {} {from} → {to}", component.name);
     if ctx.json {
         let (from, to) = (from.to_string(), to.to_string());
-        println!(
-            "{}",
-            json!({ "component": component.name, "from": from, "to": to, "files": paths, "entry": entry })
+        output::json(
+            &json!({ "component": component.name, "from": from, "to": to, "files": paths, "entry": entry }),
         );
     } else {
-        edits.iter().for_each(|edit| print!("{}", edit.diff()));
+        edits.iter().for_each(|edit| output::text(edit.diff()));
     }
     if options.pull_request {
         let (head, ending) = (format!("bump-{}", component.name), format!("→ {to}"));

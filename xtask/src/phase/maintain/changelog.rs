@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::context::Context;
 use crate::model::changelog::{Changelog, Entry};
 use crate::model::version::ReleaseTag;
+use crate::output;
 use crate::project::gitea;
 use crate::promotion::release_tag;
 use crate::tools::files::Edit;
@@ -46,7 +47,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             Ok(())
         }
         Action::Show { tag } => {
-            println!("{}", log.entry(tag).with_context(|| format!("{FILE} has no entry for {tag}"))?);
+            output::line(log.entry(tag).with_context(|| format!("{FILE} has no entry for {tag}"))?);
             Ok(())
         }
         Action::Attach { .. } if gitea::is_foreign(ctx) => Ok(()),
@@ -59,7 +60,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             let newest_is_open = release_tag::newest_is_open(ctx, &log)?;
             let after = log.promote(Entry { tag, date: &date, newest_is_open })?.to_string();
             let edit = Edit { path: FILE.to_owned(), before: text, after };
-            print!("{}", edit.diff());
+            output::text(edit.diff());
             ctx.replace(&[edit])
         }
     }

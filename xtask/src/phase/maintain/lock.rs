@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 
 use crate::context::Context;
 use crate::image::debian;
+use crate::output;
 use crate::tools::files::Edit;
 use crate::upstream::{crane_archive, locks};
 
@@ -49,6 +50,6 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     if args.check {
         bail!("the locks are not what the pinned versions imply: run `cargo xtask lock`\n{diff}");
     }
-    print!("{diff}");
+    output::text(diff);
     ctx.replace(&edits)
 }

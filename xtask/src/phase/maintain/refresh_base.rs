@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::image::debian;
 use crate::model::changelog::Changelog;
 use crate::model::dockerfile;
+use crate::output;
 use crate::project::gitea::{self, Proposal};
 use crate::tools::files::Edit;
 use crate::tools::git;
@@ -66,7 +67,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let after = Changelog::parse(&before).note(LINE, &format!("{LINE}{day}."))?.to_string();
     edits.push(Edit { path: CHANGELOG.to_owned(), before, after });
     edits.retain(Edit::changes);
-    edits.iter().for_each(|edit| print!("{}", edit.diff()));
+    edits.iter().for_each(|edit| output::text(edit.diff()));
     let subject = format!("Take the Debian packages of {day}");
     if args.pull_request {
         let proposal =

@@ -9,6 +9,7 @@ use crate::error::missing;
 use crate::image::verdict;
 use crate::model::promotion::{Move, Promotion, PromotionKind};
 use crate::model::reference::Repository;
+use crate::output;
 use crate::promotion::ledger::{Journal, Ledger};
 use crate::promotion::record::{self, Record};
 use crate::promotion::{permissions, release_tag};
@@ -139,7 +140,7 @@ fn unfit(ctx: &Context, ledger: &Ledger<'_>, promotion: &Promotion) -> Result<Ve
 
 fn report(ctx: &Context, promotion: Option<&Promotion>, text: &str) -> Result<()> {
     if ctx.json {
-        println!("{}", json!({ "release": promotion.and_then(|it| it.release), "result": text }));
+        output::json(&json!({ "release": promotion.and_then(|it| it.release), "result": text }));
     } else {
         ctx.say(text);
     }

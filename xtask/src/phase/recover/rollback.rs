@@ -10,6 +10,7 @@ use crate::image::base::BASE_LATEST;
 use crate::model::oci::Digest;
 use crate::model::promotion::{Move, Promotion, PromotionKind};
 use crate::model::version::ReleaseTag;
+use crate::output;
 use crate::promotion::ledger::{Journal, Ledger};
 use crate::promotion::record::{self, Record};
 use crate::promotion::{permissions, release_tag};
@@ -56,9 +57,8 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     }
     if ctx.json {
         let repository = repository.to_string();
-        println!(
-            "{}",
-            json!({ "release": release, "repository": repository, "moved": moved, "kept": others })
+        output::json(
+            &json!({ "release": release, "repository": repository, "moved": moved, "kept": others }),
         );
     }
     Ok(())

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::image::base;
 use crate::image::tree::Tree;
+use crate::output;
 
 /// Returns `need_build`.
 pub fn run(ctx: &Context) -> Result<bool> {
@@ -16,9 +17,8 @@ pub fn run(ctx: &Context) -> Result<bool> {
     ctx.ci.set("need_build", need_build)?;
     let reference = base.reference();
     if ctx.json {
-        println!(
-            "{}",
-            json!({ "base": reference, "key": base.key, "need_build": need_build, "debian": base.debian })
+        output::json(
+            &json!({ "base": reference, "key": base.key, "need_build": need_build, "debian": base.debian }),
         );
     } else {
         let state = if need_build { "has to be built" } else { "is there" };

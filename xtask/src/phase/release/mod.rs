@@ -24,6 +24,7 @@ use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant, StagedVariant};
 use crate::image::verdict::{self, TestedVariant};
 use crate::image::{debian, summary};
+use crate::output;
 use crate::phase::maintain::changelog;
 use crate::phase::minutes;
 use crate::project::gitea;
@@ -50,7 +51,7 @@ pub struct Args {
 
 pub fn run(ctx: &Context, args: &Args, json: bool) -> Result<()> {
     if args.checklist {
-        print!("{}", ctx.read(CHECKLIST)?);
+        output::text(ctx.read(CHECKLIST)?);
         return Ok(());
     }
     let clock = Clock::default();
@@ -226,17 +227,10 @@ fn table(
     if json {
         let phases: BTreeMap<_, _> = phases.into_iter().collect();
         let requests = http::sent();
-        println!("{}", json!({ "images": rows, "seconds": seconds, "phases": phases, "requests": requests }));
+        output::json(&json!({ "images": rows, "seconds": seconds, "phases": phases, "requests": requests }));
         return Ok(());
     }
-    println!("{:<13} {:<12} {:<20} {:>8} {:>8}  run", "variant", "platform", "digest", "MB", "smoke s");
-    for row in rows {
-        let mb = row.bytes as f64 / 1e6;
-        let short = &row.digest[..row.digest.len().min(19)];
-        let platform = row.platform.to_string();
-        let (variant, smoke, run) = (row.variant, row.smoke_seconds.unwrap_or_default(), row.run);
-        println!("{variant:<13} {platform:<12} {short:<20} {mb:>8.1} {smoke:>8}  {run}");
-    }
+    output::table(&rows);
     let phases: Vec<String> = phases.iter().map(|(name, seconds)| format!("{name} {seconds:.1}")).collect();
     ctx.tell(format!("done in {seconds} s: {}", phases.join(", ")));
     Ok(())

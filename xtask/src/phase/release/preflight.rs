@@ -14,6 +14,7 @@ use crate::image::parts;
 use crate::model::availability::Need;
 use crate::model::component::Source;
 use crate::model::npm_lock::Lock;
+use crate::output;
 use crate::upstream::availability::{self, Depth, Supply};
 use crate::upstream::locks;
 
@@ -54,9 +55,8 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let report = Supply::new(ctx)?.check(&needs, Depth::Bytes, wait);
     let seconds = start.elapsed().as_secs_f32();
     if ctx.json {
-        println!(
-            "{}",
-            json!({ "items": report.items, "read": report.read, "seconds": seconds, "locks": wrong, "problems": report.problems })
+        output::json(
+            &json!({ "items": report.items, "read": report.read, "seconds": seconds, "locks": wrong, "problems": report.problems }),
         );
     }
     wrong.extend(report.problems.iter().map(ToString::to_string));

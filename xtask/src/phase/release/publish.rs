@@ -17,6 +17,7 @@ use crate::model::oci::Digest;
 use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
+use crate::output;
 use crate::promotion::ledger::{Journal, Ledger};
 use crate::promotion::release_tag::{self, Floating};
 use crate::promotion::{permissions, record};
@@ -108,7 +109,7 @@ pub fn publish(
     lease.promote()?;
     if ctx.json {
         let repository = base.repository.to_string();
-        println!("{}", json!({ "release": release, "repository": repository, "moved": pending }));
+        output::json(&json!({ "release": release, "repository": repository, "moved": pending }));
     }
     Ok(())
 }
@@ -267,7 +268,7 @@ impl Request<'_> {
         }
         if ctx.json {
             let repository = ledger.public.to_string();
-            println!("{}", json!({ "release": self.release, "repository": repository, "moved": 0 }));
+            output::json(&json!({ "release": self.release, "repository": repository, "moved": 0 }));
         } else {
             ctx.say("all tags are up to date: nothing to publish");
         }

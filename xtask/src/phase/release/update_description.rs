@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::model::config::HUB_DESCRIPTION_BYTES;
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
+use crate::output;
 use crate::promotion::release_tag;
 use crate::tools::hub::{Hub, NotAllowed};
 
@@ -36,7 +37,11 @@ pub fn run(ctx: &Context) -> Result<()> {
     let short = &ctx.config.short_description;
     let account = ctx.hub_account()?;
     if ctx.runner.dry_run {
-        println!("# PATCH {}/v2/repositories/{}/ with DOCKER_HUB.md", account.url, repository.path());
+        output::line(format!(
+            "# PATCH {}/v2/repositories/{}/ with DOCKER_HUB.md",
+            account.url,
+            repository.path()
+        ));
         return Ok(());
     }
     if let Some(newer) = newer_release(ctx, &repository)? {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::model::oci::{Content, Digest, Manifest, Subject};
 use crate::model::reference::Repository;
+use crate::output;
 use crate::tools::http::header;
 use crate::tools::runner::Runner;
 
@@ -49,7 +50,7 @@ impl Registry {
                 Place::Tag(tag) => tag,
                 Place::Referrer(subject) => &*subject.digest,
             };
-            println!("# store {kind} for {name} in {repository}");
+            output::line(format!("# store {kind} for {name} in {repository}"));
             return Ok(artifact.digest);
         }
         self.put_empty_blob(runner, repository)?;

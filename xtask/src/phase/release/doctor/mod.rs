@@ -17,6 +17,7 @@ use crate::image::{builders, debian, disk};
 use crate::model::config::Optional;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
+use crate::output;
 use crate::promotion::permissions;
 use crate::tools::command::cmd;
 use crate::tools::{crane, docker, source};
@@ -59,7 +60,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     if ctx.json {
         let lines: Vec<_> =
             findings.iter().map(|f| json!({ "what": f.what, "fix": f.fix, "fatal": f.fatal })).collect();
-        println!("{}", json!(lines));
+        output::json(&json!(lines));
     }
     let mut broken = 0;
     for finding in &findings {
