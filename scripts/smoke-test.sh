@@ -527,6 +527,8 @@ native check 'a key file that cannot be read is said' refuses_unreadable_key
 native check 'a server without volumes says what is lost' says '^devbox: not mounted, so lost' run "$image" opencode serve --help
 native check 'the home is closed to others' says '^755 755 755$' run "$image" bash -c 'stat -c %a ~ ~/.config ~/.pi | xargs'
 check 'nothing is baked under a volume path' volumes_are_empty
+native check 'the launcher is printed, and a shell reads it' says '^label=opencode-devbox$' run "$image" \
+  bash -c 'devbox launcher | sh -n && devbox launcher'
 if [ -n "$max_mb" ]; then check "at most $max_mb MB compressed" within_budget; fi
 wait
 # Nothing runs beside these, since they say how long a stop takes.

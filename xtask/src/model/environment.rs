@@ -23,17 +23,17 @@ pub const FILES: [&str; 5] = [
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Environment {
-    variable: Vec<Variable>,
-    volume: Vec<Volume>,
+pub struct Environment {
+    pub(super) variable: Vec<Variable>,
+    pub(super) volume: Vec<Volume>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Variable {
-    name: String,
+pub(super) struct Variable {
+    pub(super) name: String,
     group: String,
-    kind: Kind,
+    pub(super) kind: Kind,
     default: Option<String>,
     help: String,
     /// The image's business: which provider of which agent a key belongs to.
@@ -43,7 +43,7 @@ struct Variable {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub(super) enum Kind {
     Text,
     Switch,
     Id,
@@ -53,15 +53,15 @@ enum Kind {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Volume {
-    name: String,
-    path: String,
+pub(super) struct Volume {
+    pub(super) name: String,
+    pub(super) path: String,
     holds: String,
 }
 
 /// The files with their generated passages brought up to date: path and new text of each.
 pub fn pages(read: impl Fn(&str) -> Result<String>) -> Result<Vec<(String, String)>> {
-    let table: Environment = toml::from_str(&read(TABLE)?).context(TABLE)?;
+    let table = Environment::parse(&read(TABLE)?)?;
     let passages = table.passages()?;
     let mut pages = Vec::new();
     for file in FILES {
@@ -82,6 +82,10 @@ pub fn pages(read: impl Fn(&str) -> Result<String>) -> Result<Vec<(String, Strin
 }
 
 impl Environment {
+    pub fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).context(TABLE)
+    }
+
     /// All passages by the name that their markers carry.
     fn passages(&self) -> Result<Vec<(&'static str, String)>> {
         Ok(vec![

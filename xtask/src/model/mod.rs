@@ -12,6 +12,7 @@ pub mod dockerfile;
 pub mod environment;
 pub mod hub_page;
 pub mod key;
+pub mod launcher;
 pub mod layers;
 pub mod listing;
 pub mod npm_lock;

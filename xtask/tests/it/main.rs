@@ -15,6 +15,7 @@ mod engines;
 mod fakes;
 mod hub;
 mod inputs;
+mod launcher;
 mod layout;
 mod leftovers;
 mod live;

@@ -5,8 +5,9 @@
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::model::environment;
+use crate::model::environment::{self, Environment};
 use crate::model::hub_page::Sizes;
+use crate::model::launcher::{self, LAUNCHER};
 use crate::model::version::ReleaseTag;
 use crate::project::generated::{self, COMMANDS, SIZES};
 use crate::tools::files::Edit;
@@ -43,6 +44,9 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
         let before = ctx.read_if_there(&path);
         edits.push(Edit { path, before, after });
     }
+    let launcher = ctx.read(LAUNCHER)?;
+    let after = launcher::page(&launcher, &Environment::parse(&ctx.read(environment::TABLE)?)?, &ctx.config)?;
+    edits.push(Edit { path: LAUNCHER.to_owned(), before: launcher, after });
     generated::settle(ctx, &edits, args.check, "generated files are out of date: run `cargo xtask docs`")
 }
 

@@ -12,6 +12,8 @@ USAGE = """usage: devbox COMMAND
   versions [--json]  what is in the image: version, licence, digest, source
   config show        opencode's configuration, and where each value comes from
   update-check       whether a newer image is out: 0 no, 10 yes, 3 cannot tell
+  launcher           print opencode-devbox, the program that starts this image on the host:
+                     docker run --rm IMAGE launcher > ~/.local/bin/opencode-devbox
   aws-login [ARG…]   log in to AWS IAM Identity Center with a code that you enter in any browser
   shell [ARG…]       a shell as the container's user, for `docker exec -it NAME devbox shell`
   forward PORT…      let the host reach what listens on this container's 127.0.0.1, such as a login's callback
@@ -53,6 +55,10 @@ def command(argv):
             from devbox import update
 
             return update.check(session()[1])
+        case ["launcher", *rest]:
+            from devbox import launcher
+
+            return launcher.main(rest)
         case ["aws-login", *rest]:
             from devbox import start
 

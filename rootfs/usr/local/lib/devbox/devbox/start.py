@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 from devbox import Refusal, access, place, reason, say, skills, user, versions, words, write
 from devbox.table import Settings
@@ -11,12 +12,18 @@ from devbox.table import Settings
 # Their terminal interfaces take two to six seconds to end by themselves.
 AGENTS = ("opencode", "pi")
 GRACE_SECONDS = 0.2
+PATIENT_SECONDS = 8
 # The model that mempalace embeds text with, where the image was built with its host in reach.
 MODEL = "/opt/mempalace-models/all-MiniLM-L6-v2"
 SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 
 
 def main(argv):
+    if argv[:1] == ["launcher"]:
+        # Nothing to prepare: this prints a file for the host.
+        from devbox import launcher
+
+        return launcher.main(argv[1:])
     # As PID 1 this process would ignore SIGTERM; until the command runs there is nothing to save.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     command = argv or ["/bin/bash", "-l"]
@@ -43,7 +50,8 @@ def main(argv):
         lost = greet.lost(settings, place.mounts())
         if lost:
             say(f"not mounted, so lost with this container: {', '.join(lost)}")
-    if terminal and (is_shell(command) or os.path.basename(command[0]) in AGENTS):
+    shared = settings.switch("DEVBOX_SHARED") and shutil.which(command[0], path=environ.get("PATH", os.defpath))
+    if shared or terminal and (is_shell(command) or os.path.basename(command[0]) in AGENTS):
         command = ["/usr/local/bin/devbox", "foreground", *command]
     return become(command, environ)
 
@@ -77,6 +85,7 @@ def prepare(settings, environ):
     place.prepare(environ)
     settings.check()
     keep(settings, environ)
+    share_logins(settings, environ)
     locale(settings, environ)
     telemetry(settings, environ)
     environ.setdefault("HISTFILE", f"{state(environ)}/bash/history")
@@ -124,6 +133,32 @@ def keep(settings, environ):
             os.symlink(kept, path)
         except OSError as error:
             say(f"{path} is lost with this container, since it cannot be kept in {folder}: {reason(error)}")
+
+
+# opencode's own logins, and those of MCP servers.
+LOGINS = ("auth.json", "mcp-auth.json")
+
+
+def share_logins(settings, environ):
+    """Moves them from the data volume to the state volume, for containers whose data volumes are their own."""
+    data, folder = f"{environ['HOME']}/.local/share/opencode", f"{environ['HOME']}/.local/state"
+    found = place.mounts()
+    if not settings.switch("DEVBOX_SHARED_LOGINS") or data not in found or folder not in found or not place.writable(data):
+        return
+    for name in LOGINS:
+        path, kept = f"{data}/{name}", f"{folder}/devbox/home/opencode-{name}"
+        try:
+            os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+            if os.path.islink(path):
+                continue
+            if os.path.exists(path):
+                if os.path.exists(kept):
+                    # This project's own logins, made before they were shared.
+                    continue
+                shutil.move(path, kept)
+            os.symlink(kept, path)
+        except OSError as error:
+            say(f"{path} is not shared with other projects: {reason(error)}")
 
 
 # Programs make the others themselves, and look through a link that leads nowhere yet.
@@ -217,11 +252,13 @@ def foreground(argv):
 
     child = subprocess.Popen(argv)
     last = signal.SIGHUP if is_shell(argv) else signal.SIGTERM
+    # Without a terminal nobody waits, and a program may have work to finish.
+    grace = GRACE_SECONDS if os.isatty(0) else PATIENT_SECONDS
 
     def stop(*_):
         child.send_signal(last)
         try:
-            child.wait(GRACE_SECONDS)
+            child.wait(grace)
         except subprocess.TimeoutExpired:
             child.kill()
         os._exit(128 + signal.SIGTERM)
@@ -231,4 +268,36 @@ def foreground(argv):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     code = child.wait()
-    return 128 - code if code < 0 else code
+    code = 128 - code if code < 0 else code
+    if Settings(dict(os.environ)).switch("DEVBOX_SHARED"):
+        await_sessions(code)
+    return code
+
+
+def await_sessions(code):
+    """Stays until the sessions that joined with `docker exec` have ended: they end with this container."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(code))
+    told = False
+    while (count := sessions()) > 0:
+        if not told:
+            who = "one more session uses" if count == 1 else f"{count} more sessions use"
+            say(f"{who} this container, which stays until the end of it; Ctrl-C stops it now")
+            told = True
+        time.sleep(0.5)
+
+
+def sessions(proc="/proc"):
+    """How many processes came into this container beside the first: their parent is outside of it."""
+    found = 0
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        try:
+            with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as file:
+                outside = "\nPPid:\t0\n" in file.read()
+            with open(f"{proc}/{pid}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:
+            continue
+        # The health check comes in as well.
+        found += outside and pid != "1" and b"health" not in words[-2:]
+    return found

@@ -1,0 +1,102 @@
+//! The passages of the launcher, `opencode-devbox`, that come from the table of environment variables and from the
+//! definition of the family. Refuses a launcher whose marked passages are missing, doubled or out of order, and a table
+//! without the volume whose name the launcher makes for each project.
+
+use anyhow::{Context as _, Result, bail};
+
+use super::config::Config;
+use super::environment::{Environment, Kind, splice};
+
+/// Where the launcher lies: in the image's own files, which print it.
+pub const LAUNCHER: &str = "rootfs/usr/share/devbox/opencode-devbox";
+/// The volume that the launcher gives each project one of.
+const DATA: &str = "devbox-data";
+
+/// The launcher with its generated passages brought up to date.
+pub fn page(text: &str, table: &Environment, config: &Config) -> Result<String> {
+    let passages = [("launcher image", image(config)?), ("launcher tables", tables(table)?)];
+    passages.iter().try_fold(text.to_owned(), |text, (name, passage)| {
+        splice(&text, name, passage)?
+            .with_context(|| format!("{LAUNCHER} has no line with `generated: {name}`"))
+    })
+}
+
+fn image(config: &Config) -> Result<String> {
+    let rows = config
+        .variant
+        .iter()
+        .map(|variant| format!("{}|{}|{}", variant.name, variant.suffix, variant.components.join(" ")));
+    let rows: Vec<String> = rows.collect();
+    let repository = config.repository()?.to_string();
+    Ok(format!(
+        "default_image={}\n# Name, suffix of the tag, and components of each variant.\nvariants={}\n",
+        quoted(&repository)?,
+        quoted(&rows.join("\n"))?
+    ))
+}
+
+fn tables(table: &Environment) -> Result<String> {
+    if !table.volume.iter().any(|volume| volume.name == DATA) {
+        bail!("no volume {DATA}, which the launcher gives each project one of");
+    }
+    let names = |wanted: &dyn Fn(Kind) -> bool| {
+        let found = table.variable.iter().filter(|variable| wanted(variable.kind));
+        quoted(&found.map(|variable| variable.name.as_str()).collect::<Vec<_>>().join(" "))
+    };
+    let volumes: Vec<_> =
+        table.volume.iter().map(|volume| format!("{} {}", volume.name, volume.path)).collect();
+    Ok(format!(
+        "# Variables that the container gets from this shell, by name.\ntexts={}\nsecrets={}\n\
+         # Volume and its folder, one in a line.\nvolumes={}\n",
+        names(&|kind| matches!(kind, Kind::Text | Kind::Switch))?,
+        names(&|kind| kind == Kind::Secret)?,
+        quoted(&volumes.join("\n"))?
+    ))
+}
+
+/// A word in the shell's single quotes.
+fn quoted(text: &str) -> Result<String> {
+    if text.contains('\'') {
+        bail!("{text:?} cannot be quoted in the launcher");
+    }
+    Ok(format!("'{text}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "a\n# generated: launcher image\nold\n# end: launcher image\n\
+                        # generated: launcher tables\n# end: launcher tables\nb\n";
+
+    fn table(volume: &str) -> Environment {
+        let text = format!(
+            "[[variable]]\nname='K'\ngroup='G'\nkind='secret'\nhelp='h'\n[[variable]]\nname='T'\ngroup='G'\nkind='text'\nhelp='h'\n\
+             [[variable]]\nname='P'\ngroup='G'\nkind='path'\nhelp='h'\n[[volume]]\nname='{volume}'\npath='/v'\nholds='x'\n"
+        );
+        toml::from_str(&text).expect("a table")
+    }
+
+    fn config() -> Config {
+        Config::parse(include_str!("../../../images/devbox.toml")).expect("the definition")
+    }
+
+    #[test]
+    fn passages_come_from_the_tables() {
+        let page = page(TEXT, &table(DATA), &config()).expect("a page");
+        assert!(page.contains("\ntexts='T'\nsecrets='K'\n"), "{page}");
+        assert!(page.contains("\nvolumes='devbox-data /v'\n"), "{page}");
+        assert!(page.contains("\nwith-pi|-with-pi|opencode pi\n"), "{page}");
+        assert!(!page.contains("old"), "{page}");
+        assert!(page.starts_with("a\n") && page.ends_with("b\n"), "{page}");
+    }
+
+    #[test]
+    fn a_launcher_without_markers_and_a_table_without_data_are_refused() {
+        let error = page("a\n", &table(DATA), &config()).expect_err("no markers");
+        assert!(error.to_string().contains("has no line with `generated: launcher image`"), "{error}");
+        let error = page(TEXT, &table("other"), &config()).expect_err("no data");
+        assert!(error.to_string().contains("no volume devbox-data"), "{error}");
+        assert!(quoted("it's").is_err());
+    }
+}
