@@ -87,7 +87,7 @@ mod tests {
         assert!(page.contains("\ntexts='T'\nsecrets='K'\n"), "{page}");
         assert!(page.contains("\nvolumes='devbox-data /v'\n"), "{page}");
         assert!(page.contains("\nwith-pi|-with-pi|opencode pi\n"), "{page}");
-        assert!(!page.contains("old"), "{page}");
+        assert!(!page.contains("\nold\n"), "{page}");
         assert!(page.starts_with("a\n") && page.ends_with("b\n"), "{page}");
     }
 
