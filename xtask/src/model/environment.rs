@@ -103,7 +103,7 @@ impl Environment {
         ])
     }
 
-    fn variables_markdown(&self) -> String {
+    pub(super) fn variables_markdown(&self) -> String {
         let mut table = Table::new(["Variable", "Default", "Meaning"].map(|name| (name, table::Kind::Text)));
         let mut group = "";
         for variable in &self.variable {
@@ -118,7 +118,7 @@ impl Environment {
         table.markdown()
     }
 
-    fn volumes_markdown(&self) -> String {
+    pub(super) fn volumes_markdown(&self) -> String {
         let mut table = Table::new([
             ("Volume", table::Kind::Code),
             ("Mounted on", table::Kind::Code),
@@ -130,7 +130,7 @@ impl Environment {
         table.markdown()
     }
 
-    fn run_options(&self) -> Result<String> {
+    pub(super) fn run_options(&self) -> Result<String> {
         let mut text = String::from(
             "```sh\ndocker run --rm -it -e PUID=$(id -u) -e PGID=$(id -g) \\\n  -v \"$PWD:/workspace\" \\\n",
         );

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::config::{Config, HUB_DESCRIPTION_BYTES};
+use super::environment::Environment;
 use super::platform::Platform;
 use super::table::{Kind, Table};
 
@@ -28,7 +29,34 @@ pub fn render(
     template: &str,
     versions: &BTreeMap<String, String>,
     sizes: &Sizes,
+    environment: &Environment,
 ) -> Result<String> {
+    let mut page = template.replace("{{variants}}", &variants(config, versions, sizes)?);
+    let passages = [
+        ("run", environment.run_options()?),
+        ("environment", environment.variables_markdown()),
+        ("volumes", environment.volumes_markdown()),
+        ("repository", config.repository()?.path().to_owned()),
+        ("source", config.source.clone()),
+        ("opencode", versions.get("opencode").cloned().unwrap_or_default()),
+    ];
+    for (name, text) in passages {
+        page = page.replace(&format!("{{{{{name}}}}}"), &text);
+    }
+    if let Some((_, rest)) = page.split_once("{{") {
+        bail!("{TEMPLATE}: no value is known for {{{{{}", rest.split('\n').next().unwrap_or_default());
+    }
+    if page.len() > HUB_DESCRIPTION_BYTES {
+        bail!(
+            "{PAGE} would have {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten {TEMPLATE}",
+            page.len()
+        );
+    }
+    Ok(page)
+}
+
+/// The table of the variants' tags.
+fn variants(config: &Config, versions: &BTreeMap<String, String>, sizes: &Sizes) -> Result<String> {
     let weighed = !sizes.bytes.is_empty();
     let platforms: Vec<Platform> = config.platforms.iter().copied().filter(|_| weighed).collect();
     let columns = [("Tag", Kind::Code), ("Contents", Kind::Text)].into_iter();
@@ -50,19 +78,7 @@ pub fn render(
     if weighed {
         table += &format!("\n\nDownload sizes are those of {}.", sizes.release);
     }
-    let repository = config.repository()?;
-    let page = template.replace("{{variants}}", &table);
-    let page = page.replace("{{repository}}", repository.path()).replace("{{source}}", &config.source);
-    if let Some((_, rest)) = page.split_once("{{") {
-        bail!("{TEMPLATE}: no value is known for {{{{{}", rest.split('\n').next().unwrap_or_default());
-    }
-    if page.len() > HUB_DESCRIPTION_BYTES {
-        bail!(
-            "{PAGE} would have {} bytes, Docker Hub takes {HUB_DESCRIPTION_BYTES}: shorten {TEMPLATE}",
-            page.len()
-        );
-    }
-    Ok(page)
+    Ok(table)
 }
 
 #[cfg(test)]
@@ -72,7 +88,9 @@ mod tests {
     fn page(template: &str, sizes: &Sizes) -> Result<String> {
         let config = Config::parse(include_str!("../../../images/devbox.toml")).expect("a definition");
         let versions = ["opencode", "bun", "omos", "pi"].map(|name| (name.to_owned(), "1.2.3".to_owned()));
-        render(&config, template, &versions.into(), sizes)
+        let environment = include_str!("../../../rootfs/usr/share/devbox/environment.toml");
+        let environment = Environment::parse(environment).expect("a table");
+        render(&config, template, &versions.into(), sizes, &environment)
     }
 
     #[test]

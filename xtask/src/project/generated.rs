@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::Context;
+use crate::model::environment::{self, Environment};
 use crate::model::hub_page::{self, PAGE, Sizes, TEMPLATE};
 use crate::model::table::{Kind, Table};
 use crate::output;
@@ -16,7 +17,8 @@ pub const SIZES: &str = "docs/sizes.json";
 /// The page for these versions.
 pub fn edit(ctx: &Context, versions: &BTreeMap<String, String>, sizes: &Sizes) -> Result<Edit> {
     let before = ctx.read_if_there(PAGE);
-    let after = hub_page::render(&ctx.config, &ctx.read(TEMPLATE)?, versions, sizes)?;
+    let environment = Environment::parse(&ctx.read(environment::TABLE)?)?;
+    let after = hub_page::render(&ctx.config, &ctx.read(TEMPLATE)?, versions, sizes, &environment)?;
     Ok(Edit { path: PAGE.to_owned(), before, after })
 }
 

@@ -207,3 +207,29 @@ fn pictures_are_drawn_from_what_a_command_prints_and_name_no_folder_of_a_machine
         assert_eq!(folder, None, "{name}");
     }
 }
+
+/// Docker Hub shows the page alone: a relative link leads nowhere there, and a row outside of a table is plain text.
+#[test]
+fn the_page_for_docker_hub_renders_by_itself() {
+    use pulldown_cmark::{Event, Options, Parser, Tag};
+
+    let text = fs::read_to_string(tree().join("DOCKER_HUB.md")).unwrap();
+    let (mut links, mut tables, mut headings, mut in_code) = (Vec::new(), 0, 0, false);
+    for event in Parser::new_ext(&text, Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::Link { dest_url, .. }) => links.push(dest_url.to_string()),
+            Event::Start(Tag::Table(_)) => tables += 1,
+            Event::Start(Tag::Heading { .. }) => headings += 1,
+            Event::Start(Tag::CodeBlock(_)) => in_code = true,
+            Event::End(pulldown_cmark::TagEnd::CodeBlock) => in_code = false,
+            Event::Text(text) if !in_code => {
+                assert!(!text.starts_with('|') && !text.contains("]("), "{text}")
+            }
+            Event::Html(html) | Event::InlineHtml(html) => panic!("Docker Hub shows no HTML: {html}"),
+            _ => {}
+        }
+    }
+    assert!(links.len() > 2 && links.iter().all(|link| link.starts_with("https://")), "{links:?}");
+    // Tags, variants to choose from, settings, volumes.
+    assert!(tables == 4 && headings > 8, "{tables} tables, {headings} headings");
+}

@@ -214,7 +214,7 @@ fn reclaim_refuses_outside_a_runner_and_looks_before_it_deletes() {
     world.disk("9");
     let output = world.xtask_with("reclaim --dry-run", &actions);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let label = "label=org.opencontainers.image.source=https://hub.docker.com/r/joakimp/opencode-devbox";
+    let label = "label=org.opencontainers.image.source=https://gitea.jordbo.se/joakimp/opencode-devbox";
     let prune = format!("docker image prune --all --force --filter {label} --filter until=168h");
     assert!(text.contains(&prune), "{text}");
     // The engine may be that of other projects, and a machine that runs jobs keeps what it has.
