@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use syn::visit::{self, Visit};
 
@@ -26,8 +27,16 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every source file with its module path, such as `tools::registry::auth`.
-fn modules() -> BTreeMap<String, syn::File> {
+/// The paths that a source file names, as lists of words.
+type Named = Vec<Vec<String>>;
+
+/// The paths that every source file names, by its module path, such as `tools::registry::auth`. Read once.
+fn modules() -> &'static BTreeMap<String, Named> {
+    static MODULES: OnceLock<BTreeMap<String, Named>> = OnceLock::new();
+    MODULES.get_or_init(read_modules)
+}
+
+fn read_modules() -> BTreeMap<String, Named> {
     let mut found = BTreeMap::new();
     let mut folders = vec![source()];
     while let Some(folder) = folders.pop() {
@@ -41,7 +50,7 @@ fn modules() -> BTreeMap<String, syn::File> {
                 path.strip_prefix(source()).unwrap().with_extension("").to_str().unwrap().replace('/', "::");
             let name = name.trim_end_matches("::mod").to_owned();
             let text = fs::read_to_string(&path).unwrap();
-            found.insert(name, syn::parse_file(&text).unwrap());
+            found.insert(name, Paths::of(&syn::parse_file(&text).unwrap()));
         }
     }
     found
@@ -49,10 +58,10 @@ fn modules() -> BTreeMap<String, syn::File> {
 
 /// The paths that a file names, `use` declarations included, as lists of words; tests do not count.
 #[derive(Default)]
-struct Paths(Vec<Vec<String>>);
+struct Paths(Named);
 
 impl Paths {
-    fn of(file: &syn::File) -> Vec<Vec<String>> {
+    fn of(file: &syn::File) -> Named {
         let mut paths = Self::default();
         paths.visit_file(file);
         paths.0
@@ -88,10 +97,10 @@ impl<'a> Visit<'a> for Paths {
 }
 
 /// The modules of this crate that a module names, itself and those inside it left out.
-fn imports(module: &str, file: &syn::File, all: &BTreeSet<String>) -> BTreeSet<String> {
+fn imports(module: &str, paths: &Named, all: &BTreeSet<String>) -> BTreeSet<String> {
     let inside: Vec<String> = module.split("::").map(str::to_owned).collect();
     let mut found = BTreeSet::new();
-    for path in Paths::of(file) {
+    for path in paths {
         let full = match path.first().map(String::as_str) {
             Some("crate" | "xtask") => path[1..].to_vec(),
             Some("super") => {
@@ -112,7 +121,7 @@ fn imports(module: &str, file: &syn::File, all: &BTreeSet<String>) -> BTreeSet<S
 fn graph() -> BTreeMap<String, BTreeSet<String>> {
     let modules = modules();
     let all: BTreeSet<String> = modules.keys().cloned().collect();
-    let named = |(name, file): (&String, &syn::File)| (name.clone(), imports(name, file, &all));
+    let named = |(name, paths): (&String, &Named)| (name.clone(), imports(name, paths, &all));
     modules.iter().filter(|(name, _)| *name != "lib").map(named).collect()
 }
 
@@ -162,9 +171,8 @@ fn no_modules_import_each_other_in_a_cycle() {
 
 /// What a module reaches outside the process by.
 fn uses(words: &[&str]) -> BTreeSet<String> {
-    let is_used =
-        |file: &syn::File| Paths::of(file).iter().any(|path| path.join("::").starts_with(&words.join("::")));
-    modules().iter().filter(|(_, file)| is_used(file)).map(|(name, _)| name.clone()).collect()
+    let is_used = |paths: &Named| paths.iter().any(|path| path.join("::").starts_with(&words.join("::")));
+    modules().iter().filter(|(_, paths)| is_used(paths)).map(|(name, _)| name.clone()).collect()
 }
 
 #[test]
