@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bump_of_opencode_makes_an_entry_and_a_further_one_takes_it_over() {
+    fn a_bump_makes_an_entry_and_the_next_bump_reuses_it() {
         let skipped = [Version(1, 18, 16), Version(1, 18, 17)];
         let log = Changelog::parse(TEXT)
             .bump(bump(15, 18, &skipped), Some(entry("v1.18.18", false)))
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn other_components_wait_in_unreleased_and_a_bump_back_leaves_nothing() {
+    fn components_wait_in_unreleased_and_a_bump_back_removes_them() {
         let log = Changelog::parse(TEXT).bump(bump(15, 16, &[]), None).expect("a bump");
         assert!(log.to_string().contains("## Unreleased\n\n- opencode 1.18.15 → 1.18.16"), "{log}");
         assert_eq!(log.clone().bump(bump(16, 15, &[]), None).expect("a bump").to_string(), TEXT);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_takes_the_place_of_the_earlier_one_and_of_no_other_line() {
+    fn a_note_replaces_the_earlier_note_and_no_other_line() {
         let noted = |text: &str, day: &str| {
             let log = Changelog::parse(text).note("- Packages of ", &format!("- Packages of {day}."));
             log.expect("a note").to_string()

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn variants_and_components_are_found_by_name_and_tagged_by_suffix() {
+    fn variants_are_found_by_name_and_tagged_by_suffix() {
         let config = Config::parse(TEXT).expect("a definition");
         let omos = config.variant("omos").expect("a variant");
         let release = "v1.18.18b".parse().expect("a release");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variant_that_runs_shared_checks_follows_from_the_definition() {
+    fn the_variant_with_shared_checks_follows_the_definition() {
         let name =
             |text: &str| Config::parse(text).expect("a definition").shared_checks().map(|it| it.name.clone());
         assert_eq!(name(TEXT).expect("a variant"), "base");

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_get_a_file_variant_and_the_agents_socket_is_not_passed_on() {
+    fn secrets_have_a_file_form_and_the_agent_socket_stays() {
         let text = "[[variable]]\nname='K'\ngroup='G'\nkind='secret'\nhelp='h'\n[[variable]]\nname='SSH_AUTH_SOCK'\n\
                     group='G'\nkind='path'\nhelp='h'\n[[volume]]\nname='v'\npath='/v'\nholds='x'\n";
         let table: Environment = toml::from_str(text).expect("a table");

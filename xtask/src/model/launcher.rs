@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_without_markers_and_a_table_without_data_are_refused() {
+    fn a_launcher_without_markers_is_refused() {
         let error = page("a\n", &table(DATA), &config()).expect_err("no markers");
         assert!(error.to_string().contains("has no line with `generated: launcher image`"), "{error}");
         let error = page(TEXT, &table("other"), &config()).expect_err("no data");

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_pin_one_version_and_left_out_parts_are_gone_from_the_lock() {
+    fn manifests_pin_one_version_and_locks_drop_left_out_parts() {
         let binaries = component(
             "source.npm = \"x\"\nbinaries = { \"linux/amd64\" = \"x-a\", \"linux/arm64\" = \"x-b\" }",
         );

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_covers_another_if_it_moves_all_of_its_floating_tags() {
+    fn a_promotion_covers_one_whose_floating_tags_it_moves() {
         let (all, mut part) = (promotion(), promotion());
         part.moves.remove(2);
         assert!(all.covers(&all) && all.covers(&part) && part.covers(&part) && !part.covers(&all));

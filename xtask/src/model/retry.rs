@@ -152,7 +152,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn retry_after_is_honoured_up_to_the_longest_wait_and_the_deadline() {
+    fn retry_after_is_honoured_up_to_the_longest_wait() {
         let next = |seconds, left| Tries::default().next(Cause::RateLimited(Some(seconds)), left);
         assert_eq!(next(7, LONG), Some(Duration::from_secs(7)));
         assert_eq!(next(3600, LONG), None);

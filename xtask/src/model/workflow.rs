@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_with_a_secret_restores_no_cache_and_compiles_before_it_sees_the_secret() {
+    fn a_job_with_a_secret_compiles_first_and_restores_no_cache() {
         let config = Config::parse(include_str!("../../../images/devbox.toml")).expect("a definition");
         let mut with_secrets = 0;
         for (path, text) in pages(&config).expect("pages") {

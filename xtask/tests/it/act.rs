@@ -383,7 +383,7 @@ fn a_manual_run_moves_the_floating_tags_only_if_asked_to() {
 
 #[test]
 #[ignore = "needs act; `cargo xtask test` runs it"]
-fn a_pull_request_sees_no_secret_and_a_schedule_runs_by_the_same_engine() {
+fn a_pull_request_sees_no_secret_and_a_schedule_runs() {
     let forge = Forge::new();
     let request = r#"{"number":7,"pull_request":{"number":7,"head":{"ref":"topic"},"base":{"ref":"main"}}}"#;
     let jobs = ["plan", "test", "rehearse"];

@@ -461,7 +461,7 @@ for line in sys.stdin:
 
 #[test]
 #[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
-fn gitea_is_registered_where_its_program_is_and_can_be_switched_off() {
+fn gitea_is_registered_with_its_program_and_can_be_off() {
     use std::os::unix::fs::PermissionsExt;
     let stage = Stage::new("gitea");
     let folder = tempfile::TempDir::new().unwrap();

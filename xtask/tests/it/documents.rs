@@ -186,7 +186,7 @@ fn the_checklist_of_a_release_is_the_page() {
 }
 
 #[test]
-fn pictures_are_drawn_from_what_a_command_prints_and_name_no_folder_of_a_machine() {
+fn pictures_show_what_a_command_prints_and_no_local_path() {
     let draw = |file: &Path, script: &str| {
         let mut command = Command::new(tree().join("scripts/terminal-picture"));
         command.arg(file).args(["bash", "-c", script]).output().unwrap()

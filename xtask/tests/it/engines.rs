@@ -91,7 +91,7 @@ fn scratch<'a>(runner: &'a Runner, folder: &Utf8Path, name: &str) -> Scratch<'a>
 /// Failure 26: the registry takes images and refuses the cache. And where it takes it, an empty engine builds from it.
 #[test]
 #[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
-fn a_cache_that_is_refused_fails_nothing_and_one_that_is_kept_helps_an_empty_engine() {
+fn a_refused_cache_fails_nothing_and_a_kept_one_helps() {
     let lab = Lab::before(&Registry::at_port(port()));
     let world = small(lab.host(), &format!("engines-test/cache-{}", std::process::id()));
     world.configure("cache = \"never\"", "cache = \"always\"");

@@ -155,7 +155,7 @@ fn the_description_is_sent_once_and_read_back() {
 
 /// Docker Hub lets whoever can log in read a repository, and says only there who may edit it.
 #[test]
-fn an_account_that_may_not_edit_is_found_out_before_anything_is_written() {
+fn an_account_that_may_not_edit_is_found_before_any_write() {
     let (url, hub) = start(200);
     let login = xtask::tools::hub::Hub::login(&account(url)).unwrap();
     let repository = "docker.io/you/devbox".parse().unwrap();

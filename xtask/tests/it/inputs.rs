@@ -304,7 +304,7 @@ fn a_checkout_of_another_owner_keeps_its_revision() {
 }
 
 #[test]
-fn a_checkout_that_git_cannot_read_is_refused_and_an_archive_is_named() {
+fn an_unreadable_checkout_is_refused_and_an_archive_named() {
     let world = checkout();
     let before = key(&world);
     fs::rename(world.root.join(".git"), world.root.with_file_name("git")).unwrap();

@@ -347,7 +347,7 @@ fn an_engine_that_is_missing_or_silent_is_named() {
 }
 
 #[test]
-fn a_projects_settings_count_once_they_are_trusted_and_no_longer_when_they_change() {
+fn settings_of_a_project_count_while_they_are_trusted() {
     let host = linux().of_project(EXPOSING);
     let print = |host: &Host| String::from_utf8(host.run(&["--print"]).stdout).unwrap();
     assert_eq!(host.run(&["--print"]).status.code(), Some(64));

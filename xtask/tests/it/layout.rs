@@ -255,3 +255,26 @@ fn steps_that_fetch_packages_mount_the_accounts() {
     }
     assert!(steps > 6, "{steps}");
 }
+
+/// A name says in one line of a test run what holds.
+#[test]
+fn test_names_have_at_most_60_letters() {
+    let mut folders = vec![source(), source().with_file_name("tests"), source().with_file_name("lab")];
+    let mut long = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension().and_then(|it| it.to_str()) {
+                _ if path.is_dir() => folders.push(path),
+                Some("rs") => {
+                    let text = fs::read_to_string(&path).unwrap();
+                    let names =
+                        text.lines().filter_map(|line| line.trim().strip_prefix("fn ")?.split_once('('));
+                    long.extend(names.map(|(name, _)| name.to_owned()).filter(|name| name.len() > 60));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(long, [""; 0]);
+}

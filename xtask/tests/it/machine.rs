@@ -107,7 +107,7 @@ fn doctor_tells_all_that_is_missing_at_once_and_how_to_mend_it() {
 
 /// A version that is too old ends a build with exit code 125 an hour later.
 #[test]
-fn doctor_names_the_version_that_is_there_and_the_one_that_is_needed() {
+fn doctor_names_the_version_found_and_the_version_needed() {
     let world = machine();
     serve_archive(&world);
     let docker = "#!/bin/sh\ncase $1 in info) echo '{\"ServerVersion\":\"20.10.24+dfsg1\",\"DriverStatus\":[]}' ;;\n  \
@@ -180,7 +180,7 @@ esac
 
 /// The classic store holds one platform of an image, so a builder in a container builds there.
 #[test]
-fn an_engine_with_the_classic_image_store_gets_a_builder_in_a_container() {
+fn a_classic_image_store_gets_a_builder_in_a_container() {
     let world = machine();
     serve_archive(&world);
     let docker = r#"#!/bin/sh
@@ -339,7 +339,7 @@ fn crane_is_locked_for_all_systems() {
 /// An unprivileged container cannot mount binfmt_misc, and the engine of a virtual machine has another kernel: a container with
 /// the engine's rights registers the emulator.
 #[test]
-fn emulation_is_set_up_from_a_container_where_this_process_may_not() {
+fn emulation_is_set_up_from_a_container_if_needed() {
     let world = machine();
     serve_archive(&world);
     let docker = r#"#!/bin/sh
@@ -500,7 +500,7 @@ fn release_chains_the_phases_and_ends_with_what_stands_where() {
 }
 
 #[test]
-fn a_dry_run_of_a_release_prints_what_it_would_run_and_runs_nothing() {
+fn a_dry_run_of_a_release_prints_its_commands_only() {
     let world = machine();
     serve_archive(&world);
     for line in ["build-base", "build"] {

@@ -40,7 +40,7 @@ fn every_id_works_and_has_a_name() {
 
 #[test]
 #[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
-fn a_shell_of_docker_exec_is_the_users_in_a_read_only_container_too() {
+fn docker_exec_is_the_users_shell_in_a_read_only_container() {
     let stage = Stage::new("exec");
     let options = [
         "--read-only",

@@ -84,7 +84,7 @@ fn one_bad_variant_keeps_all_back_and_only_it_is_tested_again() {
 
 /// Failures 6 to 8: a change of content under an old name.
 #[test]
-fn changed_contents_get_the_next_letter_and_no_version_tag_moves() {
+fn changed_contents_get_the_next_letter() {
     let world = World::new();
     publish(&world);
     let before = world.tags();
@@ -163,7 +163,7 @@ fn the_base_key_is_the_same_on_any_checkout() {
 
 /// A company's mirrors reach the builds, and mean no other image.
 #[test]
-fn builds_take_their_files_from_the_registries_that_the_environment_names() {
+fn builds_use_the_registries_of_the_environment() {
     let world = World::new();
     let mirrors = [("npm_config_registry", "http://mirror/npm/"), ("PIP_INDEX_URL", "http://mirror/simple")];
     let run = |line: &str| {
@@ -288,7 +288,7 @@ fn the_release_record_says_where_each_image_was_built() {
 }
 
 #[test]
-fn the_builder_of_the_definition_is_used_unless_the_environment_names_one() {
+fn the_environments_builder_goes_before_the_definitions() {
     let world = World::new();
     world.configure("[build]\n", "[build]\nbuilder = \"farm\"\n");
     let line = |env: &[(&str, &str)]| {

@@ -183,7 +183,7 @@ const SERVERS: [&str; 9] = [
 
 #[test]
 #[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
-fn every_way_to_open_a_port_asks_for_the_password_that_was_given() {
+fn every_open_port_asks_for_the_given_password() {
     let stage = Stage::new("password");
     // `script` is the terminal that its interface wants, and an open pipe the editor that talks to `acp`.
     let each = r#"echo smoke-password > /tmp/password

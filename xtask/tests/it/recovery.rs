@@ -43,7 +43,7 @@ fn json(world: &World, line: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_rollback_takes_all_floating_tags_back_and_a_downgrade_is_refused() {
+fn a_rollback_moves_all_floating_tags_and_refuses_a_downgrade() {
     let world = released();
     let old = world.tags();
     bump(&world);
@@ -80,7 +80,7 @@ fn variants_that_do_not_share_the_base_are_not_published() {
 }
 
 #[test]
-fn one_variant_that_cannot_be_built_does_not_cost_the_others_their_build() {
+fn one_broken_variant_does_not_stop_the_other_builds() {
     let world = World::new();
     world.ok("build-base");
     let text = world.fails("build", &[("FAKE_UNBUILDABLE", "omos-with-pi")], 1);
@@ -261,7 +261,7 @@ pub fn stage(world: &World) {
 }
 
 #[test]
-fn a_run_that_was_killed_between_two_tags_is_undone_or_completed() {
+fn a_run_killed_between_two_tags_is_undone_or_completed() {
     let world = released();
     assert!(world.notes("repair").contains("no promotion was interrupted: nothing to repair"));
     let old = world.tags();
@@ -292,7 +292,7 @@ fn a_run_that_was_killed_between_two_tags_is_undone_or_completed() {
 
 /// All tags have moved, and the attempt has no end: the same run again closes it.
 #[test]
-fn a_run_that_was_killed_after_its_last_tag_is_closed_by_the_next() {
+fn a_run_killed_after_its_last_tag_is_closed_by_the_next() {
     let world = released();
     bump(&world);
     stage(&world);
@@ -414,7 +414,7 @@ fn plan_tells_what_is_only_to_be_tested_and_tagged() {
 }
 
 #[test]
-fn a_release_is_named_after_the_pinned_opencode_until_the_letters_end() {
+fn a_release_has_the_opencode_version_and_letters_up_to_z() {
     let world = World::new();
     world.ok("build-base");
     stage(&world);

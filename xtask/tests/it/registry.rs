@@ -51,7 +51,7 @@ fn a_date_in_retry_after_is_waited_for() {
 }
 
 #[test]
-fn a_proxy_variable_does_not_send_a_loopback_registry_to_the_proxy() {
+fn a_loopback_registry_is_not_asked_through_the_proxy() {
     let world = World::new();
     let proxy = "http://127.0.0.1:9";
     let env = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
@@ -62,7 +62,7 @@ fn a_proxy_variable_does_not_send_a_loopback_registry_to_the_proxy() {
 }
 
 #[test]
-fn every_form_of_a_loopback_address_is_a_registry_on_this_machine() {
+fn every_loopback_address_is_a_registry_on_this_machine() {
     let world = released();
     let file = world.root.join("images/Dockerfile.variant");
     let text = std::fs::read_to_string(&file).unwrap();

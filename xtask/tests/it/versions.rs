@@ -16,7 +16,7 @@ fn contains(text: &str, parts: &[&str]) {
 
 /// A gap that was met: a version that one platform does not have.
 #[test]
-fn a_version_that_lacks_a_platform_is_refused_and_the_complete_one_is_named() {
+fn an_incomplete_version_is_refused_and_a_complete_one_named() {
     let world = World::new();
     let text = world.fails("bump-opencode 1.18.33", 1);
     contains(
@@ -778,7 +778,7 @@ fn shown(world: &World, line: &str, env: &[(&str, &str)]) -> (bool, String) {
 
 /// A mirror with an account: it is used for everything, and shown nowhere.
 #[test]
-fn an_account_in_the_address_of_a_registry_is_used_and_not_shown() {
+fn an_account_in_a_registrys_address_is_used_and_not_shown() {
     let world = World::new();
     world.published.lock().unwrap().basic = Some("Basic bWU6Y2FuYXJ5QDE=".to_owned());
     let npm = format!("http://me:canary%401@{}/npm", world.host);
@@ -891,7 +891,7 @@ fn the_entry_of_a_published_release_is_never_renamed() {
 }
 
 #[test]
-fn latest_is_what_upstream_calls_the_latest_and_a_new_major_is_taken_by_name() {
+fn latest_is_upstreams_latest_and_a_major_is_taken_by_name() {
     let world = World::new();
     {
         let mut published = world.published.lock().unwrap();

@@ -9,7 +9,7 @@ use crate::{Run, crane, nobody, plain, push, transcript};
 
 #[test]
 #[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
-fn crane_speaks_plain_http_to_every_form_of_the_loopback_address() {
+fn crane_speaks_plain_http_to_every_loopback_address() {
     use registry_lab::Address;
     for address in [Address::V4, Address::V6, Address::Name] {
         let lab = Lab::at(address);
@@ -102,7 +102,7 @@ fn after_a_reset_crane_writes_again() {
 
 #[test]
 #[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
-fn after_a_lost_or_broken_answer_crane_writes_what_the_registry_has() {
+fn after_a_broken_answer_crane_writes_what_the_registry_has() {
     check(
         Fault::Lost,
         &expect![[r#"

@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forecast_names_what_takes_time_and_is_unknown_where_a_part_is() {
+    fn a_forecast_is_unknown_where_a_part_is_unknown() {
         let forecast = Forecast { base: Some(0), variants: Some(60), smoke: Some(200) };
         assert_eq!(forecast.sum(), Some(260));
         assert_eq!(forecast.parts(), ["variants 60", "smoke 200"]);
