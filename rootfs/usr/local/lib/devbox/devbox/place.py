@@ -154,7 +154,8 @@ def prepare(environ):
     What cannot be had is said once: not again for what is started from a process that was prepared.
     """
     tell = (lambda line: None) if "XDG_RUNTIME_DIR" in environ else say
-    if environ.get("HOME", "/") in ("/", "/root") or not writable(environ["HOME"]):
+    # Podman takes the folder that a program starts in for the home of a user whom it adds to passwd.
+    if environ.get("HOME", "/") in ("/", "/root", WORKSPACE) or not writable(environ["HOME"]):
         # Even where the image's home is read-only, the volumes in it may be mounted.
         environ["HOME"] = HOME
     user_path(environ)

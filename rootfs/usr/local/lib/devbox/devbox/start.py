@@ -252,8 +252,8 @@ def foreground(argv):
 
     child = subprocess.Popen(argv)
     last = signal.SIGHUP if is_shell(argv) else signal.SIGTERM
-    # Without a terminal nobody waits, and a program may have work to finish.
-    grace = GRACE_SECONDS if os.isatty(0) else PATIENT_SECONDS
+    # Without a terminal nobody waits, and a program may have work to finish. Agents keep theirs in a database.
+    grace = GRACE_SECONDS if os.isatty(0) or os.path.basename(argv[0]) in AGENTS else PATIENT_SECONDS
 
     def stop(*_):
         child.send_signal(last)
