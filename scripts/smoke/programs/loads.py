@@ -16,20 +16,35 @@ LINKER = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aar
 DEFAULT = ["/lib", "/usr/lib", f"/usr/lib/{platform.machine()}-linux-gnu", "/lib64", "/usr/lib64"]
 
 
+# What no loader reads, for a walk that asks less of an emulator.
+TEXTS = (".py", ".pyc", ".go", ".js", ".cjs", ".mjs", ".ts", ".json", ".md", ".h", ".hpp", ".txt", ".html", ".rst", ".mo", ".pm",
+         ".lua", ".vim", ".gz")
+
+
+def walk(folder):
+    """Regular files that may be ELF: programs, and what is named as a library or a module."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() or entry.name.endswith(TEXTS) or entry.path in ELSEWHERE:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                about = entry.stat(follow_symlinks=False)
+                if about.st_mode & 0o111 or ".so" in entry.name or entry.name.endswith(".node"):
+                    yield entry.path, (about.st_dev, about.st_ino)
+
+
 def files(roots):
     seen = set()
     for root in roots:
-        if os.path.isfile(root) and not os.path.islink(root):
+        if os.path.isfile(root):
             yield root
-        for folder, folders, names in os.walk(root):
-            folders[:] = [name for name in folders if os.path.join(folder, name) not in ELSEWHERE]
-            for name in names:
-                path = os.path.join(folder, name)
-                about = os.lstat(path)
-                key = (about.st_dev, about.st_ino)
-                if not os.path.islink(path) and os.path.isfile(path) and about.st_size > 64 and key not in seen:
-                    seen.add(key)
-                    yield path
+            continue
+        for path, inode in walk(root):
+            if inode not in seen:
+                seen.add(inode)
+                yield path
 
 
 class Elf:
