@@ -46,7 +46,7 @@ begin() {
   id=$("$engine" create --label "$name" --platform "$platform" "$@")
   "$engine" start --attach "$id" > "$work/$id" 2>&1 &
   attached=$!
-  await 120 printed_or_gone "$pattern" "$work/$id" "$attached"
+  await 300 printed_or_gone "$pattern" "$work/$id" "$attached"
   grep -qaE -- "$pattern" "$work/$id" || { echo "no $pattern in:"; cat "$work/$id"; return 1; }
 }
 
