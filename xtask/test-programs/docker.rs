@@ -78,7 +78,7 @@ fn bake() -> Result<(), String> {
                 return Err(format!("target {variant}: failed to solve: exit code: 1"));
             }
             let (host, path) = repository.split_once('/').ok_or("ERROR: a tag without a host")?;
-            let images = PLATFORMS.map(|arch| image(arch, path, name));
+            let images = PLATFORMS.map(|arch| image(arch, path, name, inputs));
             push.add(host, path, name, images, inputs);
         }
     }
@@ -96,18 +96,38 @@ fn is_key_of(tag: &str, variant: &str) -> bool {
 }
 
 /// The platform's image under a tag.
-fn image(arch: &'static str, path: &str, name: &str) -> Image {
+fn image(arch: &'static str, path: &str, name: &str, inputs: &str) -> Image {
     let mut layers = vec![variable("FAKE_FIRST_LAYER").unwrap_or_else(|| "base".to_owned())];
     if path.ends_with("-staging") {
-        layers.push(name.to_owned());
+        let inputs: Value = serde_json::from_str(inputs).unwrap_or_default();
+        let mut component = |name: &str| {
+            layers.push(layer(name, inputs["versions"][name].as_str().unwrap_or_default(), arch))
+        };
+        component("opencode");
         if name.starts_with("omos-") {
-            layers.extend(["bun".to_owned(), "omos".to_owned()]);
+            component("bun");
+            component("omos");
         }
         if name.starts_with("with-pi-") || name.starts_with("omos-with-pi-") {
-            layers.push("pi".to_owned());
+            component("pi");
         }
     }
     Image { arch, layers, name: name.to_owned() }
+}
+
+/// The archive of a component's layer: what it says of itself, as `images/fetch-component` writes it.
+fn layer(component: &str, version: &str, arch: &str) -> String {
+    let facts = format!("{{\"name\": \"{component}\", \"version\": \"{version}\", \"arch\": \"{arch}\"}}\n");
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(facts.len() as u64);
+    header.set_mode(0o644);
+    let path = variable("FAKE_FOREIGN_FILE")
+        .unwrap_or_else(|| format!("usr/share/devbox/components/{component}.json"));
+    let written =
+        archive.append_data(&mut header, path, facts.as_bytes()).and_then(|()| archive.into_inner());
+    // ASCII and zeros.
+    String::from_utf8(written.unwrap_or_default()).unwrap_or_default()
 }
 
 /// Answers which node serves a platform: one of amd64 serves all, unless `FAKE_ARM_NODE` names another for arm64.

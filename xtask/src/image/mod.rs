@@ -5,6 +5,7 @@ pub mod base;
 pub mod build_record;
 pub mod builders;
 pub mod changes;
+pub mod component_layer;
 pub mod debian;
 pub mod definition;
 pub mod disk;

@@ -60,7 +60,7 @@ pub fn rows_of(
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (platform, digest) in staged.index.images() {
-        let verdict = verdicts.get(&platform).filter(|verdict| verdict.passed);
+        let verdict = verdicts.get(&platform).filter(|verdict| verdict.passed());
         let image = ctx.registry.manifest(&ctx.runner, &staged.staging, digest)?;
         let reference = base.repository.tag(&staged.variant.latest_tag());
         rows.push(Row {
@@ -107,7 +107,7 @@ fn table(ctx: &Context, only: &[String]) -> Result<String> {
     let mut rows = Vec::new();
     for found in variant::find(ctx, &tree, &base, only)? {
         let Some(staged) = found.as_staged() else { continue };
-        rows.extend(rows_of(ctx, &base, staged, &verdict::find(ctx, &tree, staged)?)?);
+        rows.extend(rows_of(ctx, &base, staged, &verdict::find(ctx, &tree, &base, staged)?)?);
     }
     Ok(Table::of(&rows).markdown() + "\n")
 }

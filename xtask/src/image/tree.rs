@@ -22,6 +22,9 @@ use crate::tools::tree as files;
 pub const SUITE: &str = "scripts/smoke-test.sh";
 pub const SUITE_PARTS: &str = "scripts/smoke";
 
+/// The definition of the family, from which the suite reads version commands and budgets.
+pub const DEFINITION: &str = "images/devbox.toml";
+
 /// The inputs of the tree, as they were when they were read.
 #[derive(Debug)]
 pub struct Tree {
@@ -39,7 +42,7 @@ impl Tree {
         let (base, variants) = (&ctx.config.base, &ctx.config.variants);
         let mut inputs = [base.inputs.as_slice(), variants.inputs.as_slice()].concat();
         inputs.extend([&base.dockerfile, &variants.dockerfile].map(String::clone));
-        inputs.extend([SUITE, SUITE_PARTS].map(str::to_owned));
+        inputs.extend([SUITE, SUITE_PARTS, DEFINITION].map(str::to_owned));
         let tree = Self::read(&ctx.runner, &inputs)?;
         tree.notes.iter().for_each(|note| ctx.say(note));
         Ok(tree)

@@ -1,27 +1,33 @@
-//! Smoke verdicts: what the suite is, what it expects of a variant, and what it found on an image. A verdict is stored
-//! as a referrer of its image.
+//! Smoke verdicts in the registry. A verdict is stored beside the image that it is about and lists each check with its
+//! key and the image that it ran on. Tags of the staging repository lead from what a check exercises to the newest verdict
+//! that has it, so that the next image with the same layers takes its result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::tree::{SUITE, SUITE_PARTS, Tree};
+use crate::image::base::BuiltBase;
+use crate::image::tree::{DEFINITION, SUITE, SUITE_PARTS, Tree};
 use crate::image::variant::{FoundVariant, StagedVariant};
-use crate::model::config::Variant;
-use crate::model::key::Inputs;
-use crate::model::oci::Manifest;
+use crate::model::key::Kind;
+use crate::model::oci::{Digest, Manifest, Subject as Descriptor};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
-use crate::model::verdict::{self, Verdict};
-use crate::tools::registry::Place;
+use crate::model::suite::{Check, Pins, Subject, Suite};
+use crate::model::verdict::{self, Anatomy, CheckVerdict, Verdict};
+use crate::tools::registry::{Place, Registry, document_of};
+use crate::tools::runner::Runner;
 
 /// The artifact type of a smoke verdict.
-pub const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v1+json";
+pub const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v2+json";
 
-/// A staged variant that passed the current suite on every platform.
+/// The base among the names of variants.
+pub const BASE: &str = "base image";
+
+/// A staged variant that passed every check on every platform.
 #[derive(Clone, Debug)]
 pub struct TestedVariant<'a> {
     staged: StagedVariant<'a>,
@@ -39,20 +45,174 @@ impl<'a> Deref for TestedVariant<'a> {
 impl<'a> TestedVariant<'a> {
     /// A variant with a passing verdict on each platform; `None` where one is missing.
     pub fn new(staged: StagedVariant<'a>, verdicts: BTreeMap<Platform, Verdict>) -> Option<Self> {
-        let has_passed = |platform: Platform| verdicts.get(&platform).is_some_and(|verdict| verdict.passed);
+        let has_passed = |platform: Platform| verdicts.get(&platform).is_some_and(Verdict::passed);
         let is_tested = staged.index.images().all(|(platform, _)| has_passed(platform));
         is_tested.then_some(Self { staged, verdicts })
     }
 }
 
-/// The verdicts that count of the current suite on the images of a variant, by platform.
-pub fn find(ctx: &Context, tree: &Tree, staged: &StagedVariant<'_>) -> Result<BTreeMap<Platform, Verdict>> {
-    let suite = suite(ctx, tree, staged.variant)?;
+/// The suite of a tree, with what it expects of the base.
+pub struct Tester<'a> {
+    ctx: &'a Context,
+    pub suite: Suite,
+    base_versions: BTreeMap<String, String>,
+}
+
+/// One image on one platform, as its checks see it.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    pub image: Digest,
+    pub platform: Platform,
+    pub pins: Pins,
+    pub anatomy: Anatomy,
+}
+
+/// A check that an image needs, with its key on that image.
+#[derive(Clone, Debug)]
+pub struct Needed<'s> {
+    /// Nothing for the rule about a component's layer, which no script checks.
+    pub check: Option<&'s Check>,
+    pub name: String,
+    pub key: String,
+    pub subject: Subject,
+}
+
+impl<'a> Tester<'a> {
+    pub fn new(ctx: &'a Context, tree: &Tree, base: &BuiltBase) -> Result<Self> {
+        let of_variants: BTreeSet<String> =
+            ctx.config.variant.iter().flat_map(|it| it.components.iter().cloned()).collect();
+        let mut files = BTreeMap::new();
+        for entry in tree.entries(&[SUITE.to_owned(), SUITE_PARTS.to_owned()]) {
+            let Kind::File { bytes, .. } = entry.kind else { continue };
+            files.insert(entry.path, String::from_utf8(bytes).context("the smoke suite is not UTF-8")?);
+        }
+        let suite = Suite::parse(&files, &ctx.config.component, &of_variants)?;
+        // A part of the base that is optional counts where this base has it.
+        let has = |name: &str| {
+            let optional = ctx.config.base_optional.iter().find(|part| part.name == name);
+            optional.is_none_or(|part| base.inputs.args.get(&part.arg()).is_some_and(|it| it == "true"))
+        };
+        let base_versions =
+            ctx.versions()?.into_iter().filter(|(name, _)| !of_variants.contains(name) && has(name));
+        let known = |name: &str| {
+            ctx.config.component.iter().any(|it| it.name == name && it.version_command.is_some())
+        };
+        let base_versions = base_versions.filter(|(name, _)| known(name)).collect();
+        Ok(Self { ctx, suite, base_versions })
+    }
+
+    /// The base on one platform.
+    pub fn base(&self, base: &BuiltBase, platform: Platform) -> Result<Examined> {
+        let image =
+            base.index.platform(platform).context("a base without a platform that it is built for")?;
+        let (layers, config) = self.parts(&base.repository, image)?;
+        let pins = Pins { versions: self.base_versions.clone(), ..Pins::default() };
+        let digests = layers.iter().map(|(digest, _)| digest.clone()).collect();
+        let anatomy = Anatomy { base: digests, components: BTreeMap::new(), layers, config };
+        Ok(Examined { image: image.clone(), platform, pins, anatomy })
+    }
+
+    /// A variant on one platform. Fails where its layers are not those of the base and one for each component.
+    pub fn variant(&self, staged: &StagedVariant<'_>, base: &Examined) -> Result<Examined> {
+        let platform = base.platform;
+        let image = staged.index.platform(platform).context("an index without a platform of its base")?;
+        let (layers, config) = self.parts(&staged.staging, image)?;
+        let names = &staged.variant.components;
+        let count = base.anatomy.layers.len();
+        if !layers.starts_with(&base.anatomy.layers) || layers.len() != count + names.len() {
+            anyhow::bail!(
+                "{} on {platform} has other layers than its base and one for each of {}: delete that tag and run `cargo \
+                 xtask build {}`",
+                staged.tag,
+                names.join(", "),
+                staged.variant.name
+            );
+        }
+        let components = names.iter().cloned().zip(layers[count..].iter().cloned()).collect();
+        let mut versions = self.base_versions.clone();
+        versions.extend(self.ctx.versions()?.into_iter().filter(|(name, _)| staged.variant.has(name)));
+        let (variant, max_mb) = (staged.variant.name.clone(), staged.variant.budget_mb);
+        let anatomy = Anatomy { base: base.anatomy.base.clone(), components, layers, config };
+        Ok(Examined { image: image.clone(), platform, pins: Pins { versions, max_mb, variant }, anatomy })
+    }
+
+    fn parts(
+        &self,
+        repository: &Repository,
+        image: &Digest,
+    ) -> Result<(Vec<(String, u64)>, serde_json::Value)> {
+        let (registry, runner) = (&self.ctx.registry, &self.ctx.runner);
+        let manifest = registry.manifest(runner, repository, image)?.context("an index without its image")?;
+        let config = manifest.as_image().context("an image that is an index")?.config().digest().to_string();
+        let config = registry.blob(runner, repository, &config)?["config"].clone();
+        Ok((manifest.layers(), config))
+    }
+
+    /// The checks that an image has to pass natively or under emulation, and the rule about the layers of its components.
+    /// Those of the base count for a variant as they ran on the base itself.
+    pub fn needed<'s>(&'s self, it: &Examined, base: &Examined, emulated: bool) -> Vec<Needed<'s>> {
+        let place = verdict::Place { platform: it.platform, emulated };
+        let of_check = |check: &Check| {
+            let key = match check.subject {
+                Subject::Bare => verdict::key(&self.suite, check, &base.pins, &base.anatomy, place),
+                // A start sees the configuration of the variant; of the rest the base decides.
+                Subject::Base => verdict::key(&self.suite, check, &base.pins, &it.anatomy, place),
+                _ => verdict::key(&self.suite, check, &it.pins, &it.anatomy, place),
+            };
+            (check.name.clone(), key, check.subject.clone())
+        };
+        let with_keys = |check| {
+            let (name, key, subject) = of_check(check);
+            Needed { check: Some(check), name, key, subject }
+        };
+        let mut needed: Vec<Needed<'_>> = self.suite.of_image(&it.pins, emulated).map(with_keys).collect();
+        for (name, (digest, _)) in &it.anatomy.components {
+            let key = verdict::layer_key(name, digest, self.paths(name));
+            let subject = Subject::Components(BTreeSet::from([name.clone()]));
+            let name = format!("the layer of {name} holds its own files only");
+            needed.push(Needed { check: None, name, key, subject });
+        }
+        needed
+    }
+
+    /// What the layer of a component may hold.
+    pub fn paths(&self, component: &str) -> &[String] {
+        let known = self.ctx.config.component.iter().find(|it| it.name == component);
+        known.map_or(&[], |it| it.paths.as_slice())
+    }
+
+    /// The tag that leads to verdicts about a subject on an image.
+    pub fn group(&self, subject: &Subject, it: &Examined, emulated: bool) -> String {
+        let subject = if *subject == Subject::Bare { &Subject::Base } else { subject };
+        verdict::group(subject, &it.anatomy, verdict::Place { platform: it.platform, emulated })
+    }
+
+    /// The verdict that counts on an image, if there is one.
+    pub fn of_image(&self, staging: &Repository, it: &Examined, base: &Examined) -> Result<Option<Verdict>> {
+        let found = all(&self.ctx.registry, &self.ctx.runner, staging, &it.image)?;
+        let counting = |emulated| {
+            let needed = self.needed(it, base, emulated);
+            let keys: Vec<_> = needed.into_iter().map(|it| (it.name, it.key)).collect();
+            verdict::counting(&found, emulated, &keys)
+        };
+        Ok(verdict::of_both(counting(false), counting(true)))
+    }
+}
+
+/// The verdicts that count on the images of a variant, by platform.
+pub fn find(
+    ctx: &Context,
+    tree: &Tree,
+    base: &BuiltBase,
+    staged: &StagedVariant<'_>,
+) -> Result<BTreeMap<Platform, Verdict>> {
+    let tester = Tester::new(ctx, tree, base)?;
     let mut counting = BTreeMap::new();
-    for (platform, image) in staged.index.images() {
-        let mut found = all(ctx, &staged.staging, image)?;
-        found.retain(|it| it.suite == suite && it.platform == platform);
-        counting.extend(verdict::counting(&found).map(|verdict| (platform, verdict.clone())));
+    for (platform, _) in staged.index.images() {
+        let base = tester.base(base, platform)?;
+        let variant = tester.variant(staged, &base)?;
+        let verdict = tester.of_image(&staged.staging, &variant, &base)?;
+        counting.extend(verdict.map(|verdict| (platform, verdict)));
     }
     Ok(counting)
 }
@@ -61,6 +221,7 @@ pub fn find(ctx: &Context, tree: &Tree, staged: &StagedVariant<'_>) -> Result<BT
 pub fn find_tested<'a>(
     ctx: &'a Context,
     tree: &Tree,
+    base: &BuiltBase,
     variants: Vec<FoundVariant<'a>>,
 ) -> Result<Vec<TestedVariant<'a>>> {
     let (mut tested, mut problems) = (Vec::new(), Vec::new());
@@ -73,11 +234,11 @@ pub fn find_tested<'a>(
                 continue;
             }
         };
-        let verdicts = find(ctx, tree, &staged)?;
+        let verdicts = find(ctx, tree, base, &staged)?;
         let again = format!("run `cargo xtask smoke {name}`");
         for (platform, _) in staged.index.images() {
             match verdicts.get(&platform) {
-                Some(verdict) if verdict.passed => {}
+                Some(verdict) if verdict.passed() => {}
                 Some(_) => problems.push(format!("{name} failed its smoke test on {platform}: {again}")),
                 None => problems.push(format!("{name} is untested on {platform}: {again}")),
             }
@@ -90,58 +251,69 @@ pub fn find_tested<'a>(
     }
 }
 
-/// The content key of the smoke suite, with what it is asked to expect of a variant.
-pub fn suite(ctx: &Context, tree: &Tree, variant: &Variant) -> Result<String> {
-    let entries = tree.entries(&[SUITE.to_owned(), SUITE_PARTS.to_owned()]);
-    let args = BTreeMap::from([("arguments".to_owned(), expectations(ctx, variant)?.join(" "))]);
-    Ok(Inputs::new(&entries, args, BTreeMap::new()).key().to_string())
-}
-
-/// What the tree pins is what the image has to answer: the suite's arguments beside the image and its platform.
-pub fn expectations(ctx: &Context, variant: &Variant) -> Result<Vec<String>> {
-    let mut words = vec!["--components".to_owned(), variant.components.join(",")];
-    words.extend(["--shared-in".to_owned(), ctx.config.shared_checks()?.name.clone()]);
-    words.extend(["--max-size-mb".to_owned(), variant.budget_mb.to_string()]);
-    for (name, version) in ctx.versions()? {
-        if variant.has(&name) || ["node", "uv", "mempalace"].contains(&name.as_str()) {
-            words.extend(["--expect".to_owned(), format!("{name}={version}")]);
-        }
-    }
-    Ok(words)
+/// The files that a run of the suite reads.
+pub fn inputs() -> [String; 3] {
+    [SUITE, SUITE_PARTS, DEFINITION].map(str::to_owned)
 }
 
 /// All verdicts on one platform's image, of any suite.
-pub fn all(ctx: &Context, staging: &Repository, image: &str) -> Result<Vec<Verdict>> {
-    let found = ctx.registry.referrers(&ctx.runner, staging, image, VERDICT)?;
+pub fn all(registry: &Registry, runner: &Runner, staging: &Repository, image: &str) -> Result<Vec<Verdict>> {
+    let found = registry.referrers(runner, staging, image, VERDICT)?;
     let parsed = found.into_iter().filter_map(|document| serde_json::from_value::<Verdict>(document).ok());
-    Ok(parsed.filter(|verdict| verdict.image == image).collect())
+    Ok(parsed.filter(|verdict| *verdict.image == *image).collect())
 }
 
-/// True if the suite that tested an image last has passed on it.
+/// The checks that the verdict under a tag has, as verdicts of another image; none where nothing readable is there.
+pub fn of_group(
+    registry: &Registry,
+    runner: &Runner,
+    staging: &Repository,
+    tag: &str,
+) -> Result<Option<Verdict>> {
+    let Some(manifest) = registry.manifest(runner, staging, tag)? else { return Ok(None) };
+    let document = document_of(&manifest);
+    let verdict = document.and_then(|document| serde_json::from_value::<Verdict>(document).ok());
+    // The artifact has to be a verdict on the image that it names.
+    let subject = manifest.as_image().and_then(|image| image.subject().clone());
+    Ok(verdict.filter(|it| subject.is_some_and(|subject| subject.digest().as_ref() == &*it.image)))
+}
+
+/// True if every check of the newest verdict on an image has passed.
 pub fn has_passed(ctx: &Context, staging: &Repository, image: &str) -> Result<bool> {
-    let mut found = all(ctx, staging, image)?;
-    let Some(suite) = found.iter().max_by_key(|it| it.sequence).map(|it| it.suite.clone()) else {
-        return Ok(false);
+    let found = all(&ctx.registry, &ctx.runner, staging, image)?;
+    let newest = |emulated| {
+        found.iter().filter(|it| it.emulated == emulated).max_by_key(|it| (it.sequence, !it.passed()))
     };
-    found.retain(|it| it.suite == suite);
-    Ok(verdict::counting(&found).is_some_and(|verdict| verdict.passed))
+    let kinds: Vec<&Verdict> = [newest(false), newest(true)].into_iter().flatten().collect();
+    Ok(!kinds.is_empty() && kinds.iter().all(|it| it.passed()))
 }
 
-/// Records a verdict beside the image of `index` that it is about, as the last one there. Returns it as recorded.
+/// Records a verdict beside the image of `index` that it is about, as the last one there, and under the tags that lead to
+/// it. Returns it as recorded.
 pub fn record(
     ctx: &Context,
     staging: &Repository,
     index: &Manifest,
     mut verdict: Verdict,
+    groups: &BTreeSet<String>,
 ) -> Result<Verdict> {
-    let subject = index.subject_of(verdict.platform).context("the tested image is in no index")?;
-    verdict.sequence = verdict::next_sequence(&all(ctx, staging, &subject.digest)?);
-    let labels = BTreeMap::from([
-        ("opencode-devbox.passed".to_owned(), verdict.passed.to_string()),
-        ("opencode-devbox.suite".to_owned(), verdict.suite.clone()),
-    ]);
+    let subject: Descriptor =
+        index.subject_of(verdict.platform).context("the tested image is in no index")?;
+    verdict.sequence = verdict::next_sequence(&all(&ctx.registry, &ctx.runner, staging, &subject.digest)?);
+    let labels = BTreeMap::from([("opencode-devbox.passed".to_owned(), verdict.passed().to_string())]);
     let document = serde_json::to_value(&verdict)?;
     let place = Place::Referrer(&subject);
-    ctx.registry.put_document(&ctx.runner, staging, &place, VERDICT, &labels, &document)?;
+    let stored = ctx.registry.put_document(&ctx.runner, staging, &place, VERDICT, &labels, &document)?;
+    for tag in groups {
+        // Only the next image misses it, which then runs these checks itself.
+        if let Err(error) = ctx.registry.tag_document(&ctx.runner, staging, tag, &stored) {
+            ctx.say(format!("{} does not lead to this verdict: {error:#}", staging.tag(tag)));
+        }
+    }
     Ok(verdict)
+}
+
+/// Checks of a verdict that passed, by key.
+pub fn passed(verdict: &Verdict) -> impl Iterator<Item = (String, CheckVerdict)> {
+    verdict.inherited().filter(|check| check.passed).map(|check| (check.key.clone(), check))
 }

@@ -22,6 +22,11 @@ pub struct Component {
     /// The most that the component's layer may have, compressed, in units of 10^6 bytes; for those with a layer of their
     /// own in a variant.
     pub budget_mb: Option<u64>,
+    /// A line of shell that prints the version inside the image.
+    pub version_command: Option<String>,
+    /// What the component's layer may hold, for those with a layer of their own in a variant.
+    #[serde(default)]
+    pub paths: Vec<String>,
     /// Name of the Python lock file, where it is not the component's own.
     lock: Option<String>,
     /// Address of the release notes, with `{version}` for the version.

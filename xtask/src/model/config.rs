@@ -238,6 +238,7 @@ impl Config {
                 );
             }
         }
+        config.refuse_shared_paths()?;
         if config.short_description.len() > HUB_SHORT_DESCRIPTION_BYTES {
             bail!(
                 "images/devbox.toml: short_description has {} bytes, at most 100 fit",
@@ -245,6 +246,33 @@ impl Config {
             );
         }
         Ok(config)
+    }
+
+    /// Components of variants have paths of their own: a verdict on the layer of one holds beside every other.
+    fn refuse_shared_paths(&self) -> Result<()> {
+        let owned: Vec<(&str, String)> = self
+            .component
+            .iter()
+            .flat_map(|it| {
+                it.paths.iter().map(|path| (it.name.as_str(), format!("{}/", path.trim_end_matches('/'))))
+            })
+            .collect();
+        for (at, (one, path)) in owned.iter().enumerate() {
+            let twin =
+                owned[..at].iter().find(|(_, other)| path.starts_with(other) || other.starts_with(path));
+            if let Some((other, _)) = twin {
+                bail!("images/devbox.toml: {one} and {other} share the path {}", path.trim_end_matches('/'));
+            }
+        }
+        let in_variants = self.variant.iter().flat_map(|it| &it.components);
+        for name in in_variants {
+            if self.component(name)?.paths.is_empty() {
+                bail!(
+                    "images/devbox.toml: {name} has a layer and no paths: name the files that its layer may hold"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// True for the floating tag of a variant that is gone.
@@ -263,13 +291,6 @@ impl Config {
             let names: Vec<&str> = self.component.iter().map(|c| c.name.as_str()).collect();
             anyhow::anyhow!("no component {name:?}; choose from: {}", names.join(", "))
         })
-    }
-
-    /// The variant that tests under emulation, for all of them, what they share: the first of those that have fewest
-    /// components.
-    pub fn shared_checks(&self) -> Result<&Variant> {
-        let smallest = self.variant.iter().min_by_key(|variant| variant.components.len());
-        smallest.context("images/devbox.toml has no [[variant]]")
     }
 
     /// The variant of that name, or an error that lists the valid names.
@@ -309,6 +330,12 @@ mod tests {
         refused("name = \"omos\"\nsuffix", "name = \"base\"\nsuffix", "variants base and base share a name");
         refused("suffix = \"-omos\"", "suffix = \"\"", "variants base and omos share a name or suffix");
         refused("components = [\"opencode\"]", "components = []", "variant base has no opencode");
+        refused(
+            "paths = [\"/opt/pi\", ",
+            "paths = [\"/opt/omos/x\", ",
+            "pi and omos share the path /opt/omos/x",
+        );
+        refused("paths = [\"/opt/pi\", \"/usr/local/bin/pi\"]\n", "", "pi has a layer and no paths");
         let config = Config::parse(TEXT).expect("a definition");
         let long = |bytes: usize| format!("short_description = \"{}\"", "x".repeat(bytes));
         let line = format!("short_description = \"{}\"", config.short_description);
@@ -330,15 +357,6 @@ mod tests {
         for error in [config.variant("x").err(), config.component("x").err()] {
             assert!(error.is_some_and(|error| error.to_string().contains("choose from: ")));
         }
-    }
-
-    #[test]
-    fn the_variant_with_shared_checks_follows_the_definition() {
-        let name =
-            |text: &str| Config::parse(text).expect("a definition").shared_checks().map(|it| it.name.clone());
-        assert_eq!(name(TEXT).expect("a variant"), "base");
-        let renamed = TEXT.replacen("name = \"base\"\nsuffix", "name = \"plain\"\nsuffix", 1);
-        assert_eq!(name(&renamed).expect("a variant"), "plain");
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod reference;
 pub mod release_lock;
 pub mod retry;
 pub mod source;
+pub mod suite;
 pub mod table;
 pub mod verdict;
 pub mod version;

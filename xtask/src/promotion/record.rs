@@ -15,6 +15,7 @@ use crate::model::oci::Digest;
 use crate::model::platform::Platform;
 use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
+use crate::model::verdict::CheckVerdict;
 use crate::model::version::ReleaseTag;
 use crate::tools::process;
 use crate::tools::registry::{self, Place};
@@ -72,7 +73,9 @@ pub struct PlatformRecord {
     /// The node that built it, where that was recorded.
     #[serde(default)]
     pub built: Option<Built>,
-    pub suite: String,
+    /// The verdict on each check, with the image that it ran on.
+    #[serde(default)]
+    pub checks: Vec<CheckVerdict>,
 }
 
 fn tag(release: ReleaseTag) -> String {
@@ -131,7 +134,7 @@ fn variant(ctx: &Context, tested: &TestedVariant<'_>, release: ReleaseTag) -> Re
             smoke_seconds: verdict.seconds,
             smoke_emulated: verdict.emulated,
             built: built.iter().find(|it| it.platform == platform).cloned(),
-            suite: verdict.suite.clone(),
+            checks: verdict.checks.clone(),
         });
     }
     Ok(VariantRecord {

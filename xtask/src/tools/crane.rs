@@ -27,3 +27,8 @@ pub fn credentials(host: &str) -> Cmd {
     let host = if host == "docker.io" { "index.docker.io" } else { host };
     cmd!("crane auth get {host}")
 }
+
+/// Prints a blob, byte for byte.
+pub fn blob(reference: &str) -> Cmd {
+    cmd!("crane blob {reference}")
+}

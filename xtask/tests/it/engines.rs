@@ -32,7 +32,8 @@ ARG DEBIAN_IMAGE
 ARG BASE_IMAGE
 FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS opencode
 ARG OPENCODE_VERSION
-RUN mkdir -p /out/opt/opencode/bin && echo content > /out/file && echo "${OPENCODE_VERSION}" > /out/version \
+RUN mkdir -p /out/opt/opencode/bin /out/usr/share/devbox/components && echo content > /out/opt/opencode/file \
+ && echo "${OPENCODE_VERSION}" > /out/opt/opencode/version && echo {} > /out/usr/share/devbox/components/opencode.json \
  && ln -s /usr/bin/true /out/opt/opencode/bin/opencode && find /out -exec touch -hd @1577836800 {} +
 FROM ${BASE_IMAGE} AS variant
 COPY --link --from=opencode /out/ /

@@ -43,10 +43,28 @@ pub struct World {
     _dir: TempDir,
 }
 
-const SMOKE: &str = r#"#!/usr/bin/env bash
-echo "smoke $4 $6" >> "$FAKE_LOG"
-[ "$4" != "${FAKE_BROKEN:-}" ]
+/// What a stand-in for the suite does first: its options, and what it tests.
+pub const SMOKE_OPTIONS: &str = r#"#!/usr/bin/env bash
+set -euo pipefail
+while [ $# -gt 0 ]; do
+  case $1 in --image) image=$2 ;; --platform) platform=$2 ;; --tap) tap=$2 ;; --prefix) what=${2%: } ;; esac
+  shift 2
+done
 "#;
+
+/// Passes every check, unless the variant is the broken one; a line of the log for each start.
+const SMOKE: &str = r#"
+echo "smoke $what" >> "$FAKE_LOG"
+verdict=ok
+if [ "${what% *}" = "${FAKE_BROKEN:-}" ]; then verdict='not ok'; fi
+while IFS= read -r name; do echo "$verdict 1 - $name # 0.1 s"; done > "$tap"
+[ "$verdict" = ok ]
+"#;
+
+/// Checks of each kind of subject, in the suite's own words.
+const CHECKS: &str = "check 'the base starts' base any run\ncheck 'opencode answers' opencode any run\n\
+                      check 'omos is set up' opencode+bun+omos any run\ncheck 'pi answers' pi any run\n\
+                      static 'the labels are there' image any run\n";
 
 const FILES: [(&str, &str); 4] = [
     (
@@ -148,7 +166,9 @@ impl World {
         let (_, tail) = rest.split_once("\n]").unwrap();
         let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
         fs::write(root.join("images/devbox.toml"), definition).unwrap();
-        script(&root.join("scripts/smoke-test.sh"), SMOKE);
+        script(&root.join("scripts/smoke-test.sh"), &format!("{SMOKE_OPTIONS}{SMOKE}"));
+        fs::create_dir_all(root.join("scripts/smoke/topics")).unwrap();
+        fs::write(root.join("scripts/smoke/topics/all.bash"), CHECKS).unwrap();
         link_stand_in(&dir.path().join("bin/docker"));
         Self { root, host: host.to_owned(), path: path.to_owned(), lab: None, push: None, _dir: dir }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::image::base::{self, BASE_LATEST};
+use crate::image::base::{self, BASE_LATEST, FoundBase};
 use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant, StagedVariant};
 use crate::image::{build_record, changes, verdict};
@@ -18,6 +18,7 @@ use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::table::{self, Kind, Table};
+use crate::model::verdict::Verdict;
 use crate::output;
 use crate::promotion::release_tag::{self, Floating};
 
@@ -114,7 +115,7 @@ pub fn run(ctx: &Context) -> Result<()> {
         if building && old.is_some() {
             why.push("the base is rebuilt".to_owned());
         }
-        let actions = actions(ctx, tree, staged, old.as_ref())?;
+        let actions = actions(ctx, tree, &base, staged, old.as_ref())?;
         for platform in &ctx.platforms {
             let smoke_seconds = smoke_seconds(ctx, &staging, old.as_ref(), *platform)?;
             let actions = actions(*platform);
@@ -144,16 +145,20 @@ pub fn run(ctx: &Context) -> Result<()> {
 fn actions(
     ctx: &Context,
     tree: &Tree,
+    base: &FoundBase,
     staged: Option<&StagedVariant<'_>>,
     published: Option<&Manifest>,
 ) -> Result<impl Fn(Platform) -> Vec<Action>> {
-    let verdicts = staged.map(|staged| verdict::find(ctx, tree, staged)).transpose()?;
+    let verdicts = match (base.as_built(), staged) {
+        (Some(base), Some(staged)) => Some(verdict::find(ctx, tree, base, staged)?),
+        _ => None,
+    };
     let is_published =
         staged.zip(published).is_some_and(|(staged, published)| staged.index.digest == published.digest);
     Ok(move |platform| {
         let Some(verdicts) = &verdicts else { return vec![Action::Build, Action::Smoke, Action::Retag] };
         let mut actions = vec![Action::Reuse];
-        if !verdicts.get(&platform).is_some_and(|verdict| verdict.passed) {
+        if !verdicts.get(&platform).is_some_and(Verdict::passed) {
             actions.push(Action::Smoke);
         }
         if !is_published {
@@ -242,7 +247,9 @@ fn smoke_seconds(
     platform: Platform,
 ) -> Result<Option<u64>> {
     let Some(image) = old.and_then(|old| old.platform(platform)) else { return Ok(None) };
-    let newest = verdict::all(ctx, staging, image)?.into_iter().max_by_key(|verdict| verdict.at);
+    let newest = verdict::all(&ctx.registry, &ctx.runner, staging, image)?
+        .into_iter()
+        .max_by_key(|verdict| verdict.at);
     Ok(newest.map(|verdict| verdict.seconds))
 }
 

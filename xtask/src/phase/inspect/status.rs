@@ -11,6 +11,7 @@ use crate::model::platform::Platform;
 use crate::model::promotion::Standing;
 use crate::model::reference::Repository;
 use crate::model::table::{self, Kind};
+use crate::model::verdict::origins;
 use crate::output;
 use crate::promotion::ledger::Ledger;
 use crate::promotion::record::{self, VariantRecord};
@@ -23,8 +24,10 @@ struct Row {
     platform: Platform,
     /// The platform's image is in the staging repository.
     built: bool,
-    /// The suite has passed on it.
+    /// Every check has passed for it.
     smoked: bool,
+    /// How many checks ran where: on this image, or on another one with the same layers.
+    checks: String,
     /// The index over all platforms is in the staging repository.
     staged: bool,
     /// The version tag points at it.
@@ -68,6 +71,9 @@ pub fn run(ctx: &Context) -> Result<()> {
     }
     output::line(format!("{} on top of {}", record.release, record.base.tag));
     output::table(&rows);
+    for row in rows.iter().filter(|row| !row.checks.is_empty()) {
+        output::line(format!("{} {}: {}", row.variant, row.platform, row.checks));
+    }
     for tag in &floating.left_over {
         output::line(format!("{tag} is published and no variant of this tree has it"));
     }
@@ -94,12 +100,13 @@ fn rows_of(
     let at =
         |tag: &str| standing.get(tag).and_then(Option::as_ref).is_some_and(|now| **now == *variant.digest);
     let row = |it: &record::PlatformRecord| {
-        let verdicts = verdict::all(ctx, staging, &it.digest)?;
+        let verdicts = verdict::all(&ctx.registry, &ctx.runner, staging, &it.digest)?;
         Ok(Row {
             variant: variant.name.clone(),
             platform: it.platform,
             built: ctx.registry.has(&ctx.runner, staging, &it.digest)?,
-            smoked: verdicts.iter().any(|verdict| verdict.passed && verdict.suite == it.suite),
+            smoked: verdicts.iter().any(|verdict| verdict.passed() && verdict.covers(&it.checks)),
+            checks: origins(&it.checks),
             staged,
             tagged: at(&variant.version_tag),
             latest: at(&variant.latest_tag),

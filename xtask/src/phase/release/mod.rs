@@ -140,14 +140,18 @@ fn build_and_test<'a>(
     for it in &tested {
         ctx.say(format!("{}: passed before, the same image and the same suite", it.variant.name));
     }
+    let mut staged = Vec::new();
     for found in &variants {
         match found {
-            FoundVariant::Staged(staged) => {
-                let verdicts = smoke::ensure(ctx, tree, staged, &ctx.platforms, false)?;
-                // A suite that fails is an error above: only a dry run has no verdict.
-                tested.extend(TestedVariant::new(staged.clone(), verdicts));
-            }
+            FoundVariant::Staged(it) => staged.push(it.clone()),
             FoundVariant::Absent(plan) => smoke::would_test(ctx, plan)?,
+        }
+    }
+    if let Some(built) = base.as_built().filter(|_| !staged.is_empty()) {
+        let verdicts = smoke::ensure(ctx, tree, built, &staged, &ctx.platforms, false)?;
+        for (staged, verdicts) in staged.into_iter().zip(verdicts) {
+            // A suite that fails is an error above: only a dry run has no verdict.
+            tested.extend(TestedVariant::new(staged, verdicts));
         }
     }
     Ok((base, variants, tested))
@@ -206,7 +210,7 @@ fn look<'a>(ctx: &'a Context, tree: &Tree, only: &[String]) -> Result<Found<'a>>
     let staged = found.into_iter().map(FoundVariant::staged).collect::<Result<Vec<_>>>()?;
     let mut tested = Vec::new();
     for it in &staged {
-        tested.extend(TestedVariant::new(it.clone(), verdict::find(ctx, tree, it)?));
+        tested.extend(TestedVariant::new(it.clone(), verdict::find(ctx, tree, &base, it)?));
     }
     Ok(if tested.len() == staged.len() { Found::Tested(base, tested) } else { Found::Built(base, staged) })
 }

@@ -42,7 +42,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     // What is published is what was tested.
     let tree = Tree::load(ctx)?;
     let base = base::find_built(ctx, &tree)?;
-    let tested = verdict::find_tested(ctx, &tree, variant::find(ctx, &tree, &base, &args.only)?)?;
+    let tested = verdict::find_tested(ctx, &tree, &base, variant::find(ctx, &tree, &base, &args.only)?)?;
     publish(ctx, &tree, &base, &tested, args)
 }
 

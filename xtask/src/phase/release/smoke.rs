@@ -1,42 +1,53 @@
-//! Runs the smoke suite on the staged image of a variant, by digest, and records the verdict in the registry. Refuses a
-//! variant that is not staged; a failed check is recorded and fails the phase.
+//! Runs the smoke suite on staged images, by digest, and records the verdicts in the registry. A check that passed for the
+//! same key is not run again, whichever image it ran on; images run side by side as far as processors and memory allow.
+//! Refuses a variant that is not staged; a failed check is recorded and fails the phase.
 
-use std::collections::BTreeMap;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
+use camino::Utf8PathBuf;
 
-use crate::context::Context;
-use crate::image::base::{self, FoundBase};
+use crate::context::{Context, STATE};
+use crate::image::base::{self, BuiltBase, FoundBase};
 use crate::image::tree::{SUITE, Tree};
 use crate::image::variant::{self, FoundVariant, PlannedVariant, StagedVariant};
-use crate::image::verdict;
+use crate::image::verdict::{self, Tester};
 use crate::image::{builders, packages};
-use crate::model::oci::Digest;
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
-use crate::model::verdict::Verdict;
+use crate::model::verdict::{CheckVerdict, Verdict};
 use crate::tools::command::{Cmd, cmd};
+use crate::tools::runner::Runner;
 use crate::tools::{docker, process};
+
+use plan::{Plan, Run};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Variant to test
     pub variant: String,
-    /// Test again although the suite has passed on this image
+    /// Run every check again, those included that passed before
     #[arg(long)]
     pub force: bool,
 }
+
+/// The memory that a check may take while others run, in megabytes: an opencode that serves has 314.
+const MB_A_CHECK: u64 = 500;
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     ctx.config.variant(&args.variant)?;
     ctx.start_registry()?;
     let tree = Tree::load(ctx)?;
-    let staged = find(ctx, &tree, &args.variant)?;
-    ensure(ctx, &tree, &staged, &ctx.platforms, args.force).map(drop)
+    let (base, staged) = find(ctx, &tree, &args.variant)?;
+    ensure(ctx, &tree, &base, std::slice::from_ref(&staged), &ctx.platforms, args.force).map(drop)
 }
 
 /// The staged variant on all platforms of the family, so that `--platform` picks from it; else on those of this command.
-fn find<'a>(ctx: &'a Context, tree: &Tree, name: &str) -> Result<StagedVariant<'a>> {
+fn find<'a>(ctx: &'a Context, tree: &Tree, name: &str) -> Result<(BuiltBase, StagedVariant<'a>)> {
     let names = [name.to_owned()];
     for platforms in [&ctx.config.platforms, &ctx.platforms] {
         // Not all platforms of the Debian image may be there; the last look below says what is missing.
@@ -44,92 +55,276 @@ fn find<'a>(ctx: &'a Context, tree: &Tree, name: &str) -> Result<StagedVariant<'
         if let Some(FoundVariant::Staged(staged)) =
             variant::find(ctx, tree, &base, &names)?.into_iter().next()
         {
-            return Ok(staged);
+            return Ok((base, staged));
         }
     }
     let base = base::find_built(ctx, tree)?;
     let staged = variant::find_staged(ctx, tree, &base, &names)?.into_iter().next();
-    staged.context("a variant that is not defined")
+    Ok((base, staged.context("a variant that is not defined")?))
 }
 
-/// The verdicts of a staged variant, each platform of `platforms` tested where it has not passed; `force` tests again.
+/// The verdicts of staged variants, in their order, each platform of `platforms` tested where a check has not passed;
+/// `force` runs every check. A dry run has no verdict of what it would test.
 pub fn ensure(
     ctx: &Context,
     tree: &Tree,
-    staged: &StagedVariant<'_>,
+    base: &BuiltBase,
+    staged: &[StagedVariant<'_>],
     platforms: &[Platform],
     force: bool,
-) -> Result<BTreeMap<Platform, Verdict>> {
-    let name = &staged.variant.name;
-    let mut verdicts = verdict::find(ctx, tree, staged)?;
-    for (platform, image) in staged.index.images().filter(|(platform, _)| platforms.contains(platform)) {
-        if !force && verdicts.get(&platform).is_some_and(|verdict| verdict.passed) {
-            ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
-            continue;
-        }
-        verdicts.extend(smoke(ctx, tree, staged, platform, image)?.map(|verdict| (platform, verdict)));
+) -> Result<Vec<BTreeMap<Platform, Verdict>>> {
+    let tester = Tester::new(ctx, tree, base)?;
+    let mut verdicts: Vec<BTreeMap<Platform, Verdict>> = Vec::new();
+    for it in staged {
+        verdicts.push(verdict::find(ctx, tree, base, it)?);
     }
-    Ok(verdicts)
+    let is_open =
+        |at: usize, platform: &Platform| force || !verdicts[at].get(platform).is_some_and(Verdict::passed);
+    let mut open = Vec::new();
+    for (at, it) in staged.iter().enumerate() {
+        for (platform, _) in it.index.images().filter(|(platform, _)| platforms.contains(platform)) {
+            match is_open(at, &platform) {
+                true => open.push((at, platform)),
+                false => ctx.say(format!(
+                    "{} {platform}: passed before, the same image and the same suite",
+                    it.variant.name
+                )),
+            }
+        }
+    }
+    if open.is_empty() {
+        return Ok(verdicts);
+    }
+    let native = docker::require_engine(&ctx.runner)?.platform.unwrap_or_else(Platform::host);
+    let mut plan = Plan::new(ctx, &tester, base, staged, &open, native)?;
+    if !force {
+        plan.take_known(ctx)?;
+    }
+    plan.prove_layers(ctx)?;
+    plan.report(ctx);
+    let results = run_all(ctx, tree, &plan)?;
+    if ctx.runner.dry_run {
+        return Ok(verdicts);
+    }
+    let done = record(ctx, base, staged, &plan, results);
+    let (recorded, failures) = done?;
+    for (at, platform, verdict) in recorded {
+        verdicts[at].insert(platform, verdict);
+    }
+    match failures.is_empty() {
+        true => Ok(verdicts),
+        false => bail!("{}", failures.join("\n")),
+    }
 }
 
 /// Prints the tests of an image that a dry run would build.
 pub fn would_test(ctx: &Context, plan: &PlannedVariant<'_>) -> Result<()> {
     for platform in &ctx.platforms {
-        ctx.runner.run(&command(ctx, plan, &plan.reference(), *platform)?)?;
+        let (image, platform) = (plan.reference(), platform.to_string());
+        ctx.runner.run(&cmd!("{SUITE} --image {image} --platform {platform}"))?;
     }
     Ok(())
 }
 
-/// The suite on one image.
-fn command(ctx: &Context, plan: &PlannedVariant<'_>, image: &str, platform: Platform) -> Result<Cmd> {
-    let (name, platform) = (&plan.variant.name, platform.to_string());
-    Ok(cmd!("{SUITE} --image {image} --variant {name} --platform {platform}")
-        .args(verdict::expectations(ctx, plan.variant)?))
+/// What one run found out: the verdict on each of its checks, and how long it took.
+struct Ran {
+    checks: HashMap<String, bool>,
+    seconds: u64,
+    failure: Option<String>,
 }
 
-/// Tests one image and records the verdict; a dry run has none.
-fn smoke(
-    ctx: &Context,
-    tree: &Tree,
-    staged: &StagedVariant<'_>,
-    platform: Platform,
-    image: &Digest,
-) -> Result<Option<Verdict>> {
-    let name = &staged.variant.name;
-    let engine = docker::require_engine(&ctx.runner)?;
-    let emulated = platform != engine.platform.unwrap_or_else(Platform::host);
-    if emulated {
-        builders::allow_emulation(ctx, platform, "smoke test")?;
+/// Runs what the plan wants, as many images side by side as processors and memory allow, the emulated ones first, since
+/// they take longest.
+fn run_all(ctx: &Context, tree: &Tree, plan: &Plan<'_>) -> Result<Vec<Ran>> {
+    let runs: Vec<&Run> = plan.runs.iter().collect();
+    for run in &runs {
+        if run.place.emulated && run.starts {
+            builders::allow_emulation(ctx, run.place.platform, "smoke test")?;
+        }
     }
-    let reference = staged.staging.digest(image);
-    let start = Instant::now();
-    let command = command(ctx, staged, &reference, platform)?;
-    let result = ctx.runner.run(&command).with_context(|| format!("smoke test of {name} on {platform}"));
-    if ctx.runner.dry_run {
-        return result.map(|()| None);
-    }
-    // A failure is recorded too, so that another machine knows of it.
-    let verdict = Verdict {
-        packages: match &result {
-            Ok(()) => ctx.runner.read(&list_packages(&reference, platform))?,
-            Err(_) => String::new(),
-        },
-        image: image.to_string(),
-        platform,
-        variant: name.clone(),
-        suite: verdict::suite(ctx, tree, staged.variant)?,
-        passed: result.is_ok(),
-        emulated,
-        seconds: start.elapsed().as_secs(),
-        at: process::now(),
-        sequence: 0,
+    let folder = suite_folder(ctx, tree)?;
+    let (at_once, jobs) = share(runs.len(), runs.iter().any(|run| run.place.emulated));
+    let mut order: Vec<usize> = (0..runs.len()).collect();
+    order.sort_by_key(|at| !runs[*at].place.emulated);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let runner = &ctx.runner;
+    let work = || -> Result<Vec<(usize, Ran)>> {
+        let mut done = Vec::new();
+        while let Some(at) = order.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
+            done.push((*at, run_one(runner, &folder, runs[*at], jobs)?));
+        }
+        Ok(done)
     };
-    let recorded = verdict::record(ctx, &staged.staging, &staged.index, verdict);
-    result.and(recorded.map(Some))
+    let mut ran = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        let mut all = Vec::new();
+        for worker in workers {
+            all.extend(worker.join().map_err(|_| anyhow!("a thread of the smoke test ended"))??);
+        }
+        Ok::<_, anyhow::Error>(all)
+    })?;
+    ran.sort_by_key(|(at, _)| *at);
+    Ok(ran.into_iter().map(|(_, ran)| ran).collect())
+}
+
+/// How many images run side by side, and how many checks of each. Checks wait as well, so there are more than processors.
+fn share(runs: usize, emulated: bool) -> (usize, usize) {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let memory = process::available_megabytes().map_or(usize::MAX, |mb| (mb / MB_A_CHECK) as usize);
+    let checks = (processors + 1 + usize::from(emulated)).min(memory).max(1);
+    let at_once = runs.min(processors).min(checks).max(1);
+    (at_once, checks.div_ceil(at_once))
+}
+
+/// The suite as its keys saw it: what changes on disk from now on does not run.
+fn suite_folder(ctx: &Context, tree: &Tree) -> Result<Utf8PathBuf> {
+    let contexts = ctx.root.join(STATE).join("context");
+    match ctx.runner.dry_run {
+        true => Ok(tree.planned_context(&verdict::inputs(), &contexts, "smoke")),
+        false => tree.context(&verdict::inputs(), &contexts, "smoke"),
+    }
+}
+
+/// Runs some checks on one image.
+fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize) -> Result<Ran> {
+    let scratch = tempfile::tempdir().context("cannot make a folder")?;
+    let tap = scratch.path().join("tap").to_string_lossy().into_owned();
+    let platform = run.place.platform.to_string();
+    let script = folder.join(SUITE);
+    let mut command = Cmd::new(script.as_str(), ["--image", &run.reference, "--platform", &platform]);
+    for (name, version) in &run.pins.versions {
+        command = command.args(["--expect".to_owned(), format!("{name}={version}")]);
+    }
+    if run.pins.max_mb > 0 {
+        command = command.args(["--max-size-mb".to_owned(), run.pins.max_mb.to_string()]);
+    }
+    let prefix = format!("{} {platform}: ", run.variant);
+    let command = command
+        .args(["--jobs", &jobs.to_string(), "--prefix", &prefix, "--tap", &tap, "--checks", "-"])
+        .stdin(run.checks.iter().map(|check| format!("{check}\n")).collect::<String>());
+    let start = Instant::now();
+    let result = runner.run(&command);
+    let text = std::fs::read_to_string(&tap).unwrap_or_default();
+    let mut checks: HashMap<String, bool> = text.lines().filter_map(result_of_line).collect();
+    // A check without a result is one whose container went away.
+    for name in &run.checks {
+        checks.entry(name.clone()).or_insert(false);
+    }
+    let failure = result
+        .err()
+        .map(|error| format!("{:#}", error.context(format!("smoke test of {} on {platform}", run.variant))));
+    if let (Some(failure), true) = (&failure, checks.values().all(|passed| *passed)) {
+        bail!("{failure}");
+    }
+    Ok(Ran { checks, seconds: start.elapsed().as_secs(), failure })
+}
+
+/// `ok 3 - NAME # 0.1 s`, or the same with `not ok`.
+fn result_of_line(line: &str) -> Option<(String, bool)> {
+    let (passed, rest) = match line.strip_prefix("not ok ") {
+        Some(rest) => (false, rest),
+        None => (true, line.strip_prefix("ok ")?),
+    };
+    let (_, rest) = rest.split_once(" - ")?;
+    let name = rest.rsplit_once(" # ").map_or(rest, |(name, _)| name);
+    Some((name.to_owned(), passed))
+}
+
+type Recorded = (usize, Platform, Verdict);
+
+/// Stores what the runs found out beside each image that was open, the base first. A failure is recorded too, so that
+/// another machine knows of it. Returns the verdicts of the variants, and what failed.
+fn record(
+    ctx: &Context,
+    base: &BuiltBase,
+    staged: &[StagedVariant<'_>],
+    plan: &Plan<'_>,
+    ran: Vec<Ran>,
+) -> Result<(Vec<Recorded>, Vec<String>)> {
+    let mut failures: Vec<String> = ran.iter().filter_map(|ran| ran.failure.clone()).collect();
+    failures.extend(plan.layer_problems.iter().cloned());
+    let (mut results, mut packages) = (plan.known.clone(), plan.packages.clone());
+    let now = process::now();
+    let (mut recorded, mut seconds) = (Vec::new(), HashMap::new());
+    for (run, ran) in plan.runs.iter().zip(ran) {
+        for (name, key) in &run.keys {
+            let passed = ran.checks.get(name).copied().unwrap_or(false);
+            let from = Some(crate::model::verdict::Origin {
+                image: run.image.clone(),
+                variant: run.variant.clone(),
+                at: now,
+            });
+            results.insert(key.clone(), CheckVerdict { name: name.clone(), key: key.clone(), passed, from });
+        }
+        seconds.insert((run.image.clone(), run.place.platform), ran.seconds);
+    }
+    for target in plan.targets() {
+        let checks: Vec<CheckVerdict> = target
+            .needed
+            .iter()
+            .filter_map(|it| {
+                let mut check = results.get(&it.key)?.clone();
+                check.from = check.from.filter(|from| from.image != target.image || from.at != now);
+                Some(CheckVerdict { name: it.name.clone(), ..check })
+            })
+            .collect();
+        let place = target.place;
+        let list = match packages.get(&place.platform) {
+            Some(list) => list.clone(),
+            None if checks.iter().all(|check| check.passed) => {
+                ctx.runner.read(&list_packages(&target.reference, place.platform))?
+            }
+            None => String::new(),
+        };
+        if !list.is_empty() {
+            packages.insert(place.platform, list.clone());
+        }
+        let verdict = Verdict {
+            image: target.image.clone(),
+            platform: place.platform,
+            variant: target.variant.clone(),
+            emulated: place.emulated,
+            seconds: seconds.get(&(target.image.clone(), place.platform)).copied().unwrap_or(0),
+            at: now,
+            sequence: 0,
+            packages: list,
+            checks,
+        };
+        let index: &Manifest = match target.staged {
+            Some(at) => &staged[at].index,
+            None => &base.index,
+        };
+        let verdict = verdict::record(ctx, &ctx.staging(&base.repository), index, verdict, &target.groups)?;
+        if !verdict.passed() && !plan.runs.iter().any(|run| run.image == verdict.image) {
+            failures
+                .push(format!("{} on {}: a check failed on another image", verdict.variant, place.platform));
+        }
+        if let Some(at) = target.staged {
+            recorded.push((at, place.platform, verdict));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    failures.retain(|failure| seen.insert(failure.clone()));
+    Ok((recorded, failures))
 }
 
 fn list_packages(reference: &str, platform: Platform) -> Cmd {
     let platform = platform.to_string();
     cmd!("docker run --rm --network=none --platform {platform} --entrypoint=cat {reference}")
         .arg(packages::LIST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read_from_tap() {
+        let of = |line| result_of_line(line);
+        assert_eq!(of("ok 3 - git answers # 0.1 s"), Some(("git answers".to_owned(), true)));
+        assert_eq!(of("not ok 12 - a # b # 10.0 s"), Some(("a # b".to_owned(), false)));
+        for line in ["# ok 3 - x", "1..3", "TAP version 13", "ok"] {
+            assert_eq!(of(line), None, "{line}");
+        }
+    }
 }

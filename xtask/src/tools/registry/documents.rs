@@ -68,6 +68,19 @@ impl Registry {
         Ok(artifact.digest)
     }
 
+    /// Lets a tag lead to a document that is stored.
+    pub fn tag_document(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        tag: &str,
+        digest: &Digest,
+    ) -> Result<()> {
+        let document = self.manifest(runner, repository, digest)?;
+        let document = document.with_context(|| format!("{} is missing", repository.digest(digest)))?;
+        self.put_manifest(runner, repository, tag, &document).map(drop)
+    }
+
     /// The document under a tag or digest.
     pub fn document(
         &self,

@@ -1,0 +1,3 @@
+#!/bin/sh
+# A server that never answers.
+sleep 600

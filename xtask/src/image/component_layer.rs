@@ -1,0 +1,71 @@
+//! Proves that the layer of a component holds nothing but the files that `images/devbox.toml` gives to that component, and
+//! removes nothing below it. No two components have a path in common and the base leaves them free, so what a check found
+//! out about a layer holds in every variant that has it. Refuses a layer that it cannot read.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::model::layers::{Entry, facts_file, foreign_entry};
+use crate::model::oci::{Digest, Manifest};
+use crate::model::reference::Repository;
+use crate::tools::crane;
+use crate::tools::runner::Runner;
+
+/// The layer of a component in an image that has it.
+pub struct ComponentLayer<'a> {
+    pub component: &'a str,
+    pub image: Manifest,
+    pub digest: &'a str,
+    /// What it may hold.
+    pub paths: &'a [String],
+}
+
+impl ComponentLayer<'_> {
+    /// What is wrong with it; nothing if it holds its own files only.
+    pub fn problem(&self, runner: &Runner, staging: &Repository) -> Result<Option<String>> {
+        let layer = self.digest;
+        let descriptor = self.image.as_image().into_iter().flat_map(|image| image.layers());
+        let descriptor = descriptor.into_iter().find(|it| it.digest().as_ref() == layer);
+        let media_type = descriptor.context("an image without its layer")?.media_type().to_string();
+        let name = || format!("cannot read {}", staging.digest(layer));
+        let bytes = runner.read_bytes(&crane::blob(&staging.digest(layer))).with_context(name)?;
+        if *Digest::of(&bytes) != *layer {
+            bail!("{} came with other bytes than its digest says", staging.digest(layer));
+        }
+        let tar: Box<dyn Read> = match media_type.rsplit(['+', '.']).next() {
+            Some("zstd") => Box::new(zstd::Decoder::new(&bytes[..]).with_context(name)?),
+            Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(&bytes[..])),
+            Some("tar") => Box::new(&bytes[..]),
+            _ => bail!("{} is of the unknown type {media_type}", staging.digest(layer)),
+        };
+        first_problem(tar, self.component, self.paths).with_context(name)
+    }
+}
+
+fn first_problem(tar: impl Read, component: &str, paths: &[String]) -> Result<Option<String>> {
+    let mut archive = tar::Archive::new(tar);
+    let mut seen = BTreeSet::new();
+    for entry in archive.entries()? {
+        let entry = entry?;
+        let (header, kind) = (entry.header(), entry.header().entry_type());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let link = entry.link_name_bytes().map(|link| text(&link));
+        let folder = match kind.is_dir() {
+            true => Some((header.mode()? & 0o7777, header.uid()?, header.gid()?)),
+            false => None,
+        };
+        let entry = Entry {
+            path: text(&entry.path_bytes()),
+            folder,
+            hard_link: link.filter(|_| kind.is_hard_link()),
+        };
+        if let Some(why) = foreign_entry(&entry, component, paths) {
+            return Ok(Some(why));
+        }
+        seen.insert(entry.path.trim_start_matches("./").to_owned());
+    }
+    let own = facts_file(component);
+    Ok((!seen.contains(&own)).then(|| format!("has no /{own}, so it is not the layer of {component}")))
+}
