@@ -729,7 +729,7 @@ fn the_installed_launcher_starts_joins_and_stops() {
 
 #[test]
 #[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
-fn a_server_has_its_password_and_projects_have_their_own_sessions() {
+fn a_server_has_its_password_and_a_project_its_own_sessions() {
     let installed = Installed::new("launcher-serve");
     let (one, two) = (installed.project("one"), installed.project("two"));
     let mut serve = installed.command(&one, &["serve"]);
