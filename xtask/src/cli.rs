@@ -14,7 +14,8 @@ use crate::tools::{files, http};
 
 /// Builds, tests and publishes the opencode-devbox images.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite is missing (the message names the fix).
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite is missing (the message names the fix),
+/// 130 or 143 ended by Ctrl-C or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
 pub struct Cli {

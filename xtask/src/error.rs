@@ -13,7 +13,8 @@ pub fn missing(message: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Missing(message.into()))
 }
 
-/// Exit codes: 0 done, 1 failed, 2 wrong usage (clap), 3 a prerequisite is missing.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage (clap), 3 a prerequisite is missing; [`crate::tools::children`] has those of
+/// signals.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Missing>() {
         Some(_) => ExitCode::from(3),

@@ -1,6 +1,6 @@
 //! Runs programs. Four verbs: `probe` asks and tolerates failure, `read` asks, `run` changes something, `run_again`
-//! does so and tries again after causes that pass by themselves. Only the last two obey a dry run; no other module
-//! spawns.
+//! does so and tries again after causes that pass by themselves. Only the last two obey a dry run. The limits of silence
+//! and of the phase hold for all four. No other module spawns.
 #![allow(clippy::disallowed_methods, reason = "the one that spawns")]
 
 use std::collections::VecDeque;

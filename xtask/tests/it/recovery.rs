@@ -148,7 +148,7 @@ fn status_draws_the_grid_from_the_registry() {
     bump(&world);
     release(&world);
     let text = world.ok("status --release-tag v1.18.18");
-    assert!(text.contains("yes       yes       yes       yes       no"), "{text}");
+    assert!(text.contains("yes    yes     yes     yes     no"), "{text}");
 }
 
 /// An attempt that another machine has begun so many seconds ago, at a release whose floating tag does not move.
