@@ -36,7 +36,7 @@ for folder in groff info linda lintian locale man; do
   dpkg+=("--dpkgopt=path-exclude=/usr/share/$folder/*")
 done
 
-# A build that is cut off is begun anew: no package has to reach the disk before the next. Docker's images say so too.
+# An interrupted build starts over: no package has to reach the disk before the next. Docker's images do the same.
 dpkg+=(--dpkgopt=force-unsafe-io)
 
 # Docker's habits for apt: no cache of packages or indexes is left in a layer, no translations are fetched.

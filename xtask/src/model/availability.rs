@@ -143,7 +143,7 @@ impl fmt::Display for Verdict {
             Self::Withdrawn { why } => {
                 write!(f, "was withdrawn by its authors ({why}): run `cargo xtask bump <component> latest`")
             }
-            Self::CannotTell { why } => write!(f, "cannot be told: {why}"),
+            Self::CannotTell { why } => write!(f, "unknown: {why}"),
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
         verdict(old.clone(), "never existed: the package stops at 1.18.18");
         verdict(Evidence { locked: true, ..old }, "is gone");
         verdict(Evidence { locked: true, ..none.clone() }, "is gone");
-        verdict(Evidence { listed: true, ..none.clone() }, "cannot be told");
+        verdict(Evidence { listed: true, ..none.clone() }, "unknown");
         verdict(Evidence { listed: true, locked: true, ..none.clone() }, "is gone");
         verdict(none, "no such package");
     }

@@ -187,7 +187,7 @@ fn a_missing_file_gets_a_verdict() {
         "has other bytes than its lock",
     );
     verdict(|p| p.faults = vec![(format!("{name}/1.18.15"), 429, Some("7200"))], "before 20");
-    verdict(|p| p.faults = vec![(format!("{name}/1.18.15"), 403, None)], "cannot be told: http");
+    verdict(|p| p.faults = vec![(format!("{name}/1.18.15"), 403, None)], "unknown: http");
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn what_is_behind_is_told_to_people_and_machines() {
     contains(&world.fails("outdated --exit-code", 1), &["behind: opencode"]);
 }
 
-/// One that cannot be had does not keep the others back, and is not passed over in silence.
+/// An unavailable version does not stop the others, and is reported.
 #[test]
 fn all_components_go_to_their_latest() {
     let world = World::new();

@@ -12,7 +12,7 @@ PROMPT_COMMAND='history -a 2>/dev/null'
 PS1='\[\e[36m\]devbox\[\e[0m\] \[\e[1;34m\]\w\[\e[0m\] \$ '
 
 # bash-completion takes longer to read than the rest of this shell's start, so it is read when Tab is first pressed. The
-# variable tells its own file in /etc/profile.d that it has been read.
+# variable marks its own file in /etc/profile.d as read.
 # shellcheck disable=SC2034 # read by bash-completion
 BASH_COMPLETION_VERSINFO=(later)
 _devbox_completion() {

@@ -1,4 +1,4 @@
-"""What the image does besides shipping tools: start, configure, check itself.
+"""The program of the image: it starts, configures and checks the container.
 
 Standard library only, and quick to import: all of it runs before the user's command does.
 """
@@ -23,7 +23,7 @@ def say(line):
 
 
 def reason(error):
-    """What an OSError means, in the words of the system."""
+    """The reason of an OSError, in the words of the system."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 

@@ -33,7 +33,7 @@ def parse(text):
 
 
 def read(path, tell=say):
-    """The file's content; None if there is none. One that cannot be read is reported, since opencode will refuse it too."""
+    """The file's content; None if there is none. An unreadable file is reported, since opencode refuses it too."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()

@@ -46,7 +46,7 @@ def main(name, argv):
             config.apply(settings, environ, os.getcwd(), shutil.which)
             environ["DEVBOX_MCP_OFF"] = ",".join(n for n, switch in config.SWITCHES.items() if not settings.switch(switch))
             if os.path.isdir(config.OMOS) and settings.switch("DEVBOX_OMOS"):
-                # Its agents work side by side, which opencode has to be told to allow.
+                # Its agents work in parallel, which opencode allows by a setting only.
                 environ.setdefault("OPENCODE_EXPERIMENTAL_BACKGROUND_SUBAGENTS", "true")
             guard.watch(environ, version(name))
             # With a plugin, opencode waits for its packages; npm by itself gives up on an absent network after 70 s.

@@ -1,4 +1,4 @@
-"""Certificates and proxies, told to every tool in the words that it knows."""
+"""Certificates and proxies, in the settings of each tool."""
 
 import base64
 import os

@@ -151,7 +151,7 @@ def runtime():
 def prepare(environ):
     """Completes the environment of a user's process: home, folders for state and caches, a temp dir for Bun.
 
-    What cannot be had is said once: not again for what is started from a process that was prepared.
+    A missing folder is reported once: not again by programs that a prepared process starts.
     """
     tell = (lambda line: None) if "XDG_RUNTIME_DIR" in environ else say
     # Podman takes the folder that a program starts in for the home of a user whom it adds to passwd.
@@ -182,7 +182,7 @@ def prepare(environ):
         ("XDG_STATE_HOME", ".local/state"),
         ("XDG_CACHE_HOME", ".cache"),
     ):
-        # What opencode writes is one level below; that folder may be a volume although its parent is read-only.
+        # opencode writes one level below; that folder may be a volume although its parent is read-only.
         if name in environ or writable(f"{environ['HOME']}/{folder}/opencode"):
             continue
         if private and writable(f"{private}/{folder}/opencode"):

@@ -251,7 +251,7 @@ def secrets(settings, environ, uid, gid):
 
 
 def read_for(path, uid, gid):
-    """What a file holds that the user cannot read; None if the user can, or could have put it there."""
+    """The content of a file that the user cannot read; None if the user can, or could have put it there."""
     with acting_as(uid, gid):
         if os.access(path, os.R_OK, effective_ids=True) or movable(path) or movable(os.path.realpath(path)):
             return None

@@ -1,4 +1,4 @@
-"""What is in the image: each component's version, source, licence and digest, written down when it was built."""
+"""The components of the image: version, source, licence and digest of each, recorded by the build."""
 
 import glob
 import json
