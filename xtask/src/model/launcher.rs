@@ -9,12 +9,18 @@ use super::environment::{Environment, Kind, splice};
 
 /// Where the launcher lies: in the image's own files, which print it.
 pub const LAUNCHER: &str = "rootfs/usr/share/devbox/opencode-devbox";
+/// The hosts that the example of a confined network lets through, as regular expressions; the launcher's are the same.
+pub const HOSTS: &str = "examples/egress/allowed-hosts";
 /// The volume that the launcher gives each project one of.
 const DATA: &str = "devbox-data";
 
 /// The launcher with its generated passages brought up to date.
-pub fn page(text: &str, table: &Environment, config: &Config) -> Result<String> {
-    let passages = [("launcher image", image(config)?), ("launcher tables", tables(table)?)];
+pub fn page(text: &str, table: &Environment, config: &Config, allowed: &str) -> Result<String> {
+    let passages = [
+        ("launcher image", image(config)?),
+        ("launcher tables", tables(table)?),
+        ("launcher hosts", hosts(allowed)?),
+    ];
     passages.iter().try_fold(text.to_owned(), |text, (name, passage)| {
         splice(&text, name, passage)?
             .with_context(|| format!("{LAUNCHER} has no line with `generated: {name}`"))
@@ -54,6 +60,21 @@ fn tables(table: &Environment) -> Result<String> {
     ))
 }
 
+fn hosts(allowed: &str) -> Result<String> {
+    let name = |line: &str| {
+        let name = line.strip_prefix('^').and_then(|line| line.strip_suffix('$'))?.replace("\\.", ".");
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-');
+        (plain && !name.is_empty()).then_some(name)
+    };
+    let names: Result<Vec<_>> = allowed
+        .lines()
+        .map(|line| {
+            name(line).with_context(|| format!("{HOSTS}: expected ^ a host's name $, found {line:?}"))
+        })
+        .collect();
+    Ok(format!("# What --egress allowlist lets through.\nallowed_hosts={}\n", quoted(&names?.join(" "))?))
+}
+
 /// A word in the shell's single quotes.
 fn quoted(text: &str) -> Result<String> {
     if text.contains('\'') {
@@ -67,7 +88,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "a\n# generated: launcher image\nold\n# end: launcher image\n\
-                        # generated: launcher tables\n# end: launcher tables\nb\n";
+                        # generated: launcher tables\n# end: launcher tables\n# generated: launcher hosts\n# end: launcher hosts\nb\n";
 
     fn table(volume: &str) -> Environment {
         let text = format!(
@@ -83,20 +104,23 @@ mod tests {
 
     #[test]
     fn passages_come_from_the_tables() {
-        let page = page(TEXT, &table(DATA), &config()).expect("a page");
+        let page = page(TEXT, &table(DATA), &config(), "^a\\.b-c$\n").expect("a page");
         assert!(page.contains("\ntexts='T'\nsecrets='K'\n"), "{page}");
         assert!(page.contains("\nvolumes='devbox-data /v'\n"), "{page}");
         assert!(page.contains("\nwith-pi|-with-pi|opencode pi\n"), "{page}");
+        assert!(page.contains("\nallowed_hosts='a.b-c'\n"), "{page}");
         assert!(!page.contains("\nold\n"), "{page}");
         assert!(page.starts_with("a\n") && page.ends_with("b\n"), "{page}");
     }
 
     #[test]
     fn a_launcher_without_markers_is_refused() {
-        let error = page("a\n", &table(DATA), &config()).expect_err("no markers");
+        let error = page("a\n", &table(DATA), &config(), "").expect_err("no markers");
         assert!(error.to_string().contains("has no line with `generated: launcher image`"), "{error}");
-        let error = page(TEXT, &table("other"), &config()).expect_err("no data");
+        let error = page(TEXT, &table("other"), &config(), "").expect_err("no data");
         assert!(error.to_string().contains("no volume devbox-data"), "{error}");
+        let error = page(TEXT, &table(DATA), &config(), ".*\n").expect_err("no name");
+        assert!(error.to_string().contains("expected ^ a host's name $, found \".*\""), "{error}");
         assert!(quoted("it's").is_err());
     }
 }

@@ -1,5 +1,6 @@
 """Tests of what the image does for its launcher, without an image: python3 -m unittest discover -s xtask/tests/devbox"""
 
+import asyncio
 import contextlib
 import io
 import os
@@ -11,7 +12,7 @@ from unittest import mock
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from test_devbox import ROOT, Case, place, start  # noqa: E402
 
-from devbox import launcher  # noqa: E402
+from devbox import egress, launcher  # noqa: E402
 
 TEXT = (ROOT / "rootfs/usr/share/devbox/opencode-devbox").read_text(encoding="utf-8")
 
@@ -72,6 +73,67 @@ class Logins(Case):
         kept = self.file(".local/state/devbox/home/opencode-auth.json", "of all")
         self.share(True)
         self.assertEqual(["mine", "of all"], [pathlib.Path(path).read_text() for path in (login, kept)])
+
+
+class Egress(Case):
+    def ask(self, request, addresses=()):
+        """The answer to a request, where the host that it names has these addresses."""
+
+        async def run():
+            reader = asyncio.StreamReader()
+            reader.feed_data(request.encode())
+            reader.feed_eof()
+            with mock.patch.object(egress, "connect") as connect:
+                connect.side_effect = OSError if not addresses else None
+                found = [(0, 0, 0, "", (address, 443)) for address in addresses]
+                with mock.patch.object(asyncio.get_running_loop(), "getaddrinfo", mock.AsyncMock(return_value=found)):
+                    code, _ = await egress.answer({"api.example.org"}, reader)
+            return code, connect.call_args and connect.call_args[0][0]
+
+        with contextlib.redirect_stderr(io.StringIO()):
+            return asyncio.run(run())
+
+    def test_only_tls_tunnels_to_named_hosts_are_opened(self):
+        for line, code in (
+            ("GET http://api.example.org/ HTTP/1.1", 405),
+            ("CONNECT evil.org:443 HTTP/1.1", 403),
+            ("CONNECT api.example.org.evil.org:443 HTTP/1.1", 403),
+            ("CONNECT api.example.org:22 HTTP/1.1", 403),
+            ("CONNECT api.example.org:0443 HTTP/1.1", 403),
+            ("CONNECT api.example.org HTTP/1.1", 403),
+            ("CONNECT api.example.org:443@evil.org:443 HTTP/1.1", 403),
+            ("CONNECT 1.2.3.4:443 HTTP/1.1", 403),
+            ("nonsense", 400),
+        ):
+            self.assertEqual(code, self.ask(f"{line}\r\n\r\n", ["93.184.216.34"])[0], line)
+        good = "CONNECT API.example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n"
+        self.assertEqual((200, ["93.184.216.34", "10.1.2.3"]), self.ask(good, ["127.0.0.1", "93.184.216.34", "169.254.169.254", "10.1.2.3"]))
+        for local in (["127.0.0.1"], ["::1"], ["169.254.169.254"], ["fe80::1"], ["0.0.0.0"], ["::ffff:169.254.169.254"], []):
+            self.assertEqual(502, self.ask(good, local)[0], local)
+
+    def test_a_list_of_other_things_than_hosts_is_refused(self):
+        for hosts in ([], ["a b.org"], ["*.example.org"], ["example.org:443"], ["ok.org", ".org"]):
+            with contextlib.redirect_stderr(io.StringIO()):
+                self.assertEqual(64, egress.main(hosts), hosts)
+
+    def test_bytes_pass_both_ways_until_both_ends_have_closed(self):
+        async def run():
+            async def echo(reader, writer):
+                writer.write(b"hello ")
+                writer.write(await reader.read())
+                writer.close()
+
+            upstream = await asyncio.start_server(echo, "127.0.0.1", 0)
+            port = upstream.sockets[0].getsockname()[1]
+            proxy = await asyncio.start_server(lambda r, w: egress.client({"a.org"}, r, w), "127.0.0.1", 0)
+            direct = lambda _: asyncio.open_connection("127.0.0.1", port)  # noqa: E731
+            with mock.patch.object(egress, "reachable", mock.AsyncMock(return_value=["x"])), mock.patch.object(egress, "connect", direct):
+                reader, writer = await asyncio.open_connection(*proxy.sockets[0].getsockname())
+                writer.write(b"CONNECT a.org:443 HTTP/1.1\r\n\r\nworld")
+                writer.write_eof()
+                return await asyncio.wait_for(reader.read(), 20)
+
+        self.assertEqual(b"HTTP/1.1 200 Connection established\r\n\r\nhello world", asyncio.run(run()))
 
 
 class Sessions(Case):

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -91,7 +92,7 @@ impl Host {
             "docker",
             &format!(
                 "case $1 in --version) echo 'Docker version 28.5.2' ;; info) echo '{DOCKER}' ;;\n\
-                 container) echo 'true {image}' ;; port) echo 127.0.0.1:4096 ;; *) printf '%s\\n' \"$@\" ;; esac"
+                 container) echo 'true {image} network allowlist keys' ;; port) echo 127.0.0.1:4096 ;; *) printf '%s\\n' \"$@\" ;; esac"
             ),
         );
         self
@@ -224,6 +225,8 @@ fn scenarios(shell: &[&'static str]) -> Vec<(&'static str, Host, Vec<&'static st
         ("settings", linux().settings("variant = with-pi\naws=off\n\n# limits\nmemory = 8g\ncpus = 2\r\n"), vec!["--print"]),
         ("narrowing settings of a project", linux().of_project("network = off\nvariant = omos\nssh-agent = off\n"), vec!["--print"]),
         ("exposing settings of a project", linux().of_project(EXPOSING), vec!["--print"]),
+        ("egress to named hosts only", linux(), vec!["--egress=allowlist", "--allow-host", "registry.npmjs.org", "--print"]),
+        ("a second start with less joins no container with more", linux().running("docker.io/joakimp/opencode-devbox:latest"), vec!["--egress", "allowlist", "--print"]),
         ("a second start joins", linux().running("docker.io/joakimp/opencode-devbox:latest"), vec!["--print", "--", "--continue"]),
         ("a shell joins", linux().running("docker.io/joakimp/opencode-devbox:latest"), vec!["--print", "bash"]),
         ("a command joins another image", linux().running("docker.io/joakimp/opencode-devbox:v1.18.15"), vec!["--variant=omos", "--print", "exec", "git", "log"]),
@@ -304,6 +307,15 @@ fn wrong_words_get_one_line_each() {
         (&["config", "set", "variant"], "expected: opencode-devbox config set KEY VALUE"),
         (&["config", "trust"], ".opencode-devbox: no such file"),
         (&["--no-network", "serve"], "serve needs a network"),
+        (&["--egress", "allowlist", "serve"], "a container without a way out cannot publish ports"),
+        (
+            &["--egress", "allowlist", "--publish", "8080"],
+            "a container without a way out cannot publish ports",
+        ),
+        (
+            &["--egress", "allowlist", "--no-network"],
+            "--egress allowlist and --no-network exclude each other",
+        ),
     ] {
         refused(&host, args, 64, line);
     }
@@ -348,6 +360,32 @@ fn an_engine_that_is_missing_or_silent_is_named() {
     let host = Host::new(&["dash"]);
     host.program("docker", denied);
     refused(&host, &[], 69, "add yourself to the group docker");
+}
+
+#[test]
+fn egress_needs_an_engine_that_hides_the_host() {
+    let allowlist = ["--egress", "allowlist", "--print"];
+    let older = DOCKER.replace("28.5.2+dfsg4", "27.5.1");
+    let host = Host::new(&["dash"]).engine("docker", &older);
+    refused(&host, &allowlist, 64, "--egress allowlist needs Docker 28 or newer");
+    let host = Host::new(&["dash"]).engine("podman", PODMAN);
+    refused(&host, &allowlist, 64, "podman 5.8.6 is in use");
+    let host = linux().set("https_proxy", "http://proxy:3128");
+    refused(&host, &allowlist, 64, "cannot pass through another proxy");
+    // The network and its proxy go with the container, whose exit code stays.
+    let host = linux();
+    let script = fs::read_to_string(host.root.path().join("bin/docker")).unwrap();
+    host.program(
+        "docker",
+        &script.replace("ps) ;;", "ps) ;; network | rm) ;; run) case $* in *' -i '*) exit 9 ;; esac ;;"),
+    );
+    assert_eq!(host.run(&allowlist[..2]).status.code(), Some(9));
+    let asked = fs::read_to_string(host.root.path().join("asked")).unwrap();
+    let asked: Vec<_> =
+        asked.lines().map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
+    let end = asked.iter().rposition(|line| line.starts_with("docker run")).unwrap();
+    assert_eq!(asked[end + 1..], ["docker rm --force", "docker network rm"]);
+    assert!(asked.contains(&"docker network create".to_owned()), "{asked:?}");
 }
 
 #[test]
@@ -761,6 +799,39 @@ fn a_server_has_its_password_and_a_project_its_own_sessions() {
     assert!(!text(&output).contains("opencode.db"), "{}", text(&output));
     says(&installed.run(&one, &["stop"]), "stopped");
     assert_eq!(serve.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
+fn a_confined_container_reaches_listed_hosts_only() {
+    let installed = Installed::new("launcher-egress");
+    let project = installed.project("one");
+    // A server of this host, which an open container does reach.
+    let server = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let ask = "curl -s -o /dev/null -m 20 -w '%{http_connect} ' https://$0/; ip -4 -o addr show eth0 | grep -o '[0-9.]*/' | head -1";
+    let addresses = Command::new("hostname").arg("-I").output().unwrap().stdout;
+    let host = String::from_utf8(addresses).unwrap();
+    let direct = host.split_whitespace().filter(|address| address.contains('.')).map(|address| {
+        format!(
+            "timeout 5 bash -c 'echo > /dev/tcp/{address}/{port}' 2>/dev/null && echo reached {address}; "
+        )
+    });
+    let script = format!("{}{ask}; getent hosts example.org; exit 6", direct.collect::<String>());
+    let args = ["--egress", "allowlist", "exec", "bash", "-c", &script, "example.org"];
+    let mut command = installed.command(&project, &args);
+    for name in ["HTTPS_PROXY", "https_proxy"] {
+        command.env_remove(name);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output));
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert!(seen.starts_with("403 ") && seen.lines().count() == 1, "{}", text(&output));
+    let left = format!(
+        "docker ps -aq --filter name=egress-{0}; docker network ls -q --filter name=egress-{0}",
+        installed.stage.name
+    );
+    assert!(Command::new("sh").args(["-c", &left]).output().unwrap().stdout.is_empty(), "something is left");
 }
 
 /// Shells that are not on every machine: the launcher runs in them, and its completions do.

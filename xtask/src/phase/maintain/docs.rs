@@ -45,7 +45,8 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
         edits.push(Edit { path, before, after });
     }
     let launcher = ctx.read(LAUNCHER)?;
-    let after = launcher::page(&launcher, &Environment::parse(&ctx.read(environment::TABLE)?)?, &ctx.config)?;
+    let table = Environment::parse(&ctx.read(environment::TABLE)?)?;
+    let after = launcher::page(&launcher, &table, &ctx.config, &ctx.read(launcher::HOSTS)?)?;
     edits.push(Edit { path: LAUNCHER.to_owned(), before: launcher, after });
     generated::settle(ctx, &edits, args.check, "generated files are out of date: run `cargo xtask docs`")
 }

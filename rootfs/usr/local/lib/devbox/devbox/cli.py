@@ -16,6 +16,7 @@ USAGE = """usage: devbox COMMAND
                      docker run --rm IMAGE launcher > ~/.local/bin/opencode-devbox
   aws-login [ARG…]   log in to AWS IAM Identity Center with a code that you enter in any browser
   shell [ARG…]       a shell as the container's user, for `docker exec -it NAME devbox shell`
+  egress HOST…       a proxy that lets TLS through to these hosts only, for `opencode-devbox --egress allowlist`
   forward PORT…      let the host reach what listens on this container's 127.0.0.1, such as a login's callback
   setup              apply the environment again; the entrypoint does this at each start
   health             what the image's HEALTHCHECK asks"""
@@ -69,6 +70,10 @@ def command(argv):
 
             start.setup(*session())
             return 0
+        case ["egress", *hosts]:
+            from devbox import egress
+
+            return egress.main(hosts)
         case ["forward", *ports]:
             from devbox import network
 
