@@ -18,7 +18,7 @@ use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::suite::{Check, Pins, Subject, Suite};
 use crate::model::verdict::{self, Anatomy, CheckVerdict, Verdict};
-use crate::tools::registry::{Place, Registry, document_of};
+use crate::tools::registry::{Place, Registry};
 use crate::tools::runner::Runner;
 
 /// The artifact type of a smoke verdict.
@@ -187,15 +187,14 @@ impl<'a> Tester<'a> {
         verdict::group(subject, &it.anatomy, verdict::Place { platform: it.platform, emulated })
     }
 
-    /// The verdict that counts on an image, if there is one.
-    pub fn of_image(&self, staging: &Repository, it: &Examined, base: &Examined) -> Result<Option<Verdict>> {
-        let found = all(&self.ctx.registry, &self.ctx.runner, staging, &it.image)?;
+    /// The verdict that counts among those on an image, if there is one.
+    pub fn counting(&self, found: &[Verdict], it: &Examined, base: &Examined) -> Option<Verdict> {
         let counting = |emulated| {
             let needed = self.needed(it, base, emulated);
             let keys: Vec<_> = needed.into_iter().map(|it| (it.name, it.key)).collect();
-            verdict::counting(&found, emulated, &keys)
+            verdict::counting(found, emulated, &keys)
         };
-        Ok(verdict::of_both(counting(false), counting(true)))
+        verdict::of_both(counting(false), counting(true))
     }
 }
 
@@ -208,11 +207,11 @@ pub fn find(
 ) -> Result<BTreeMap<Platform, Verdict>> {
     let tester = Tester::new(ctx, tree, base)?;
     let mut counting = BTreeMap::new();
-    for (platform, _) in staged.index.images() {
+    for (platform, image) in staged.index.images() {
+        let found = all(&ctx.registry, &ctx.runner, &staged.staging, image)?;
         let base = tester.base(base, platform)?;
         let variant = tester.variant(staged, &base)?;
-        let verdict = tester.of_image(&staged.staging, &variant, &base)?;
-        counting.extend(verdict.map(|verdict| (platform, verdict)));
+        counting.extend(tester.counting(&found, &variant, &base).map(|verdict| (platform, verdict)));
     }
     Ok(counting)
 }
@@ -263,19 +262,17 @@ pub fn all(registry: &Registry, runner: &Runner, staging: &Repository, image: &s
     Ok(parsed.filter(|verdict| *verdict.image == *image).collect())
 }
 
-/// The checks that the verdict under a tag has, as verdicts of another image; none where nothing readable is there.
+/// The verdict that a tag leads to; none where nothing readable is there.
 pub fn of_group(
     registry: &Registry,
     runner: &Runner,
     staging: &Repository,
     tag: &str,
 ) -> Result<Option<Verdict>> {
-    let Some(manifest) = registry.manifest(runner, staging, tag)? else { return Ok(None) };
-    let document = document_of(&manifest);
-    let verdict = document.and_then(|document| serde_json::from_value::<Verdict>(document).ok());
-    // The artifact has to be a verdict on the image that it names.
-    let subject = manifest.as_image().and_then(|image| image.subject().clone());
-    Ok(verdict.filter(|it| subject.is_some_and(|subject| subject.digest().as_ref() == &*it.image)))
+    let Some((document, subject)) = registry.tagged(runner, staging, tag)? else { return Ok(None) };
+    let verdict = serde_json::from_value::<Verdict>(document).ok();
+    // The artifact has to refer to the image that the verdict is about.
+    Ok(verdict.filter(|verdict| verdict.image == subject))
 }
 
 /// True if every check of the newest verdict on an image has passed.
@@ -288,28 +285,21 @@ pub fn has_passed(ctx: &Context, staging: &Repository, image: &str) -> Result<bo
     Ok(!kinds.is_empty() && kinds.iter().all(|it| it.passed()))
 }
 
-/// Records a verdict beside the image of `index` that it is about, as the last one there, and under the tags that lead to
+/// Records a verdict beside the image of `index` that it is about, and under the tags that lead to
 /// it. Returns it as recorded.
 pub fn record(
     ctx: &Context,
     staging: &Repository,
     index: &Manifest,
-    mut verdict: Verdict,
+    verdict: Verdict,
     groups: &BTreeSet<String>,
 ) -> Result<Verdict> {
     let subject: Descriptor =
         index.subject_of(verdict.platform).context("the tested image is in no index")?;
-    verdict.sequence = verdict::next_sequence(&all(&ctx.registry, &ctx.runner, staging, &subject.digest)?);
     let labels = BTreeMap::from([("opencode-devbox.passed".to_owned(), verdict.passed().to_string())]);
     let document = serde_json::to_value(&verdict)?;
-    let place = Place::Referrer(&subject);
-    let stored = ctx.registry.put_document(&ctx.runner, staging, &place, VERDICT, &labels, &document)?;
-    for tag in groups {
-        // Only the next image misses it, which then runs these checks itself.
-        if let Err(error) = ctx.registry.tag_document(&ctx.runner, staging, tag, &stored) {
-            ctx.say(format!("{} does not lead to this verdict: {error:#}", staging.tag(tag)));
-        }
-    }
+    let place = Place::Tagged(&subject, groups);
+    ctx.registry.put_document(&ctx.runner, staging, &place, VERDICT, &labels, &document)?;
     Ok(verdict)
 }
 

@@ -113,13 +113,15 @@ impl Suite {
         for mut check in std::mem::take(&mut self.checks) {
             let helpers = if check.inside { &self.inside } else { &self.outside };
             let (mut uses, mut names) = (BTreeMap::new(), BTreeSet::new());
-            let mut open = vec![check.source.as_str()];
-            while let Some(text) = open.pop() {
+            let mut open = vec![(check.source.as_str(), true)];
+            while let Some((text, is_shell)) = open.pop() {
                 for word in words(text) {
-                    names.extend(GIVENS.into_iter().filter(|given| *given == word));
-                    let Some(unit) = helpers.get(word).or_else(|| self.files.get(word)) else { continue };
+                    // A program runs elsewhere: it can name other files, and no helper.
+                    let helper = helpers.get(word).filter(|_| is_shell);
+                    names.extend(GIVENS.into_iter().filter(|given| is_shell && *given == word));
+                    let Some(unit) = helper.or_else(|| self.files.get(word)) else { continue };
                     if uses.insert(word.to_owned(), digest(unit.as_bytes())).is_none() {
-                        open.push(unit);
+                        open.push((unit, helper.is_some()));
                     }
                 }
             }

@@ -511,7 +511,7 @@ fn a_dry_run_of_a_release_prints_its_commands_only() {
     let writes = world.writes();
     let (code, plan, text) = run(&world, "release --dry-run", &[]);
     assert_eq!(code, 0, "{plan}{text}");
-    contains(&plan, &["scripts/smoke-test.sh --image", "--variant omos-with-pi"]);
+    contains(&plan, &["scripts/smoke-test.sh --image", "--prefix 'omos-with-pi linux/amd64: '"]);
     assert_eq!((world.log(), world.writes()), (vec![], writes));
 }
 

@@ -24,7 +24,7 @@ use crate::tools::command::{Cmd, cmd};
 use crate::tools::runner::Runner;
 use crate::tools::{docker, process};
 
-use plan::{Plan, Run};
+use plan::{Open, Plan, Run};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -75,28 +75,32 @@ pub fn ensure(
 ) -> Result<Vec<BTreeMap<Platform, Verdict>>> {
     let tester = Tester::new(ctx, tree, base)?;
     let mut verdicts: Vec<BTreeMap<Platform, Verdict>> = Vec::new();
-    for it in staged {
-        verdicts.push(verdict::find(ctx, tree, base, it)?);
-    }
-    let is_open =
-        |at: usize, platform: &Platform| force || !verdicts[at].get(platform).is_some_and(Verdict::passed);
     let mut open = Vec::new();
     for (at, it) in staged.iter().enumerate() {
-        for (platform, _) in it.index.images().filter(|(platform, _)| platforms.contains(platform)) {
-            match is_open(at, &platform) {
-                true => open.push((at, platform)),
-                false => ctx.say(format!(
-                    "{} {platform}: passed before, the same image and the same suite",
-                    it.variant.name
-                )),
+        let mut counting = BTreeMap::new();
+        for (platform, image) in it.index.images() {
+            let found = verdict::all(&ctx.registry, &ctx.runner, &it.staging, image)?;
+            let base = tester.base(base, platform)?;
+            let verdict = tester.counting(&found, &tester.variant(it, &base)?, &base);
+            let has_passed = verdict.as_ref().is_some_and(Verdict::passed);
+            counting.extend(verdict.map(|verdict| (platform, verdict)));
+            if !platforms.contains(&platform) {
+                continue;
+            }
+            if force || !has_passed {
+                open.push(Open { at, platform, found });
+            } else {
+                let name = &it.variant.name;
+                ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
             }
         }
+        verdicts.push(counting);
     }
     if open.is_empty() {
         return Ok(verdicts);
     }
     let native = docker::require_engine(&ctx.runner)?.platform.unwrap_or_else(Platform::host);
-    let mut plan = Plan::new(ctx, &tester, base, staged, &open, native)?;
+    let mut plan = Plan::new(ctx, &tester, base, staged, open, native)?;
     if !force {
         plan.take_known(ctx)?;
     }
@@ -144,6 +148,8 @@ fn run_all(ctx: &Context, tree: &Tree, plan: &Plan<'_>) -> Result<Vec<Ran>> {
     }
     let folder = suite_folder(ctx, tree)?;
     let (at_once, jobs) = share(runs.len(), runs.iter().any(|run| run.place.emulated));
+    // What a dry run prints has an order.
+    let at_once = if ctx.runner.dry_run { 1 } else { at_once };
     let mut order: Vec<usize> = (0..runs.len()).collect();
     order.sort_by_key(|at| !runs[*at].place.emulated);
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -187,8 +193,12 @@ fn suite_folder(ctx: &Context, tree: &Tree) -> Result<Utf8PathBuf> {
 
 /// Runs some checks on one image.
 fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize) -> Result<Ran> {
-    let scratch = tempfile::tempdir().context("cannot make a folder")?;
-    let tap = scratch.path().join("tap").to_string_lossy().into_owned();
+    let scratch = match runner.dry_run {
+        true => None,
+        false => Some(tempfile::tempdir().context("cannot make a folder")?),
+    };
+    let tap = scratch.as_ref().map_or("tap".into(), |folder| folder.path().join("tap"));
+    let tap = tap.to_string_lossy();
     let platform = run.place.platform.to_string();
     let script = folder.join(SUITE);
     let mut command = Cmd::new(script.as_str(), ["--image", &run.reference, "--platform", &platform]);
@@ -204,7 +214,10 @@ fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize) -> Res
         .stdin(run.checks.iter().map(|check| format!("{check}\n")).collect::<String>());
     let start = Instant::now();
     let result = runner.run(&command);
-    let text = std::fs::read_to_string(&tap).unwrap_or_default();
+    if runner.dry_run {
+        return result.map(|()| Ran { checks: HashMap::new(), seconds: 0, failure: None });
+    }
+    let text = std::fs::read_to_string(&*tap).unwrap_or_default();
     let mut checks: HashMap<String, bool> = text.lines().filter_map(result_of_line).collect();
     // A check without a result is one whose container went away.
     for name in &run.checks {
@@ -286,7 +299,7 @@ fn record(
             emulated: place.emulated,
             seconds: seconds.get(&(target.image.clone(), place.platform)).copied().unwrap_or(0),
             at: now,
-            sequence: 0,
+            sequence: target.sequence,
             packages: list,
             checks,
         };

@@ -6,7 +6,7 @@
 //! A document is always read from its own manifest by digest, never from a listing: an account that may write the listing must
 //! not be able to change what an artifact says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::output;
 use crate::tools::http::header;
 use crate::tools::runner::Runner;
 
-use super::Registry;
+use super::{Registry, is_final};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -31,6 +31,17 @@ pub enum Place<'a> {
     Tag(&'a str),
     /// As a referrer of an image.
     Referrer(&'a Subject),
+    /// As a referrer of an image, with tags that lead to it.
+    Tagged(&'a Subject, &'a BTreeSet<String>),
+}
+
+impl<'a> Place<'a> {
+    fn subject(&self) -> Option<&'a Subject> {
+        match self {
+            Self::Tag(_) => None,
+            Self::Referrer(subject) | Self::Tagged(subject, _) => Some(subject),
+        }
+    }
 }
 
 impl Registry {
@@ -48,7 +59,7 @@ impl Registry {
         if runner.dry_run {
             let name = match place {
                 Place::Tag(tag) => tag,
-                Place::Referrer(subject) => &*subject.digest,
+                Place::Referrer(subject) | Place::Tagged(subject, _) => &*subject.digest,
             };
             output::line(format!("# store {kind} for {name} in {repository}"));
             return Ok(artifact.digest);
@@ -59,26 +70,62 @@ impl Registry {
                 self.put_manifest(runner, repository, tag, &artifact)?;
             }
             Place::Referrer(subject) => {
-                let response = self.put_manifest(runner, repository, &artifact.digest, &artifact)?;
-                if header(&response, "oci-subject").is_none() {
-                    self.list_referrer(runner, repository, subject, kind, &artifact)?;
+                self.put_referrer(runner, repository, subject, kind, &artifact, None)?;
+            }
+            Place::Tagged(subject, tags) => {
+                // A request with a tag stores the document as well. A registry whose tags never move refuses one that exists.
+                let mut tags = tags.iter().map(String::as_str);
+                let first = tags.next();
+                let stored = self.put_referrer(runner, repository, subject, kind, &artifact, first);
+                if first.is_none() || stored.as_ref().is_err_and(|error| !is_final(error)) {
+                    stored?;
+                } else if stored.is_err() {
+                    self.put_referrer(runner, repository, subject, kind, &artifact, None)?;
+                }
+                for tag in tags {
+                    match self.put_manifest(runner, repository, tag, &artifact) {
+                        Err(error) if !is_final(&error) => return Err(error),
+                        _ => {}
+                    }
                 }
             }
         }
         Ok(artifact.digest)
     }
 
-    /// Lets a tag lead to a document that is stored.
-    pub fn tag_document(
+    /// Stores an artifact that refers to an image, under a tag or its digest only.
+    fn put_referrer(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        subject: &Subject,
+        kind: &str,
+        artifact: &Manifest,
+        tag: Option<&str>,
+    ) -> Result<()> {
+        let response = self.put_manifest(runner, repository, tag.unwrap_or(&artifact.digest), artifact)?;
+        match header(&response, "oci-subject") {
+            Some(_) => Ok(()),
+            None => self.list_referrer(runner, repository, subject, kind, artifact),
+        }
+    }
+
+    /// The artifact that a tag leads to, with the digest of the image that it refers to.
+    pub fn tagged(
         &self,
         runner: &Runner,
         repository: &Repository,
         tag: &str,
-        digest: &Digest,
-    ) -> Result<()> {
-        let document = self.manifest(runner, repository, digest)?;
-        let document = document.with_context(|| format!("{} is missing", repository.digest(digest)))?;
-        self.put_manifest(runner, repository, tag, &document).map(drop)
+    ) -> Result<Option<(Value, Digest)>> {
+        let Some(manifest) = self.manifest(runner, repository, tag)? else { return Ok(None) };
+        let subject = manifest.as_image().and_then(|image| image.subject().clone());
+        let found =
+            subject.and_then(|it| Some((document_of(&manifest)?, it.digest().as_ref().parse().ok()?)));
+        if found.is_some() {
+            // What refers to the blob `{}` cannot be there without it.
+            self.known().with_empty_blob.insert(repository.to_string());
+        }
+        Ok(found)
     }
 
     /// The document under a tag or digest.
@@ -220,7 +267,7 @@ fn artifact(
     annotations.insert(DOCUMENT.to_owned(), document.to_string());
     let mut manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind,
         "config": empty, "layers": [empty], "annotations": annotations });
-    if let Place::Referrer(subject) = place {
+    if let Some(subject) = place.subject() {
         manifest["subject"] = json!(subject);
     }
     parse(serde_json::to_vec(&manifest)?)

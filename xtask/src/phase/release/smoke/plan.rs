@@ -14,7 +14,7 @@ use crate::model::oci::Digest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::suite::{Pins, Subject};
-use crate::model::verdict::{CheckVerdict, Origin, Place, Verdict, counting};
+use crate::model::verdict::{CheckVerdict, Origin, Place, Verdict, counting, next_sequence};
 use crate::tools::parallel::side_by_side;
 use crate::tools::process;
 
@@ -42,8 +42,18 @@ pub struct Target<'p> {
     pub variant: String,
     pub place: Place,
     pub needed: Vec<&'p Needed<'p>>,
+    /// One more than the highest that its verdicts have; a run beside this one may take the same.
+    pub sequence: u64,
     /// Tags that lead to the verdict.
     pub groups: BTreeSet<String>,
+}
+
+/// An image that is to be tested, with the verdicts on it.
+pub struct Open {
+    /// The variant's place among those that were asked for.
+    pub at: usize,
+    pub platform: Platform,
+    pub found: Vec<Verdict>,
 }
 
 /// One image that was looked at.
@@ -54,6 +64,8 @@ struct Seen<'s> {
     examined: Examined,
     needed: Vec<Needed<'s>>,
     place: Place,
+    /// The verdicts on a variant. Those on a base are found by what its checks exercise.
+    found: Vec<Verdict>,
 }
 
 pub struct Plan<'s> {
@@ -77,11 +89,11 @@ impl<'s> Plan<'s> {
         tester: &'s Tester<'s>,
         base: &BuiltBase,
         staged: &[StagedVariant<'_>],
-        open: &[(usize, Platform)],
+        open: Vec<Open>,
         native: Platform,
     ) -> Result<Self> {
         let mut seen = Vec::new();
-        let platforms: BTreeSet<Platform> = open.iter().map(|(_, platform)| *platform).collect();
+        let platforms: BTreeSet<Platform> = open.iter().map(|it| it.platform).collect();
         let mut bases = BTreeMap::new();
         for platform in platforms {
             let place = Place { platform, emulated: platform != native };
@@ -90,16 +102,17 @@ impl<'s> Plan<'s> {
             bases.insert(platform, examined.clone());
             let reference = base.repository.digest(&examined.image);
             let variant = BASE.to_owned();
-            seen.push(Seen { staged: None, variant, reference, examined, needed, place });
+            let found = Vec::new();
+            seen.push(Seen { staged: None, variant, reference, examined, needed, place, found });
         }
-        for (at, platform) in open {
-            let place = Place { platform: *platform, emulated: *platform != native };
-            let base = bases.get(platform).context("a platform without its base")?;
-            let examined = tester.variant(&staged[*at], base)?;
+        for Open { at, platform, found } in open {
+            let place = Place { platform, emulated: platform != native };
+            let base = bases.get(&platform).context("a platform without its base")?;
+            let examined = tester.variant(&staged[at], base)?;
             let needed = tester.needed(&examined, base, place.emulated);
-            let reference = staged[*at].staging.digest(&examined.image);
-            let variant = staged[*at].variant.name.clone();
-            seen.push(Seen { staged: Some(*at), variant, reference, examined, needed, place });
+            let reference = staged[at].staging.digest(&examined.image);
+            let variant = staged[at].variant.name.clone();
+            seen.push(Seen { staged: Some(at), variant, reference, examined, needed, place, found });
         }
         let staging = ctx.staging(&base.repository);
         let (known, packages) = (HashMap::new(), BTreeMap::new());
@@ -112,31 +125,49 @@ impl<'s> Plan<'s> {
     /// Takes results from the verdicts on these images and from those that the tags of their subjects lead to, and plans
     /// again what is left.
     pub fn take_known(&mut self, ctx: &Context) -> Result<()> {
-        let (registry, runner, staging) = (&ctx.registry, &ctx.runner, &self.staging);
-        let images: Vec<&Digest> = self.seen.iter().map(|seen| &seen.examined.image).collect();
-        let own = side_by_side(&images, |image| verdict::all(registry, runner, staging, image))?;
-        let (mut groups, mut failed) = (BTreeSet::new(), BTreeSet::new());
-        for (seen, own) in self.seen.iter().zip(own) {
+        let mut failed = BTreeSet::new();
+        for seen in &self.seen {
             let keys: Vec<_> = seen.needed.iter().map(|it| (it.name.clone(), it.key.clone())).collect();
-            let counting = counting(&own, seen.place.emulated, &keys).map(|counting| counting.verdict);
+            let counting = counting(&seen.found, seen.place.emulated, &keys).map(|counting| counting.verdict);
             note_packages(&mut self.packages, counting.as_ref());
             let checks = counting.iter().flat_map(|it| &it.checks);
             failed.extend(checks.filter(|check| !check.passed).map(|check| check.key.clone()));
             self.known.extend(counting.iter().flat_map(verdict::passed));
         }
-        for seen in &self.seen {
-            let missing = seen.needed.iter().filter(|it| !self.known.contains_key(&it.key));
-            let found = missing.filter(|it| it.subject != Subject::Image);
-            groups
-                .extend(found.map(|it| self.tester.group(&it.subject, &seen.examined, seen.place.emulated)));
-        }
-        let groups: Vec<String> = groups.into_iter().collect();
-        let found = side_by_side(&groups, |tag| verdict::of_group(registry, runner, staging, tag))?;
-        for verdict in found.iter().flatten() {
-            note_packages(&mut self.packages, Some(verdict));
-            // A failure on one of these images counts until the check has run again.
-            for (key, check) in verdict::passed(verdict).filter(|(key, _)| !failed.contains(key)) {
-                self.known.entry(key).or_insert(check);
+        let mut asked = BTreeSet::new();
+        loop {
+            // One tag of each variant at a time: the verdict that it leads to has all checks of its image. A variant needs
+            // all that its base needs.
+            let open = self.seen.iter().filter(|seen| seen.staged.is_some()).filter_map(|seen| {
+                let is_missing = |it: &&Needed<'_>| {
+                    it.subject != Subject::Image
+                        && !self.known.contains_key(&it.key)
+                        && !failed.contains(&it.key)
+                };
+                let tag =
+                    |it: &Needed<'_>| self.tester.group(&it.subject, &seen.examined, seen.place.emulated);
+                let missing = seen.needed.iter().filter(is_missing).map(|it| (&it.subject, tag(it)));
+                // A verdict about several components has the checks of each, and of the base, which is asked for last.
+                let rank = |(subject, tag): &(&Subject, String)| match subject {
+                    Subject::Components(names) => (usize::MAX - names.len(), tag.clone()),
+                    _ => (usize::MAX, tag.clone()),
+                };
+                missing.filter(|(_, tag)| !asked.contains(tag)).min_by_key(rank).map(|(_, tag)| tag)
+            });
+            let tags: BTreeSet<String> = open.collect();
+            if tags.is_empty() {
+                break;
+            }
+            let tags: Vec<String> = tags.into_iter().collect();
+            let (registry, runner, staging) = (&ctx.registry, &ctx.runner, &self.staging);
+            let found = side_by_side(&tags, |tag| verdict::of_group(registry, runner, staging, tag))?;
+            asked.extend(tags);
+            for verdict in found.iter().flatten() {
+                note_packages(&mut self.packages, Some(verdict));
+                // A failure on one of these images counts until the check has run again.
+                for (key, check) in verdict::passed(verdict).filter(|(key, _)| !failed.contains(key)) {
+                    self.known.entry(key).or_insert(check);
+                }
             }
         }
         self.assign();
@@ -248,6 +279,7 @@ impl<'s> Plan<'s> {
                 variant: seen.variant.clone(),
                 place: seen.place,
                 needed: seen.needed.iter().collect(),
+                sequence: next_sequence(&seen.found),
                 groups: seen.needed.iter().filter(ran).map(group).collect(),
             })
         })
