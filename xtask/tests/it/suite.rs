@@ -182,7 +182,7 @@ impl Made {
         match on {
             Mutation::Check(at) => *at == check,
             Mutation::Helper(at) => self.reached(check).contains(at),
-            Mutation::Expectation => check % 3 == 0,
+            Mutation::Expectation => check.is_multiple_of(3),
             Mutation::Layer(name) => subject == "image" || subject.split('+').any(|it| it == *name),
             Mutation::Label => subject == "image",
             Mutation::Runner
