@@ -21,7 +21,7 @@ pub fn launcher() -> PathBuf {
 /// Everything that the launcher calls on a host besides an engine; a program that is not here is not needed.
 const PROGRAMS: &[&str] = &[
     "awk", "cat", "chmod", "cksum", "cmp", "cut", "df", "dirname", "env", "git", "grep", "head", "id", "ls",
-    "mkdir", "mv", "od", "paste", "readlink", "rm", "sed", "sleep", "sort", "tr", "uname",
+    "mkdir", "mv", "od", "paste", "readlink", "rm", "sed", "sh", "sleep", "sort", "tr", "uname",
 ];
 
 /// Docker 28.5.2 on Debian, as `docker info --format …` answers.
@@ -565,6 +565,40 @@ fn uninstall_removes_what_it_names_and_only_after_a_yes() {
         "volume rm devbox-data devbox-data-x-123 devbox-pi\nimage rm joakimp/opencode-devbox:latest\n"
     );
     assert!(!copy.exists() && !host.root.path().join("home/.config/opencode-devbox").exists());
+}
+
+/// The engine's image before the pull has other versions than after it, and its launcher is newer.
+#[test]
+fn update_shows_what_changed_and_brings_the_launcher() {
+    let host = linux().file("home/new", "#!/bin/sh\nlabel=opencode-devbox\necho new\n");
+    let copy = host.root.path().join("home/opencode-devbox");
+    let text = fs::read_to_string(launcher()).unwrap();
+    fs::write(&copy, text.replacen("origin_versions=''", "origin_versions='opencode 1.18.15'", 1)).unwrap();
+    host.program(
+        "docker",
+        "case \"$1 $2 $*\" in --version*) ;; info*) echo 'x|[]|28' ;; pull*) : > \"$HOME/pulled\" ;; ps*) ;;\n\
+         'image inspect'*) [ -e \"$HOME/pulled\" ] && echo 2500000000 || echo 2400000000 ;;\n\
+         run*' launcher '*) cat \"$HOME/new\" ;;\n\
+         run*) if [ -e \"$HOME/pulled\" ]; then printf 'opencode 1.18.18 MIT\\nnode 24 MIT\\nuv 1 MIT\\n'; else printf 'opencode 1.18.15 MIT\\nnode 24 MIT\\npi 1 MIT\\n'; fi ;; esac",
+    );
+    let mut command = Command::new(which("dash").unwrap());
+    command.arg(&copy).arg("update").env_clear().current_dir(&host.project).stdin(Stdio::null());
+    command.env("HOME", host.root.path().join("home")).env("PATH", host.root.path().join("bin"));
+    let output = command.output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(shown, "opencode 1.18.15 → 1.18.18\npi removed: 1\nuv new: 1\nsize 2500 MB, before 2400 MB\n");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("pulling docker.io/joakimp/opencode-devbox:latest") && told.contains("updated "),
+        "{told}"
+    );
+    assert!(fs::read_to_string(&copy).unwrap().contains("echo new"));
+    // What is no launcher leaves the old one in place.
+    fs::write(host.root.path().join("home/new"), "an error\n").unwrap();
+    fs::write(&copy, text.replacen("origin_versions=''", "origin_versions='opencode 1.18.15'", 1)).unwrap();
+    assert!(command.output().unwrap().status.success());
+    assert!(fs::read_to_string(&copy).unwrap().contains("origin_versions='opencode 1.18.15'"));
+    assert!(!copy.with_extension("new").exists());
 }
 
 #[test]
