@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Helpers of the checks. The commands of a check are words, so a check depends on a helper exactly where its name is
 # written: in the check, or in a helper that the check names.
 # shellcheck shell=bash disable=SC2154 # the runner sets image, platform, engine, name, work, suite, emulated

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154 # smoke-test.sh sets the options
 # The runner of the smoke suite: which checks apply to an image, running them side by side, TAP and JUnit. A change here
 # runs every check again.
 # shellcheck shell=bash

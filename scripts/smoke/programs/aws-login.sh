@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Logs in at a service that runs here; its source is the first argument.
 python3 -c "$1" &
 for _ in $(seq 100); do

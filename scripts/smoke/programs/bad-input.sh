@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Starts the entrypoint with each wrong setting of standard input: one line of the launcher, which begins so, and an exit
 # code. Columns: exit code, NAME=value, line. A carriage return is written \r.
 failed=

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Expects a model and a switched-off server from the environment, and another model in the user's file.
 set -e
 mine=~/.config/opencode/opencode.json

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Its vector store wants to fetch a model: without a network that is an answer, not a crash.
 mkfifo /tmp/questions
 timeout 240 mempalace-mcp < /tmp/questions > /tmp/answers 2>/dev/null & exec 3> /tmp/questions

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A list of tags with a newer release, served here.
 mkdir /tmp/hub
 echo '{"results": [{"name": "v99.0.0b"}, {"name": "latest"}]}' > /tmp/hub/tags

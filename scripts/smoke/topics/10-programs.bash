@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Programs and libraries: what depends on the architecture, and is therefore tested under emulation as well.
 # shellcheck shell=bash disable=SC2154
 

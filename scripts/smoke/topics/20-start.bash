@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Starts: users, capabilities, read-only, exit codes, greetings and the end of a container.
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
 

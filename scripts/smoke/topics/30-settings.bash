@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What people set: variables, secrets in files, configuration in layers, logins, wrong values.
 # shellcheck shell=bash disable=SC2016,SC2154
 
@@ -79,7 +80,7 @@ logs_in_to_aws() {
     -e AWS_SSO_START_URL=https://example.awsapps.com/start -e AWS_SSO_REGION=eu-north-1 -e AWS_SSO_ACCOUNT_ID=123456789012 \
     -e AWS_SSO_ROLE_NAME=developer "$image" bash -c "$(program aws-login.sh)" aws-login "$(program aws-sso.py)" 2>&1) ||
     { echo "$output"; return 1; }
-  grep -q ABCD-EFGH <<<"$output" && grep -q smoke-token <<<"$output" || { echo "$output"; return 1; }
+  { grep -q ABCD-EFGH <<<"$output" && grep -q smoke-token <<<"$output"; } || { echo "$output"; return 1; }
 }
 
 # asks_gitea PATTERN PROGRAM OPTION…: what doctor and opencode report with that program in the place of gitea-mcp.

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Data, tools and volumes: skills, databases, git, SSH, completions, mempalace, the update check.
 # shellcheck shell=bash disable=SC2016,SC2154
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The image as a whole: configuration, labels and size. Nothing is started for these.
 # shellcheck shell=bash disable=SC2016,SC2154
 
