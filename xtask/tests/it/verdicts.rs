@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::fakes::World;
 use crate::recovery::stage;
 
-const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v1+json";
+const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v2+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A world in which the suite has failed on omos, and the digest of its image for amd64.
@@ -60,6 +60,12 @@ fn list(world: &World, tag: &str, mut listing: Value, more: &[Value]) {
     world.registry().put("devbox-staging", tag, &serde_json::to_vec(&listing).unwrap());
 }
 
+/// The checks of a verdict, each with this result.
+fn checks(verdict: &Value, passed: bool) -> Vec<Value> {
+    let checks = verdict["checks"].as_array().unwrap().iter();
+    checks.map(|check| with(check, &json!({ "passed": passed }))).collect()
+}
+
 fn with(verdict: &Value, fields: &Value) -> Value {
     let mut verdict = verdict.clone();
     for (name, value) in fields.as_object().unwrap() {
@@ -81,7 +87,7 @@ fn a_forged_listing_makes_nothing_pass() {
     let (world, image) = failed();
     is_refused(&world, "as it was tested");
     let (tag, listing, verdict) = listed(&world, &image);
-    let passed = with(&verdict, &json!({ "passed": true, "sequence": 99 }));
+    let passed = with(&verdict, &json!({ "checks": checks(&verdict, true), "sequence": 99 }));
     let annotations =
         json!({ "opencode-devbox.document": passed.to_string(), "opencode-devbox.passed": "true" });
 
@@ -115,7 +121,8 @@ fn skewed_clocks_hide_no_failure() {
     let (tag, listing, failure) = listed(&world, &image);
     let (sequence, at) = (failure["sequence"].as_u64().unwrap(), failure["at"].as_u64().unwrap());
     let verdict = |passed: bool, sequence: u64, at: u64, emulated: bool| {
-        let fields = json!({ "passed": passed, "sequence": sequence, "at": at, "emulated": emulated });
+        let checks = checks(&failure, passed);
+        let fields = json!({ "checks": checks, "sequence": sequence, "at": at, "emulated": emulated });
         artifact(&world, &image, &with(&failure, &fields))
     };
     let emulated = failure["emulated"].as_bool().unwrap();
@@ -126,9 +133,70 @@ fn skewed_clocks_hide_no_failure() {
     is_refused(&world, "a pass of the other kind");
     list(&world, &tag, listing, &[verdict(true, sequence + 1, at - 600, emulated)]);
     let text = world.fails("publish", &[], 3);
-    assert!(!text.contains("omos failed") && text.contains("omos is untested on linux/arm64"), "{text}");
+    assert!(!text.contains("omos failed its smoke test on linux/amd64"), "{text}");
+    assert!(text.contains("omos failed its smoke test on linux/arm64"), "{text}");
     // A real run counts after all of them.
     stage(&world);
     world.ok("smoke omos --force");
     world.ok("publish");
+}
+
+/// The log of the starts of the suite, without anything else.
+fn smokes(world: &World) -> Vec<String> {
+    world.log().into_iter().filter(|line| line.starts_with("smoke ")).collect()
+}
+
+fn both(images: &[&str]) -> Vec<String> {
+    let on = |image| ["linux/amd64", "linux/arm64"].map(|platform| format!("smoke {image} {platform}"));
+    images.iter().flat_map(on).collect()
+}
+
+/// A check that has passed is not run again in another variant or after a bump, and `--force` runs it.
+#[test]
+fn a_check_runs_once_for_all_images_with_the_same_layers() {
+    let world = World::new();
+    stage(&world);
+    world.log();
+    world.ok("smoke base");
+    assert_eq!(smokes(&world), both(&["base image", "base"]));
+    for variant in ["omos", "with-pi", "omos-with-pi"] {
+        world.ok(&format!("smoke {variant}"));
+        assert_eq!(smokes(&world), both(&[variant]), "the base has passed");
+    }
+    let of = |variant: &str| {
+        let (_, _, verdict) = listed(&world, &amd64(&world, variant));
+        let place = |check: &Value| {
+            let from = check["from"]["variant"].as_str().unwrap_or("here");
+            format!("{} {from}", check["name"].as_str().unwrap())
+        };
+        verdict["checks"].as_array().unwrap().iter().map(place).collect::<Vec<_>>()
+    };
+    let layer = |name: &str, place: &str| format!("the layer of {name} holds its own files only {place}");
+    let mut expected =
+        ["the base starts base image", "opencode answers base", "omos is set up omos", "pi answers with-pi", "the labels are there here"]
+            .map(str::to_owned)
+            .to_vec();
+    expected.extend([layer("bun", "omos"), layer("omos", "omos"), layer("opencode", "base"), layer("pi", "with-pi")]);
+    let mut found = of("omos-with-pi");
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    world.ok("smoke with-pi");
+    assert_eq!(smokes(&world), [""; 0]);
+    world.ok("smoke with-pi --force");
+    assert_eq!(smokes(&world), both(&["base image", "with-pi"]));
+}
+
+/// Soundness of all this: a layer that holds a file of another one is refused before anything is published.
+#[test]
+fn a_layer_with_foreign_files_fails_its_image() {
+    let world = World::new();
+    world.ok("build-base");
+    let foreign = [("FAKE_FOREIGN_FILE", "etc/passwd")];
+    assert!(world.xtask_with("build", &foreign).status.success());
+    let text = world.fails("smoke base", &[], 1);
+    assert!(text.contains("the layer of opencode in base on linux/amd64 has /etc/passwd"), "{text}");
+    let text = world.fails("publish", &[], 3);
+    assert!(text.contains("base failed its smoke test on linux/amd64"), "{text}");
+    assert!(world.tags().is_empty());
 }
