@@ -1,6 +1,5 @@
-# shellcheck shell=bash
 # Helpers of the table's lines, inside the container.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016,SC2154
 
 # answers VERSION COMMAND…: passes if the command prints that version.
 answers() {
@@ -26,7 +25,6 @@ free() {
 
 # Every certificate of the image has to be Debian's own: one that only the host's bundle has came in by the build.
 no_host_certificates() {
-  # shellcheck disable=SC2016 # a program of awk
   local bodies='/^-----BEGIN/{body="";next} /^-----END/{print body;next} {body=body $0}' foreign
   foreign=$(comm -13 <(awk "$bodies" /usr/share/ca-certificates/mozilla/*.crt | sort) \
     <(awk "$bodies" /etc/ssl/certs/ca-certificates.crt | sort))
@@ -35,7 +33,7 @@ no_host_certificates() {
 }
 
 stores_pointers() {
-  cd "$(mktemp -d)" || exit
+  cd "$(mktemp -d)" || return
   git init -q
   git lfs track '*.bin'
   echo x > a.bin

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # smoke-test.sh sets the options
 # The runner of the smoke suite: which checks apply to an image, running them side by side, TAP and JUnit. A change here
 # runs every check again.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016,SC2154
 
 # Sets what the checks may refer to: image, platform, pins (NAME=VERSION lines), variant, max_mb, config.
 begin_run() {

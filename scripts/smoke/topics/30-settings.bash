@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # What people set: variables, secrets in files, configuration in layers, logins, wrong values.
 # shellcheck shell=bash disable=SC2016,SC2154
 
@@ -11,7 +10,8 @@ check 'a key file that cannot be read is reported' base native refuses_unreadabl
 check 'each wrong setting gets one line' base native reports_bad_input
 check 'each wrong start gets one line' base native reports_bad_starts
 check 'aws login shows a code for any browser' base native logs_in_to_aws
-check 'gitea is registered where its program and account are' opencode native registers_gitea
+check 'gitea is registered where its program and account are' base native registers_gitea
+check 'opencode connects to gitea' opencode native asks_gitea 'opencode mcp list' 'gitea.*connected' gitea-mcp.py
 
 # A server with a password and a key that only root can read: healthy, and the key is in no environment.
 serves_with_secrets() {
@@ -80,28 +80,34 @@ logs_in_to_aws() {
     -e AWS_SSO_START_URL=https://example.awsapps.com/start -e AWS_SSO_REGION=eu-north-1 -e AWS_SSO_ACCOUNT_ID=123456789012 \
     -e AWS_SSO_ROLE_NAME=developer "$image" bash -c "$(program aws-login.sh)" aws-login "$(program aws-sso.py)" 2>&1) ||
     { echo "$output"; return 1; }
-  { grep -q ABCD-EFGH <<<"$output" && grep -q smoke-token <<<"$output"; } || { echo "$output"; return 1; }
+  case $output in *ABCD-EFGH*smoke-token*) ;; *) echo "$output"; return 1 ;; esac
 }
 
-# asks_gitea PATTERN PROGRAM OPTION…: what doctor and opencode report with that program in the place of gitea-mcp.
+# asks_gitea COMMAND PATTERN PROGRAM OPTION…: what a command prints with that program in the place of gitea-mcp.
 asks_gitea() {
-  local id
+  local id volume
+  volume=gitea-$RANDOM
+  secret_volume "$volume" token smoke-token
   id=$("$engine" create --label "$name" --platform "$platform" --network none -e GITEA_URL=https://git.example.org \
-    -e GITEA_TOKEN=smoke-token -e DEVBOX_MCP_CONTEXT7=off -e DEVBOX_MCP_MEMPALACE=off "${@:3}" "$image" \
-    bash -c 'opencode mcp list; devbox doctor --wait 20; echo exit $?')
-  if [ -n "$2" ]; then
-    mkdir -p "$work/$id"
-    cp "$suite/programs/$2" "$work/$id/gitea-mcp"
-    chmod 755 "$work/$id/gitea-mcp"
-    "$engine" cp "$work/$id/gitea-mcp" "$id:/usr/local/bin/gitea-mcp" >/dev/null
-  fi
-  says "$1" "$engine" start --attach "$id"
+    -v "$name-$volume:/run/gitea:ro" -e GITEA_TOKEN_FILE=/run/gitea/token -e DEVBOX_MCP_CONTEXT7=off -e DEVBOX_MCP_MEMPALACE=off \
+    "${@:4}" "$image" bash -c "$1")
+  mkdir -p "$work/$id"
+  cp "$suite/programs/$3" "$work/$id/gitea-mcp"
+  # A file that is not executable is no program.
+  case $3 in *.txt) chmod 644 "$work/$id/gitea-mcp" ;; *) chmod 755 "$work/$id/gitea-mcp" ;; esac
+  "$engine" cp "$work/$id/gitea-mcp" "$id:/usr/local/bin/gitea-mcp" >/dev/null
+  says "$2" "$engine" start --attach "$id"
   "$engine" rm -f "$id" >/dev/null
 }
 
 registers_gitea() {
-  asks_gitea '^ok   mcp gitea        -t stdio --host https://git.example.org smoke-token answers' gitea-mcp.py
-  asks_gitea 'gitea.*connected' gitea-mcp.py
-  asks_gitea '^ok   mcp gitea        switched off' gitea-mcp.py -e DEVBOX_MCP_GITEA=off
-  asks_gitea '^BAD  mcp gitea        `gitea-mcp -t stdio --host https://git.example.org` does not answer' gitea-mute.sh
+  local doctor='devbox doctor --wait 10'
+  asks_gitea "$doctor" '^ok   mcp gitea        -t stdio --host https://git.example.org smoke-token answers' gitea-mcp.py
+  asks_gitea "$doctor" '^ok   mcp gitea        switched off' gitea-mcp.py -e DEVBOX_MCP_GITEA=off
+  # With an exit code of its own, which the line after it tells.
+  asks_gitea 'devbox doctor --wait 1 | grep "mcp gitea"; echo "exit ${PIPESTATUS[0]}"' '^exit 1$' gitea-mute.sh
+  asks_gitea 'devbox doctor --wait 1' '^BAD  mcp gitea        `gitea-mcp -t stdio --host https://git.example.org` does not answer' gitea-mute.sh
+  # Neither without the program nor without an account is it reported.
+  asks_gitea "$doctor | grep 'mcp gitea' || echo no gitea" '^no gitea$' plain.txt
+  says '^no gitea$' run --network none "$image" bash -c 'devbox config show | grep mcp.gitea || echo no gitea'
 }

@@ -21,6 +21,8 @@ check 'bun completes its words' bun native completes bun
 check 'pi completes its words' pi native completes pi
 check 'update-check cannot tell offline' base native exits 3 run --network none "$image" devbox update-check
 check 'update-check finds a newer image' opencode native exits 10 run "$image" bash -c "$(program update-check.sh)"
+check 'the launcher is printed, and a shell reads it' base native says '^label=opencode-devbox$' run "$image" \
+  bash -c 'devbox launcher | sh -n && devbox launcher'
 check 'nothing is baked under a volume path' base any silent run --entrypoint /bin/sh "$image" -c \
   'cd /home/developer && find .pi .config .local .cache .mempalace /workspace -type f 2>/dev/null'
 

@@ -147,7 +147,7 @@ impl Made {
         let words = |uses: &[usize]| uses.iter().map(|it| format!(" helper_{it}")).collect::<String>();
         for (at, (subject, uses)) in self.checks.iter().enumerate() {
             let more = if changed == Some(&Mutation::Check(at)) { " changed" } else { "" };
-            let expects = if at % 3 == 0 { " \"$max_mb\"" } else { "" };
+            let expects = if at.is_multiple_of(3) { " \"$max_mb\"" } else { "" };
             topic +=
                 &format!("check 'check {at}' {} any run{}{expects}{more}\n", SUBJECTS[*subject], words(uses));
         }
