@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::model::oci::{Digest, Manifest};
 use crate::model::promotion::{
@@ -133,9 +133,7 @@ impl<'a> Lease<'a> {
     /// Version tags are set once: one that points elsewhere stops the promotion, and one that is set is not written again,
     /// which a registry with immutable tags may refuse.
     fn set_version_tags(&self) -> Result<()> {
-        let standing = self.ledger.standing(self.promotion.versions().map(|it| &it.tag))?;
-        let is_set = |it: &Move| standing.get(&it.tag).and_then(Option::as_ref) == Some(&it.to);
-        for it in self.promotion.versions().filter(|it| !is_set(it)) {
+        for it in self.promotion.versions() {
             self.point(it, &it.to, Part::Move, true)?;
         }
         self.read_back(self.promotion.versions())
@@ -154,32 +152,40 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Writes one tag, its lease checked right before each request that is sent.
+    /// Writes one tag, its lease checked right before each request that is sent. With `once`, a tag that is set is not
+    /// written.
     fn point(&self, it: &Move, to: &Digest, part: Part, once: bool) -> Result<()> {
         let (ctx, public) = (self.ledger.ctx, &self.ledger.public);
         if ctx.runner.dry_run {
-            output::line(format!("crane tag {} {}", public.digest(to), it.tag));
+            if !once || !self.is_set(it)? {
+                output::line(format!("crane tag {} {}", public.digest(to), it.tag));
+            }
             return Ok(());
         }
         let image = ctx.registry.manifest(&ctx.runner, public, to)?;
         let image = image.with_context(|| format!("{} is gone", public.digest(to)))?;
         ctx.say(format!("{} -> {to}", public.tag(&it.tag)));
+        let is_set = Cell::new(false);
         let fence = || {
             self.check(part)?;
-            if once {
-                self.refuse_taken(it)?;
+            is_set.set(once && self.is_set(it)?);
+            if is_set.get() {
+                bail!("{} is set already", it.tag);
             }
             self.check_clocks(part)
         };
-        ctx.registry.point_tag(&ctx.runner, public, &it.tag, &image, &fence)
+        match ctx.registry.point_tag(&ctx.runner, public, &it.tag, &image, &fence) {
+            Err(_) if is_set.get() => Ok(()),
+            written => written,
+        }
     }
 
-    /// Fails if a version tag points at another image: it never moves.
-    fn refuse_taken(&self, it: &Move) -> Result<()> {
+    /// True if a version tag points at its image. Fails if it points at another one: it never moves.
+    fn is_set(&self, it: &Move) -> Result<bool> {
         let (ctx, public) = (self.ledger.ctx, &self.ledger.public);
         match ctx.registry.digests(&ctx.runner, public, std::slice::from_ref(&it.tag))?.pop().flatten() {
-            None => Ok(()),
-            Some(now) if now == it.to => Ok(()),
+            None => Ok(false),
+            Some(now) if now == it.to => Ok(true),
             Some(now) => Err(anyhow!(
                 "{} points at {now} and version tags never move: release under the next letter",
                 public.tag(&it.tag)

@@ -306,6 +306,20 @@ fn a_run_killed_after_its_last_tag_is_closed_by_the_next() {
     assert_eq!((&report["release"], &report["moved"]), (&"v1.18.19".into(), &0.into()));
 }
 
+#[test]
+fn an_interrupted_move_of_base_latest_is_closed_by_the_next() {
+    let world = released();
+    fs::write(world.root.join("rootfs/etc/changed"), "x").unwrap();
+    world.ok("build-base");
+    stage(&world);
+    world.ok("publish --promote-latest");
+    let open = || crate::crash::open_attempts(world.registry(), "devbox");
+    killed(&world, "promote-base-latest", "PUT */devbox/manifests/base-latest");
+    assert_eq!(open().len(), 1);
+    assert!(world.notes("promote-base-latest").contains("already"));
+    assert_eq!(open(), [""; 0]);
+}
+
 /// An image that is gone, or that no suite has passed, cannot be promoted by a repair either.
 #[test]
 fn a_repair_refuses_what_a_release_would_refuse() {

@@ -9,7 +9,7 @@ use crate::image::base::{self, BASE_LATEST, Base, BuiltBase};
 use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant};
 use crate::model::oci::Digest;
-use crate::model::promotion::{Move, Promotion, PromotionKind};
+use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind};
 use crate::promotion::ledger::{Journal, Ledger};
 use crate::tools::crane;
 
@@ -33,7 +33,7 @@ pub fn promote<'a>(
     let ledger = Ledger::new(ctx, &base.repository);
     if ledger.standing([BASE_LATEST])?[BASE_LATEST].as_ref() == Some(digest) {
         ctx.say(format!("{} is {} already", base.repository.tag(BASE_LATEST), base.tag));
-        return Ok(());
+        return close_interrupted(&ledger, digest);
     }
     let variants = variants()?;
     let plan = |journal: &Journal| {
@@ -41,6 +41,19 @@ pub fn promote<'a>(
         plan(ctx, &ledger, digest, journal)
     };
     ledger.begin(&plan)?.promote()
+}
+
+/// Closes attempts that were interrupted after their only move, which nobody has to complete any more.
+fn close_interrupted(ledger: &Ledger<'_>, to: &Digest) -> Result<()> {
+    let journal = ledger.journal()?;
+    for (attempt, promotion) in journal.interrupted() {
+        let is_moved =
+            promotion.kind == PromotionKind::BaseLatest && promotion.moves.iter().all(|it| it.to == *to);
+        if is_moved && !ledger.ctx.runner.dry_run {
+            ledger.mark(&attempt.id, Outcome::Done)?;
+        }
+    }
+    Ok(())
 }
 
 /// Prints the move of `base-latest` that a dry run would make.
