@@ -35,6 +35,10 @@ def walk(folder):
                     yield entry.path, (about.st_dev, about.st_ino)
 
 
+# Libraries of a desktop, which a container does not have: pi's module for the clipboard of X11 is not used without one.
+DESKTOP = ("libxcb.so.1",)
+
+
 def files(roots):
     seen = set()
     for root in roots:
@@ -146,6 +150,8 @@ def problem(path, file, libraries):
         return f"needs {elf.interpreter}", False
     here = os.path.dirname(path)
     folders = [it.replace("$ORIGIN", here).replace("${ORIGIN}", here) for it in elf.paths] + DEFAULT
+    if any(name in DESKTOP and name not in libraries for name in elf.needed):
+        return "", False
     for name in elf.needed:
         if name not in libraries and not any(os.path.exists(os.path.join(it, name)) for it in folders):
             return f"needs {name}", False

@@ -35,8 +35,11 @@ configures_in_layers() {
   run -e DEVBOX_MODEL=a/b -e DEVBOX_MCP_CONTEXT7=off "$image" bash -c "$(program configure.sh)"
 }
 
+# The file of a key that the user may read is referred to where it is.
 gives_pi_its_keys() {
-  secret_volume pi-keys key smoke-key
+  mkdir -p "$work/pi-keys"
+  printf 'smoke-key\n' > "$work/pi-keys/key"
+  volume pi-keys "$work/pi-keys"
   says '"key": "!cat -- /run/keys/key"' run -v "$name-pi-keys:/run/keys:ro" -e OPENAI_API_KEY_FILE=/run/keys/key "$image" \
     bash -c 'pi --version >/dev/null; pi --version >/dev/null; cat ~/.pi/agent/auth.json'
 }
