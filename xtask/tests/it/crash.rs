@@ -199,7 +199,8 @@ fn cases(writes: [usize; 2]) -> Vec<Case> {
 fn sample(all: Vec<Case>) -> Vec<Case> {
     let mut random = Rng::with_seed(SEED);
     let mut groups: BTreeMap<(String, u64, bool), Vec<Case>> = BTreeMap::new();
-    for case in all {
+    // A lag beside minutes of waiting for each write would take most of the time of a sample.
+    for case in all.into_iter().filter(|case| case.lag < 20 || !case.fault.to_string().ends_with("60s")) {
         let key = (case.fault.to_string(), case.lag, case.phases == PROMOTE);
         groups.entry(key).or_default().push(case);
     }
