@@ -50,8 +50,9 @@ fn all_variants_are_built() {
         assert!(ok, "{text}");
     }
     let (_, text) = xtask(&["smoke", "omos-with-pi", "--force", "--dry-run"]);
-    let (_, rest) = text.split_once("--image ").expect("the command line of the smoke suite");
-    let image = rest.split(' ').next().unwrap();
+    // The base is tested by itself; the variant is the one that is staged.
+    let images = text.split("--image ").skip(1).filter_map(|rest| rest.split(' ').next());
+    let image = images.filter(|image| image.contains("-staging@")).last().expect("the suite's command line");
     let versions = "opencode --version && bun --version && pi --version && command -v oh-my-opencode-slim";
     let run = ["run", "--rm", "--network=none", image, "bash", "-lc", versions];
     let output = Command::new("docker").args(run).output().unwrap();
