@@ -44,7 +44,7 @@ read_components() {
     END { flush() }' "$root/images/devbox.toml"
 }
 
-# What the image says of itself, and from that what was not given on the command line.
+# The image's own description; it replaces options that were not given on the command line.
 read_image() {
   local labels
   # A tag of several platforms: the engine shows that of its own.

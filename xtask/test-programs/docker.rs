@@ -115,7 +115,7 @@ fn image(arch: &'static str, path: &str, name: &str, inputs: &str) -> Image {
     Image { arch, layers, name: name.to_owned() }
 }
 
-/// The archive of a component's layer: what it says of itself, as `images/fetch-component` writes it.
+/// The archive of a component's layer: the facts file that `images/fetch-component` writes.
 fn layer(component: &str, version: &str, arch: &str) -> String {
     let facts = format!("{{\"name\": \"{component}\", \"version\": \"{version}\", \"arch\": \"{arch}\"}}\n");
     let mut archive = tar::Builder::new(Vec::new());

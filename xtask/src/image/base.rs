@@ -90,14 +90,6 @@ impl FoundBase {
             Self::Absent(_) => None,
         }
     }
-
-    /// The base by digest, or by tag where a dry run would build it.
-    pub fn by_digest(&self) -> String {
-        match self {
-            Self::Built(base) => base.repository.digest(&base.index.digest),
-            Self::Absent(base) => base.reference(),
-        }
-    }
 }
 
 impl Deref for FoundBase {

@@ -60,7 +60,7 @@ pub struct Suite {
     runner: Vec<Part>,
 }
 
-/// What the definition says of the components of an image, for the checks that are there once for each.
+/// Expected versions and size of an image, for the checks that exist once per component.
 #[derive(Clone, Debug, Default)]
 pub struct Pins {
     /// The version of each component that the image has.

@@ -26,8 +26,8 @@ const BATCH: usize = 8;
 pub fn next(ctx: &Context, version: Version) -> Result<ReleaseTag> {
     let repository = ctx.repository()?;
     let is_free = |release: ReleaseTag| {
-        let taken = git::has_tag(&ctx.runner, &release.to_string())?
-            || version_tags(ctx, &repository, release)?.values().any(Option::is_some);
+        let taken =
+            git::has_tag(&ctx.runner, &release.to_string())? || is_published(ctx, &repository, release)?;
         Ok((!taken).then_some(()))
     };
     first(version, is_free).map(|(release, ())| release)
@@ -35,10 +35,7 @@ pub fn next(ctx: &Context, version: Version) -> Result<ReleaseTag> {
 
 /// The first release of a version of which no variant is published.
 pub fn unpublished(ctx: &Context, repository: &Repository, version: Version) -> Result<ReleaseTag> {
-    let is_free = |release| {
-        let taken = version_tags(ctx, repository, release)?.values().any(Option::is_some);
-        Ok((!taken).then_some(()))
-    };
+    let is_free = |release| Ok((!is_published(ctx, repository, release)?).then_some(()));
     first(version, is_free).map(|(release, ())| release)
 }
 
@@ -59,11 +56,10 @@ pub fn first<T>(
     )
 }
 
-/// Where the version tags of a release are, those of all variants of this tree.
-fn version_tags(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Standing> {
+/// True if a variant of this tree is published under its version tag of a release.
+fn is_published(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<bool> {
     let tags: Vec<String> = ctx.config.variant.iter().map(|variant| variant.version_tag(release)).collect();
-    let digests = ctx.registry.digests(&ctx.runner, repository, &tags)?;
-    Ok(tags.into_iter().zip(digests).collect())
+    Ok(ctx.registry.digests(&ctx.runner, repository, &tags)?.iter().any(Option::is_some))
 }
 
 /// True if the newest entry of a changelog is of a release that is not published, so that the entry may still change.
@@ -80,8 +76,8 @@ pub fn newest_is_open(ctx: &Context, log: &Changelog) -> Result<bool> {
             "this clone is shallow and may be without the tag {newest}: run `git fetch --unshallow --tags`"
         )));
     }
-    match ctx.repository().and_then(|repository| version_tags(ctx, &repository, newest)) {
-        Ok(found) => Ok(found.values().all(Option::is_none)),
+    match ctx.repository().and_then(|repository| is_published(ctx, &repository, newest)) {
+        Ok(is_published) => Ok(!is_published),
         Err(error) => {
             ctx.say(format!(
                 "whether {newest} is published is unknown, so its entry stays as it is: {error:#}"

@@ -138,7 +138,7 @@ fn wait_for_exit() -> ! {
     }
 }
 
-/// Ends every program that runs. Nothing starts afterwards, and whoever waits for a program waits until this process
+/// Ends every program that runs. Nothing starts afterwards, and a caller that waits for a program waits until this process
 /// exits.
 fn end_all(patience: impl FnMut() -> bool) {
     let groups = {

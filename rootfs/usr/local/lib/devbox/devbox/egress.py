@@ -86,8 +86,8 @@ async def answer(hosts, reader):
 
 
 async def reachable(host):
-    """Addresses of a host, without those of this container and of a cloud's metadata: whoever controls a name could point
-    it there. Private networks stay, since a company's own registry may be on the list."""
+    """Addresses of a host, without those of this container and of a cloud's metadata: the owner of a name could point it
+    there. Private networks stay, since a company's own registry may be on the list."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, TLS, type=socket.SOCK_STREAM)
     except OSError:
