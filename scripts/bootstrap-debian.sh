@@ -52,22 +52,44 @@ apt=(
 # shellcheck disable=SC2016
 unwanted='rm -f "$1/etc/resolv.conf" "$1/etc/hostname"'
 
+# Programs of this machine's system do most of the work for other platforms, as in the build of the base.
+tools=$PWD/images/native-tools native=$work/native
+export tools native
+# shellcheck disable=SC2016 # for the hooks
+on='cp -a "$native" "$1/native" && cp "$tools" "$1/native-tools" && chroot "$1" /native-tools on /native'
+# shellcheck disable=SC2016
+off='chroot "$1" /native-tools off /native && rm -r "$1/native" "$1/native-tools"'
+
+# Makes the system of one architecture; further arguments are mmdebstrap's.
 bootstrap() {
   local arch=$1
+  shift
   echo "bootstrapping $suite for $arch" >&2
-  mmdebstrap --variant=minbase --architectures="$arch" "${dpkg[@]}" "${apt[@]}" \
-    --customize-hook="$unwanted" \
-    "$suite" "$work/$arch.tar" >&2
-  gzip -1 -n "$work/$arch.tar"
+  mmdebstrap --variant=minbase --architectures="$arch" "${dpkg[@]}" "${apt[@]}" "$@" \
+    --customize-hook="$unwanted" "$suite" "$work/$arch.tar" >&2
+}
+
+push() {
+  local arch=$1
+  gzip -1 -n -k "$work/$arch.tar"
   # A layer on nothing, then the platform in its configuration: an image as any other.
   crane append --oci-empty-base --new_layer "$work/$arch.tar.gz" --new_tag "$repository:$suite-$date-$arch" >&2
   crane mutate --set-platform "linux/$arch" --cmd bash --tag "$repository:$suite-$date-$arch" \
     "$repository:$suite-$date-$arch" >&2
 }
 
+host=$(dpkg --print-architecture)
+bootstrap "$host"
+mkdir "$native"
+tar -C "$native" -xf "$work/$host.tar"
+for platform in "${platforms[@]}"; do
+  arch=${platform#linux/}
+  if [ "$arch" != "$host" ]; then bootstrap "$arch" --extract-hook="$on" --customize-hook="$off"; fi
+  push "$arch"
+done
+
 manifests=()
 for platform in "${platforms[@]}"; do
-  bootstrap "${platform#linux/}"
   manifests+=(--manifest "$repository:$suite-$date-${platform#linux/}")
 done
 crane index append "${manifests[@]}" --tag "$repository:$suite-$date-slim" >&2

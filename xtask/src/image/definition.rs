@@ -49,6 +49,7 @@ pub fn variants(
     let mut targets = Vec::new();
     for plan in variants {
         let mut labels = labels(ctx, tree, "opencode-devbox", &plan.variant.components)?;
+        labels.insert("org.opencontainers.image.version".to_owned(), ctx.opencode_version()?.to_string());
         labels.insert("org.opencontainers.image.base.name".to_owned(), base.reference());
         let digest = base.as_built().map(|base| base.index.digest.to_string());
         labels.extend(digest.map(|digest| ("org.opencontainers.image.base.digest".to_owned(), digest)));
@@ -91,7 +92,6 @@ fn labels(
     label("title", title.to_owned());
     label("source", ctx.config.source.clone());
     label("licenses", "MIT".to_owned());
-    label("version", ctx.opencode_version()?.to_string());
     if let Some(commit) = &tree.commit {
         labels.insert(REVISION.to_owned(), commit.revision.clone());
     }

@@ -27,8 +27,6 @@ pub struct Config {
     #[serde(default)]
     pub build: Build,
     #[serde(default)]
-    pub reproducible: Reproducible,
-    #[serde(default)]
     pub layers: Layers,
     pub base: Image,
     /// The base's layers in their order.
@@ -87,14 +85,6 @@ pub enum Cache {
     /// Where the registry is not on this machine, whose engine keeps a cache of its own.
     Remote,
     Always,
-}
-
-/// What two builds of the base may differ in.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reproducible {
-    /// Paths; one that ends in a slash includes everything below it.
-    pub may_differ: Vec<String>,
 }
 
 /// How layers are compressed.

@@ -1,6 +1,4 @@
-//! Compares two builds of an image file by file: kind, mode, owner, link target and checksum. Times are only counted: a
-//! package manager that unpacks twice leaves other times on the folders that it makes. Refuses no difference itself:
-//! which are allowed, `images/devbox.toml` says.
+//! Compares two builds of an image file by file: kind, mode, owner, link target, checksum and time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,16 +35,11 @@ pub fn parse(found: &str, sums: &str) -> Listing {
 #[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
     pub same: usize,
-    /// The same but for their times.
-    pub other_times: usize,
-    /// Paths that may differ, and do.
-    pub documented: Vec<String>,
-    /// Paths that may not, each with what is wrong.
-    pub unexpected: Vec<String>,
+    /// Paths that differ, each with the reason.
+    pub different: Vec<String>,
 }
 
-/// Compares two listings. A pattern in `may_differ` is a path; one that ends in a slash includes everything below it.
-pub fn compare(first: &Listing, second: &Listing, may_differ: &[String]) -> Difference {
+pub fn compare(first: &Listing, second: &Listing) -> Difference {
     let mut result = Difference::default();
     let paths: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
     for path in paths {
@@ -55,22 +48,15 @@ pub fn compare(first: &Listing, second: &Listing, may_differ: &[String]) -> Diff
             (None, _) => "is in the second build only",
             (Some(a), Some(b)) if a.attributes != b.attributes => "has another mode, owner or target",
             (Some(a), Some(b)) if a.digest != b.digest => "has other bytes",
-            (Some(a), Some(b)) => {
+            (Some(a), Some(b)) if a.time != b.time => "has another time",
+            _ => {
                 result.same += 1;
-                result.other_times += usize::from(a.time != b.time);
                 continue;
             }
         };
-        match covers(may_differ, path) {
-            true => result.documented.push(path.clone()),
-            false => result.unexpected.push(format!("{path} {why}")),
-        }
+        result.different.push(format!("{path} {why}"));
     }
     result
-}
-
-fn covers(patterns: &[String], path: &str) -> bool {
-    patterns.iter().any(|pattern| path == pattern || pattern.ends_with('/') && path.starts_with(pattern))
 }
 
 #[cfg(test)]
@@ -85,37 +71,22 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(found: &str, sum: &str, documented: &[&str], unexpected: &[&str]) {
-        let (first, second) = (listing(FOUND, "00"), listing(found, sum));
-        let found = compare(&first, &second, &["/var/cache/".to_owned()]);
-        assert_eq!(
-            (found.documented.as_slice(), found.unexpected.as_slice()),
-            (
-                documented.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(),
-                unexpected.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(),
-            )
-        );
+    fn check(found: &str, sum: &str, different: &[&str]) {
+        let compared = compare(&listing(FOUND, "00"), &listing(found, sum));
+        assert_eq!(compared.different, different);
     }
 
     #[test]
-    fn what_differs_is_named_unless_it_may() {
-        check(FOUND, "00", &[], &[]);
-        check(FOUND, "01", &[], &["/etc/passwd has other bytes"]);
-        check(&FOUND.replace("0777", "0755"), "00", &[], &["/bin/sh has another mode, owner or target"]);
-        check(&FOUND.replace("bash", "dash"), "00", &[], &["/bin/sh has another mode, owner or target"]);
+    fn what_differs_is_named() {
+        check(FOUND, "00", &[]);
+        check(FOUND, "01", &["/etc/passwd has other bytes"]);
+        check(&FOUND.replace("0777", "0755"), "00", &["/bin/sh has another mode, owner or target"]);
+        check(&FOUND.replace("bash", "dash"), "00", &["/bin/sh has another mode, owner or target"]);
         check(
             &FOUND.replace("bin/sh", "bin/rsh"),
             "00",
-            &[],
             &["/bin/rsh is in the second build only", "/bin/sh is in the first build only"],
         );
-        check(&FOUND.replace("cache/x", "cache/z"), "00", &["/var/cache/x\ty", "/var/cache/z\ty"], &[]);
-    }
-
-    #[test]
-    fn a_time_alone_is_counted_and_makes_no_difference() {
-        let later = listing(&FOUND.replace("1.5", "1.6"), "00");
-        let found = compare(&listing(FOUND, "00"), &later, &[]);
-        assert_eq!((found.same, found.other_times, found.unexpected.len()), (3, 2, 0));
+        check(&FOUND.replace("1.5\tl", "1.6\tl"), "00", &["/bin/sh has another time"]);
     }
 }

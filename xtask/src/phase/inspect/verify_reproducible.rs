@@ -1,8 +1,8 @@
-//! Shows that what is in the registry can be built again: on an engine of its own, from an empty cache, the variants
-//! get the same digests, and the base the same files but for those that `images/devbox.toml` lists.
+//! Shows that what is in the registry can be built again: on an engine of its own, from an empty cache, the base and the
+//! variants get the same digests. Of a base that does not, every file that differs is named.
 //!
-//! The rebuilt variants are pushed to the staging repository as well: where they are the same, that adds a tag and no bytes.
-//! Refuses any other difference, and a listing without files.
+//! The rebuilt images are pushed to the staging repository as well: where they are identical, that adds a tag and no bytes.
+//! Refuses any difference, and a listing without files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::image::definition;
 use crate::image::definition::REVISION;
 use crate::image::secrets::Secrets;
 use crate::image::tree::Tree;
-use crate::image::variant::{self, StagedVariant};
+use crate::image::variant;
 use crate::model::bake::{self, Output, Target};
 use crate::model::listing::{self, Difference};
 use crate::model::oci::Manifest;
@@ -36,10 +36,20 @@ pub struct Args {
     pub no_base: bool,
 }
 
-/// A variant, as it was staged and as it was built again.
-struct Rebuilt<'a> {
-    staged: &'a StagedVariant<'a>,
-    built: Manifest,
+/// An image, as the registry has it and as it was built again.
+struct Rebuilt {
+    name: String,
+    /// Of the first image.
+    repository: Repository,
+    staging: Repository,
+    first: Manifest,
+    second: Manifest,
+}
+
+impl Rebuilt {
+    fn is_identical(&self) -> bool {
+        self.first.digest == self.second.digest
+    }
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
@@ -53,53 +63,107 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         tempfile::Builder::new().prefix("verify-").tempdir_in(&state).context("cannot make a folder")?;
     let folder = Utf8Path::from_path(folder.path()).context("a folder whose name is not UTF-8")?;
     let engine = Scratch::start(&ctx.runner, &state, "verify")?;
-    let rebuilt = variants(ctx, &tree, &engine, &base, &staged)?;
-    let files = match args.no_base {
-        true => BTreeMap::new(),
-        false => base_files(ctx, &tree, &engine, folder, &base)?,
-    };
-    drop(engine);
-    if ctx.runner.dry_run {
-        return Ok(());
+    let again = Again { ctx, engine: &engine };
+    let mut rebuilt = Vec::new();
+    for staged in &staged {
+        let target = definition::variants(ctx, &tree, &FoundBase::Built(base.clone()), &[staged])?.remove(0);
+        rebuilt.extend(again.build(target, &staged.staging, &staged.staging, &staged.tag, &staged.index)?);
     }
-    report(ctx, &rebuilt, &files)
+    let mut files = BTreeMap::new();
+    if !args.no_base {
+        let target = definition::base(ctx, &tree, &base)?;
+        let staging = ctx.staging(&base.repository);
+        let it = again.build(target.clone(), &base.repository, &staging, &base.tag, &base.index)?;
+        if it.as_ref().is_some_and(|it| !it.is_identical()) {
+            files = again.compare_files(target, &base, folder)?;
+        }
+        rebuilt.extend(it);
+    }
+    drop(engine);
+    match ctx.runner.dry_run {
+        true => Ok(()),
+        false => report(ctx, &rebuilt, &files),
+    }
 }
 
-/// Builds all variants again, with the commit and the time that the staged ones carry: neither is an input, so an image
-/// that another commit made is as good.
-fn variants<'a>(
-    ctx: &Context,
-    tree: &Tree,
-    engine: &Scratch<'_>,
-    base: &BuiltBase,
-    staged: &'a [StagedVariant<'a>],
-) -> Result<Vec<Rebuilt<'a>>> {
-    let mut rebuilt = Vec::new();
-    for staged in staged {
-        let created = config(ctx, &staged.staging, &staged.index, ctx.platforms[0])?["created"].clone();
+/// Builds on an engine that knows nothing.
+struct Again<'a> {
+    ctx: &'a Context,
+    engine: &'a Scratch<'a>,
+}
+
+impl Again<'_> {
+    /// Builds an image again, with the commit and the time that the first one carries: neither is an input, so an image that
+    /// another commit made is as good. `None` in a dry run.
+    fn build(
+        &self,
+        mut target: Target,
+        repository: &Repository,
+        staging: &Repository,
+        tag: &str,
+        first: &Manifest,
+    ) -> Result<Option<Rebuilt>> {
+        let ctx = self.ctx;
+        let created = config(ctx, repository, first, ctx.platforms[0])?["created"].clone();
         let created = created.as_str().context("an image without a time")?;
         let epoch: jiff::Timestamp = created.parse().context("the time of an image")?;
-        let mut target =
-            definition::variants(ctx, tree, &FoundBase::Built(base.clone()), &[staged])?.remove(0);
-        let tag = format!("{}-rebuilt", staged.tag);
-        target.output = Output::Tag(staged.staging.tag(&tag));
+        let name = target.name.clone();
+        let tag = format!("{tag}-rebuilt");
+        target.output = Output::Tag(staging.tag(&tag));
         target.cache = None;
-        as_of(&mut target, staged.index.annotation(REVISION));
+        as_of(&mut target, first.annotation(REVISION));
         let secrets = Secrets::new(ctx);
         let definition = bake::definition(&[target], &ctx.platforms, &ctx.config.layers, &secrets.specs);
         let cmd = secrets.give(docker::bake(&definition, Some(&epoch.as_second().to_string())));
-        ctx.runner.run_again(&engine.on(cmd))?;
+        ctx.runner.run_again(&self.engine.on(cmd))?;
         if ctx.runner.dry_run {
-            continue;
+            return Ok(None);
         }
-        let built =
-            ctx.registry.image(&ctx.runner, &staged.staging, &tag)?.context("what was pushed is gone")?;
-        if built.digest == staged.index.digest {
-            ctx.say(format!("{}: the same digest, {}", staged.variant.name, built.digest));
+        let second = ctx.registry.image(&ctx.runner, staging, &tag)?.context("what was pushed is gone")?;
+        let (repository, staging) = (repository.clone(), staging.clone());
+        let rebuilt = Rebuilt { name, repository, staging, first: first.clone(), second };
+        if rebuilt.is_identical() {
+            ctx.say(format!("{}: the same digest, {}", rebuilt.name, rebuilt.second.digest));
         }
-        rebuilt.push(Rebuilt { staged, built });
+        Ok(Some(rebuilt))
     }
-    Ok(rebuilt)
+
+    /// Compares the files of the base in the registry with those of the one that the engine has just built.
+    fn compare_files(
+        &self,
+        target: Target,
+        base: &BuiltBase,
+        folder: &Utf8Path,
+    ) -> Result<BTreeMap<Platform, Difference>> {
+        let ctx = self.ctx;
+        let target = Target { cache: None, ..target };
+        let image = base.repository.digest(&base.index.digest);
+        let lists = folder.join("lists");
+        fs::write(folder.join("Dockerfile"), bake::LISTS).context("cannot write a recipe")?;
+        let secrets = Secrets::new(ctx);
+        let definition =
+            bake::comparison(&target, &image, &base.debian, folder.as_str(), &ctx.platforms, &secrets.specs);
+        let cmd = secrets.give(docker::bake(&definition, None).arg("--allow=fs.write=/"));
+        ctx.runner.run_again(&self.engine.on(cmd))?;
+        let read = |name: String| -> Result<String> {
+            let path = lists.join(name);
+            let bytes = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let mut differences = BTreeMap::new();
+        for platform in &ctx.platforms {
+            let side = |side: &str| -> Result<listing::Listing> {
+                let name = format!("{}.{side}", platform.arch());
+                Ok(listing::parse(&read(format!("{name}.files"))?, &read(format!("{name}.sums"))?))
+            };
+            let (first, second) = (side("first")?, side("second")?);
+            if first.is_empty() {
+                bail!("no file of {image} was listed for {platform}");
+            }
+            differences.insert(*platform, listing::compare(&first, &second));
+        }
+        Ok(differences)
+    }
 }
 
 /// Gives a target the commit of an image that is there, in place of this tree's.
@@ -123,77 +187,27 @@ fn image(ctx: &Context, repository: &Repository, index: &Manifest, platform: Pla
     image.context("an index without its image")
 }
 
-/// Builds the base again and compares it, file by file, with the one in the registry.
-fn base_files(
-    ctx: &Context,
-    tree: &Tree,
-    engine: &Scratch<'_>,
-    folder: &Utf8Path,
-    base: &BuiltBase,
-) -> Result<BTreeMap<Platform, Difference>> {
-    let target = Target { cache: None, ..definition::base(ctx, tree, base)? };
-    let image = base.repository.digest(&base.index.digest);
-    let lists = folder.join("lists");
-    fs::write(folder.join("Dockerfile"), bake::LISTS).context("cannot write a recipe")?;
-    let secrets = Secrets::new(ctx);
-    let definition =
-        bake::comparison(&target, &image, &base.debian, folder.as_str(), &ctx.platforms, &secrets.specs);
-    let cmd = secrets.give(docker::bake(&definition, None).arg("--allow=fs.write=/"));
-    ctx.runner.run_again(&engine.on(cmd))?;
-    let mut differences = BTreeMap::new();
-    if ctx.runner.dry_run {
-        return Ok(differences);
-    }
-    let read = |name: String| -> Result<String> {
-        let path = lists.join(name);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    for platform in &ctx.platforms {
-        let side = |side: &str| -> Result<listing::Listing> {
-            let name = format!("{}.{side}", platform.arch());
-            Ok(listing::parse(&read(format!("{name}.files"))?, &read(format!("{name}.sums"))?))
-        };
-        let (first, second) = (side("first")?, side("second")?);
-        if first.is_empty() {
-            bail!("no file of {image} was listed for {platform}");
-        }
-        let may_differ = &ctx.config.reproducible.may_differ;
-        differences.insert(*platform, listing::compare(&first, &second, may_differ));
-    }
-    Ok(differences)
-}
-
-fn report(ctx: &Context, rebuilt: &[Rebuilt<'_>], files: &BTreeMap<Platform, Difference>) -> Result<()> {
+fn report(ctx: &Context, rebuilt: &[Rebuilt], files: &BTreeMap<Platform, Difference>) -> Result<()> {
     let mut broken = Vec::new();
-    for it in rebuilt {
-        let name = &it.staged.variant.name;
-        if it.built.digest != it.staged.index.digest {
-            broken.push(format!(
-                "{name}: {} was staged, {} was built",
-                it.staged.index.digest, it.built.digest
-            ));
-            broken.extend(other_parts(ctx, it)?);
-        }
+    for it in rebuilt.iter().filter(|it| !it.is_identical()) {
+        broken.push(format!(
+            "{}: {} is in the registry, {} was built",
+            it.name, it.first.digest, it.second.digest
+        ));
+        broken.extend(other_parts(ctx, it)?);
     }
     for (platform, it) in files {
-        let (same, documented) = (it.same, it.documented.len());
-        ctx.say(format!(
-            "base on {platform}: {same} files are the same ({} but for their times), {documented} differ as listed, {} differ",
-            it.other_times,
-            it.unexpected.len()
-        ));
-        it.documented.iter().for_each(|path| ctx.say(format!("  as listed: {path}")));
-        broken.extend(it.unexpected.iter().map(|what| format!("base on {platform}: {what}")));
+        ctx.say(format!("base on {platform}: {} files are the same, {} differ", it.same, it.different.len()));
+        broken.extend(it.different.iter().map(|what| format!("base on {platform}: {what}")));
     }
     if ctx.json {
         let digests: Vec<Value> = rebuilt
             .iter()
-            .map(|it| json!({ "variant": it.staged.variant.name, "staged": it.staged.index.digest, "built": it.built.digest }))
+            .map(|it| json!({ "image": it.name, "first": it.first.digest, "second": it.second.digest }))
             .collect();
         let bases: BTreeMap<String, &Difference> =
             files.iter().map(|(platform, it)| (platform.to_string(), it)).collect();
-        output::json(&json!({ "variants": digests, "base": bases, "differences": broken }));
+        output::json(&json!({ "images": digests, "base": bases, "differences": broken }));
     }
     match broken.is_empty() {
         true => {
@@ -204,13 +218,14 @@ fn report(ctx: &Context, rebuilt: &[Rebuilt<'_>], files: &BTreeMap<Platform, Dif
     }
 }
 
-/// Which layers, or whether the configuration, of a variant came out otherwise.
-fn other_parts(ctx: &Context, it: &Rebuilt<'_>) -> Result<Vec<String>> {
-    let staging = &it.staged.staging;
+/// Which layers, or whether the configuration, of an image came out otherwise.
+fn other_parts(ctx: &Context, it: &Rebuilt) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for platform in &ctx.platforms {
-        let (old, new) =
-            (image(ctx, staging, &it.staged.index, *platform)?, image(ctx, staging, &it.built, *platform)?);
+        let (old, new) = (
+            image(ctx, &it.repository, &it.first, *platform)?,
+            image(ctx, &it.staging, &it.second, *platform)?,
+        );
         for (number, (old, new)) in old.layers().iter().zip(new.layers()).enumerate() {
             if *old != new {
                 let line = format!("  {platform}: layer {number} was {} and is {}", old.0, new.0);
