@@ -13,8 +13,8 @@ use camino::Utf8PathBuf;
 use xtask::image::tree::Tree;
 use xtask::tools::runner::Runner;
 
-use crate::fakes::World;
-use crate::published::answer_one;
+use crate::support::fakes::World;
+use crate::support::published::answer_one;
 
 fn git(root: &Path, line: &str) {
     let mut command = Command::new("git");

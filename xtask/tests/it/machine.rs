@@ -10,7 +10,7 @@ use serde_json::Value;
 use tiny_http::{Response, Server};
 use xtask::model::platform::Platform;
 
-use crate::fakes::World;
+use crate::support::fakes::World;
 
 const WORKS: &str = "#!/bin/sh\nexit 0\n";
 const LACKING: &str = "#!/bin/sh\nexit 127\n";
@@ -268,7 +268,7 @@ fn crane_comes_from_its_archive_where_no_package_has_it() {
     let (machine, version) = (if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }, "0.20.7");
     let file = format!("go-containerregistry_Linux_{machine}.tar.gz");
     let folder = world.root.with_file_name("archive");
-    crate::fakes::script(&folder.join("crane"), "#!/bin/sh\necho 0.20.7\n");
+    crate::support::fakes::script(&folder.join("crane"), "#!/bin/sh\necho 0.20.7\n");
     let pack = std::process::Command::new("tar").args(["-czf", &file, "crane"]).current_dir(&folder).status();
     assert!(pack.unwrap().success());
     let bytes = fs::read(folder.join(&file)).unwrap();
@@ -328,7 +328,8 @@ fn crane_comes_from_its_archive_where_no_package_has_it() {
 /// The lock of this tree has the archives of all systems.
 #[test]
 fn crane_is_locked_for_all_systems() {
-    let text = fs::read_to_string(crate::fakes::tree().join(xtask::upstream::crane_archive::LOCK)).unwrap();
+    let text =
+        fs::read_to_string(crate::support::fakes::tree().join(xtask::upstream::crane_archive::LOCK)).unwrap();
     assert!(xtask::model::release_lock::locks(&text, "crane", xtask::upstream::crane_archive::VERSION));
     let sums = xtask::model::release_lock::checksums(&text);
     assert!(
@@ -524,6 +525,7 @@ fn test_runs_the_cheapest_first_and_stops_at_what_fails() {
     let all = [
         "cargo fmt --all --check",
         "cargo clippy --locked --workspace --all-targets -- -D warnings",
+        "cargo clippy --locked --workspace --test live -- -D warnings",
         "cargo test --locked --workspace",
         "python3 -m unittest discover -q -s xtask/tests/devbox",
     ];

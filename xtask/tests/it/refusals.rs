@@ -11,8 +11,9 @@ use registry_lab::{
 use tiny_http::{Header, Response, Server};
 use xtask::tools::{http, registry::Registry as Client, runner::Runner};
 
-use crate::accounts::{CHAIN, Site, doctor};
-use crate::fakes::{World, script};
+use crate::accounts::{Site, doctor};
+use crate::support::fakes::{World, script};
+use crate::support::releases::CHAIN;
 
 fn accounts() -> [Account; 2] {
     [Account::new("ci", "s3cret").may_push("*"), Account::new("reader", "s3cret").may_pull("*")]
@@ -233,7 +234,7 @@ fn a_page_in_html_is_no_image() {
 fn a_limit_belongs_to_its_registry() {
     let (hub, own) = (Lab::start().pull_limit(PullLimit::from(1)).clock_skew(600), Lab::start());
     for lab in [&hub, &own] {
-        lab.registry().put("team/devbox", "latest", crate::fakes::DEBIAN.as_bytes());
+        lab.registry().put("team/devbox", "latest", crate::support::fakes::DEBIAN.as_bytes());
     }
     let runner = Runner::new("/tmp".into(), Duration::from_secs(5));
     let client = Client::new(&http::agent(Duration::from_secs(5), ""), None);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tiny_http::{Header, Response, Server};
 use xtask::cli::Cli;
 
-use crate::fakes::World;
+use crate::support::fakes::World;
 
 type Table = BTreeMap<String, String>;
 
@@ -126,7 +126,7 @@ fn actions_get_only_inputs_that_they_have() {
             let Some(uses) = step.uses else { continue };
             let action = uses.split(['/', '@']).nth(1).unwrap().to_owned();
             let text =
-                fs::read_to_string(tree().join(format!("xtask/tests/it/act/{action}/action.yml"))).unwrap();
+                fs::read_to_string(tree().join(format!("xtask/tests/live/act/{action}/action.yml"))).unwrap();
             let stand_in: Action = serde_yaml_ng::from_str(&text).unwrap();
             for input in step.with.keys() {
                 assert!(stand_in.inputs.contains_key(input), "{uses} has no input {input}");

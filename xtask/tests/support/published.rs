@@ -499,16 +499,16 @@ impl World {
 
     /// Puts the stand-in for a program before all others on PATH.
     pub fn stand_in(&self, name: &str) {
-        crate::fakes::link_stand_in(&self.root.with_file_name("bin").join(name));
+        crate::support::fakes::link_stand_in(&self.root.with_file_name("bin").join(name));
     }
 
     /// Puts a program before all others on PATH.
     pub fn program(&self, name: &str, text: &str) {
-        crate::fakes::script(&self.root.with_file_name("bin").join(name), text);
+        crate::support::fakes::script(&self.root.with_file_name("bin").join(name), text);
     }
 
     pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
-        let mut command = crate::fakes::command(line, &self.root.with_file_name("bin"));
+        let mut command = crate::support::fakes::command(line, &self.root.with_file_name("bin"));
         command.env("DEVBOX_ROOT", &self.root).current_dir(&self.root);
         for name in ["GITEA_TOKEN", "DEVBOX_RELEASE_TAG", "SSL_CERT_FILE"] {
             command.env_remove(name);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use xtask::model::python_lock;
 use xtask::tools::{http, web::Web};
 
-use crate::published::answer_one;
+use crate::support::published::answer_one;
 
 const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
 
@@ -92,9 +92,8 @@ fn answer(
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn no_build_step_resolves_anything() {
-    let debian = crate::live::debian();
+    let debian = crate::images::debian();
     let (address, refused) = serve();
     let stages = [
         ("base", "tools"),
