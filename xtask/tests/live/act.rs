@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::fakes::{DEBIAN, World};
 use crate::support::hub::{self, Hub};
+use crate::support::server::{Answer, Server};
 
 /// The token of Docker Hub: no log shows it and no step without need has it.
 const CANARY: &str = "c4n4ry-s3cret";
@@ -301,14 +302,8 @@ fn crane_archive() -> (String, String) {
         xtask::upstream::crane_archive::VERSION,
         sum.trim_start_matches("sha256:")
     );
-    let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.server_addr());
-    std::thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let _ = request.respond(tiny_http::Response::from_data(bytes.clone()));
-        }
-    });
-    (url, lock)
+    let server = Server::start(move |_| Answer::ok(bytes.clone()));
+    (server.url(), lock)
 }
 
 /// What the smoke test of this test asks: the engine runs what was staged, and files reach it in a volume.

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::images::{debian, image_of};
+use crate::support::server::{Answer, Server};
 
 pub fn xtask(args: &[&str]) -> (bool, String) {
     let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
@@ -114,16 +115,13 @@ fn fetch(
     locks: &[(&str, String)],
     args: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Vec<String>, String> {
-    let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.server_addr().to_ip().unwrap());
     let files: Vec<(String, Vec<u8>)> =
         files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
-    std::thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let file = files.iter().find(|(name, _)| request.url().ends_with(name));
-            request.respond(tiny_http::Response::from_data(file.unwrap().1.clone())).unwrap();
-        }
+    let server = Server::start(move |request| {
+        let file = files.iter().find(|(name, _)| request.path.ends_with(name));
+        file.map_or(Answer::status(404), |(_, bytes)| Answer::ok(bytes.clone()))
     });
+    let url = server.url();
     let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
     let host = repository.split('/').next().unwrap();
     let out = tempfile::TempDir::new().unwrap();

@@ -5,10 +5,10 @@
 //! public records of it show.
 
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde_json::{Value, json};
-use tiny_http::{Header, Method, Response, Server};
+
+use crate::support::server::{Answer, Server};
 
 pub const LOGIN: &str = "POST /v2/auth/token";
 pub const OLD_LOGIN: &str = "POST /v2/users/login";
@@ -73,34 +73,23 @@ impl Hub {
 
 /// Starts a Hub that answers the login with `login_status`.
 pub fn start(login_status: u16) -> (String, Arc<Mutex<Hub>>) {
-    let server = Server::http("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.server_addr().to_ip().unwrap());
     let hub = Arc::new(Mutex::new(Hub {
         permissions: json!({ "read": true, "write": true, "admin": true }),
         immutable: json!({ "enabled": false, "rules": [".*"] }),
         ..Hub::default()
     }));
     let shared = hub.clone();
-    thread::spawn(move || {
-        for mut request in server.incoming_requests() {
-            let mut body = String::new();
-            request.as_reader().read_to_string(&mut body).unwrap();
-            let mut hub = shared.lock().unwrap();
-            let line = format!("{} {}", request.method(), request.url());
-            hub.log.push(line.clone());
-            let turn = hub.log.len();
-            if let Some((_, status)) = hub.fault.take_if(|(number, _)| *number == turn) {
-                request.respond(Response::empty(status)).unwrap();
-                continue;
-            }
-            let auth = request.headers().iter().find(|header| header.field.equiv("Authorization"));
-            let auth = auth.map(|header| header.value.to_string());
-            assert!(auth.is_some() || *request.method() == Method::Post, "{line}");
-            let (status, answer) = hub.answer(&line, auth.as_deref(), &body, login_status);
-            let json = Header::from_bytes("Content-Type", "application/json").unwrap();
-            let response = Response::from_string(answer.to_string()).with_status_code(status);
-            request.respond(response.with_header(json)).unwrap();
+    let server = Server::start(move |request| {
+        let (mut hub, line) = (shared.lock().unwrap(), request.line());
+        hub.log.push(line.clone());
+        let turn = hub.log.len();
+        if let Some((_, status)) = hub.fault.take_if(|(number, _)| *number == turn) {
+            return Answer::status(status);
         }
+        let auth = request.header("Authorization");
+        assert!(auth.is_some() || request.method == "POST", "{line}");
+        let (status, answer) = hub.answer(&line, auth, &request.body, login_status);
+        Answer::json(status, &answer)
     });
-    (url, hub)
+    (server.url(), hub)
 }

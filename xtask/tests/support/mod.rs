@@ -5,6 +5,7 @@ pub mod hub;
 pub mod pages;
 pub mod published;
 pub mod releases;
+pub mod server;
 
 use std::path::{Path, PathBuf};
 
