@@ -42,7 +42,7 @@
 //! - A registry that runs already: [`Registry::at_port`] and [`Lab::before`]. Its files are out of reach, and with them
 //!   the referrers API.
 //!
-//! `tests/it` runs the real crane and the real docker against each behaviour, and `recordings` holds what they write and
+//! `tests/live` runs the real crane and the real docker against each behaviour, and `recordings` holds what they write and
 //! print. Where no public source documents a behaviour, the switch states what the lab does.
 #![allow(clippy::disallowed_methods, reason = "a laboratory for tests runs servers itself")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

@@ -8,18 +8,8 @@ use registry_lab::{
     Account, DockerConfig, Fault, Immutable, Lab, Login, PullLimit, Registry, Rule, TokenServer,
 };
 
-use crate::fakes::{DEBIAN, World};
-
-pub const CHAIN: [&str; 8] = [
-    "build-base",
-    "build",
-    "smoke base",
-    "smoke omos",
-    "smoke with-pi",
-    "smoke omos-with-pi",
-    "publish --promote-latest",
-    "promote-base-latest",
-];
+use crate::support::fakes::{DEBIAN, World};
+use crate::support::releases::CHAIN;
 
 fn ci() -> Account {
     Account::new("ci", "s3cret").may_push("*")

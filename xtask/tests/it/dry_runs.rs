@@ -2,8 +2,8 @@
 
 use expect_test::{ExpectFile, expect_file};
 
-use crate::fakes::{World, without_inputs};
 use crate::recovery::{bump, release, released};
+use crate::support::fakes::{World, without_inputs};
 
 /// Compares the plan of a command with its golden file. Nothing is written and no program that changes something runs.
 #[track_caller]

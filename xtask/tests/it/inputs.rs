@@ -1,20 +1,17 @@
 //! What counts as an input of an image: exactly what git tracks, on every machine.
 
-use std::collections::HashMap;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use xtask::image::tree::Tree;
 use xtask::tools::runner::Runner;
 
-use crate::fakes::World;
-use crate::published::answer_one;
+use crate::support::fakes::World;
+use crate::support::server::{Answer, Expecting};
 
 fn git(root: &Path, line: &str) {
     let mut command = Command::new("git");
@@ -351,32 +348,13 @@ fn the_bytes_that_were_hashed_are_the_bytes_that_are_built() {
     assert_eq!(left, 2, "nothing half laid out is left");
 }
 
-/// The host of the base's parts: an answer for each path, by status.
-#[derive(Clone)]
-struct PartsHost {
-    answers: Arc<Mutex<HashMap<String, u16>>>,
-}
-
-impl PartsHost {
-    fn answer(&self, path: &str, status: u16) {
-        self.answers.lock().unwrap().insert(path.to_owned(), status);
-    }
-}
+const SUMS: &str = "HEAD /v0.1.0/checksums.txt";
+const MODEL: &str = "HEAD /model";
 
 /// Gives the tree both parts, locked, from a host of their own.
-fn with_parts(world: &World) -> PartsHost {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.local_addr().unwrap());
-    let host = PartsHost { answers: Arc::default() };
-    let shared = host.clone();
-    std::thread::spawn(move || {
-        for stream in server.incoming() {
-            answer_one(&stream.unwrap(), |_, path, _| {
-                let status = shared.answers.lock().unwrap().get(path).copied();
-                (status.unwrap_or(404), Vec::new(), String::new())
-            });
-        }
-    });
+fn with_parts(world: &World) -> Expecting {
+    let host = Expecting::start([SUMS, MODEL].map(|line| (line, Answer::status(404))));
+    let url = host.url();
     let file = world.root.join("images/Dockerfile.base");
     let text = fs::read_to_string(&file).unwrap();
     let text = text.replace("GITEA_MCP_URL=http://127.0.0.1:9\n", &format!("GITEA_MCP_URL={url}\n"));
@@ -389,16 +367,14 @@ fn with_parts(world: &World) -> PartsHost {
     host
 }
 
-const SUMS: &str = "/v0.1.0/checksums.txt";
-
 /// What a base on this machine is without depends on when it was built, not on who answers the next job.
 #[test]
 fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     let world = World::new();
     let host = with_parts(&world);
     for status in [503, 429, 403] {
-        host.answer(SUMS, status);
-        host.answer("/model", 200);
+        host.expect(SUMS, Answer::status(status));
+        host.expect(MODEL, Answer::status(200));
         let output = world.xtask("build-base --dry-run");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let why = "gitea-mcp is left out of base-".to_owned();
@@ -411,7 +387,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let without = key(&world);
     // The host answers: the jobs that follow use the base that was built.
-    host.answer(SUMS, 200);
+    host.expect(SUMS, Answer::status(200));
     assert_eq!(key(&world), without);
     world.ok("build");
     assert!(world.ok("base-decide").contains("is there"));
@@ -419,7 +395,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     world.ok("build-base");
     let whole = key(&world);
     assert_ne!(whole, without);
-    host.answer(SUMS, 503);
+    host.expect(SUMS, Answer::status(503));
     assert_eq!(key(&world), whole);
     let output = world.xtask("build-base");
     assert!(String::from_utf8_lossy(&output.stderr).contains("is there: nothing to build"));
@@ -431,11 +407,11 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
 fn the_tree_decides_what_the_base_contains() {
     let world = World::new();
     let host = with_parts(&world);
-    host.answer(SUMS, 404);
-    host.answer("/model", 404);
+    host.expect(SUMS, Answer::status(404));
+    host.expect(MODEL, Answer::status(404));
     let missing = key(&world);
-    host.answer(SUMS, 200);
-    host.answer("/model", 200);
+    host.expect(SUMS, Answer::status(200));
+    host.expect(MODEL, Answer::status(200));
     assert_eq!(key(&world), missing);
     world.configure("name = \"gitea-mcp\"\ninclude = true", "name = \"gitea-mcp\"\ninclude = false");
     assert_ne!(key(&world), missing);
@@ -447,8 +423,8 @@ fn the_tree_decides_what_the_base_contains() {
     // Without a lock a part is in no base at all.
     let world = World::new();
     let host = with_parts(&world);
-    host.answer(SUMS, 200);
-    host.answer("/model", 200);
+    host.expect(SUMS, Answer::status(200));
+    host.expect(MODEL, Answer::status(200));
     fs::write(world.root.join("images/locks/gitea-mcp/checksums.txt"), "# gitea-mcp 0.0.9\n").unwrap();
     let output = world.xtask("build-base --dry-run");
     let text = String::from_utf8_lossy(&output.stderr);

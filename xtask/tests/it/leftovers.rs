@@ -7,9 +7,9 @@ use registry_lab::{Immutable, PullLimit};
 use xtask::model::oci::Digest;
 use xtask::model::promotion::{AttemptId, Holder, LEASE_SECONDS, Move, Promotion, PromotionKind};
 
-use crate::crash::{moved_versions, open_attempts};
-use crate::fakes::{DEBIAN, World};
 use crate::recovery::{bump, killed, release, released, stage};
+use crate::support::fakes::{DEBIAN, World};
+use crate::support::releases::{moved_versions, open_attempts};
 
 const STAGING: &str = "devbox-staging";
 

@@ -2,25 +2,23 @@
 
 use std::fs;
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use serde_json::Value;
-use tiny_http::{Response, Server};
 use xtask::model::platform::Platform;
 
-use crate::fakes::World;
+use crate::support::fakes::World;
+use crate::support::server::{Answer, Expecting};
 
 const WORKS: &str = "#!/bin/sh\nexit 0\n";
 const LACKING: &str = "#!/bin/sh\nexit 127\n";
 
+/// The file of Debian's archive that `doctor` asks for.
+const RELEASE: &str = "HEAD /debian/dists/trixie/InRelease";
+
 /// A tree on a machine that has what a release on this platform needs, and Debian's archive.
 struct Machine {
     world: World,
-    archive: String,
-    /// True if the archive has the file that `doctor` asks for.
-    is_served: Arc<AtomicBool>,
+    archive: Expecting,
 }
 
 impl Deref for Machine {
@@ -36,19 +34,10 @@ fn machine() -> Machine {
     for name in ["shellcheck", "python3"] {
         world.program(name, WORKS);
     }
-    let server = Server::http("127.0.0.1:0").unwrap();
-    let archive = server.server_addr().to_string();
-    let is_served = Arc::new(AtomicBool::default());
-    let shared = is_served.clone();
-    thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let has = request.url() == "/debian/dists/trixie/InRelease" && shared.load(Ordering::SeqCst);
-            let _ = request.respond(Response::empty(if has { 200 } else { 404 }));
-        }
-    });
-    let echo = format!("echo 'http://{archive}/debian main'");
+    let archive = Expecting::start([(RELEASE, Answer::status(404))]);
+    let echo = format!("echo '{}/debian main'", archive.url());
     world.program("apt-get", &format!("#!/bin/sh\ncase $1 in indextargets) {echo} ;; esac\n"));
-    Machine { world, archive, is_served }
+    Machine { world, archive }
 }
 
 /// Package registries that answer, and the one platform that needs no emulation.
@@ -74,7 +63,7 @@ fn contains(text: &str, parts: &[&str]) {
 
 /// From now on the archive has the file that `doctor` asks for.
 fn serve_archive(machine: &Machine) {
-    machine.is_served.store(true, Ordering::SeqCst);
+    machine.archive.expect(RELEASE, Answer::status(200));
 }
 
 #[test]
@@ -237,7 +226,7 @@ fn doctor_installs_only_what_is_missing() {
     let started = ["dockerd", "systemctl enable --now docker"].iter().any(|line| plan.contains(line));
     assert!(started, "{plan}");
     if is("debian") {
-        let suite = format!("URIs: http://{}/debian\nSuites: forky\n", world.archive);
+        let suite = format!("URIs: {}/debian\nSuites: forky\n", world.archive.url());
         let packages = "docker.io/forky docker-cli/forky containerd/forky docker-buildx/forky crane/forky";
         contains(&plan, &[&suite, "Pin-Priority: 50", packages]);
     }
@@ -268,27 +257,17 @@ fn crane_comes_from_its_archive_where_no_package_has_it() {
     let (machine, version) = (if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }, "0.20.7");
     let file = format!("go-containerregistry_Linux_{machine}.tar.gz");
     let folder = world.root.with_file_name("archive");
-    crate::fakes::script(&folder.join("crane"), "#!/bin/sh\necho 0.20.7\n");
+    crate::support::fakes::script(&folder.join("crane"), "#!/bin/sh\necho 0.20.7\n");
     let pack = std::process::Command::new("tar").args(["-czf", &file, "crane"]).current_dir(&folder).status();
     assert!(pack.unwrap().success());
     let bytes = fs::read(folder.join(&file)).unwrap();
     let sum = registry_lab::digest(&bytes).trim_start_matches("sha256:").to_owned();
-    let (server, served) = (Server::http("127.0.0.1:0").unwrap(), bytes.clone());
-    let url = format!("http://{}", server.server_addr());
-    let paths = [format!("/v{version}/{file}"), format!("/v{version}/checksums.txt")];
     let list: String = ["Linux_x86_64", "Linux_arm64", "Darwin_x86_64", "Darwin_arm64"]
         .map(|name| format!("{sum}  go-containerregistry_{name}.tar.gz\n"))
         .concat();
-    thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let body = match paths.iter().position(|path| path == request.url()) {
-                Some(0) => served.clone(),
-                Some(_) => list.clone().into_bytes(),
-                None => Vec::new(),
-            };
-            let _ = request.respond(Response::from_data(body));
-        }
-    });
+    let paths = [&*file, "checksums.txt"].map(|name| format!("GET /v{version}/{name}"));
+    let server = Expecting::start([(&*paths[0], Answer::ok(bytes.clone())), (&*paths[1], Answer::ok(list))]);
+    let url = server.url();
 
     for os in ["ubuntu", "fedora"] {
         world.program(
@@ -328,7 +307,8 @@ fn crane_comes_from_its_archive_where_no_package_has_it() {
 /// The lock of this tree has the archives of all systems.
 #[test]
 fn crane_is_locked_for_all_systems() {
-    let text = fs::read_to_string(crate::fakes::tree().join(xtask::upstream::crane_archive::LOCK)).unwrap();
+    let text =
+        fs::read_to_string(crate::support::fakes::tree().join(xtask::upstream::crane_archive::LOCK)).unwrap();
     assert!(xtask::model::release_lock::locks(&text, "crane", xtask::upstream::crane_archive::VERSION));
     let sums = xtask::model::release_lock::checksums(&text);
     assert!(
@@ -524,6 +504,7 @@ fn test_runs_the_cheapest_first_and_stops_at_what_fails() {
     let all = [
         "cargo fmt --all --check",
         "cargo clippy --locked --workspace --all-targets -- -D warnings",
+        "cargo clippy --locked --workspace --test live -- -D warnings",
         "cargo test --locked --workspace",
         "python3 -m unittest discover -q -s xtask/tests/devbox",
     ];

@@ -5,7 +5,7 @@ use std::fs;
 use expect_test::expect_file;
 use registry_lab::{Fault, Rule};
 
-use crate::fakes::World;
+use crate::support::fakes::World;
 
 const SMOKES: [&str; 4] = ["smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"];
 

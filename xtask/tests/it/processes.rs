@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use xtask::tools::command::Cmd;
 use xtask::tools::runner::Runner;
 
-use crate::fakes::World;
+use crate::support::fakes::World;
 
 /// Cleans up on SIGTERM, waits for a grandchild that would go on without it, and is silent.
 const SILENT: &str = "trap 'echo cleaned > \"$0/cleaned\"; exit 9' TERM
@@ -174,7 +174,7 @@ fn the_exit_code_and_the_last_lines_are_reported() {
 #[test]
 fn a_script_of_the_tree_is_found() {
     let case = patient();
-    crate::fakes::script(&case.path("scripts/suite"), "#!/bin/sh\npwd\n");
+    crate::support::fakes::script(&case.path("scripts/suite"), "#!/bin/sh\npwd\n");
     let folder = fs::canonicalize(case.folder.path()).unwrap();
     let printed = case.runner.read(&Cmd::new("scripts/suite", [""; 0])).unwrap();
     assert_eq!(Path::new(printed.trim()), folder);
@@ -284,30 +284,4 @@ fn a_broken_pipe_ends_what_runs() {
     drop(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(141));
     assert!(!runs(&grandchild));
-}
-
-/// An image with one program, made of this machine's files.
-fn image_of_sleep(case: &Case, name: &str) {
-    let script = "files=$(ldd \"$(command -v sleep)\" | grep -o '/[^ ]*')
-tar --create --dereference $files \"$(command -v sleep)\" 2>/dev/null | docker import --change 'ENTRYPOINT [\"sleep\"]' - \"$NAME\"";
-    case.runner.run(&case.sh(script).env("NAME", name)).unwrap();
-}
-
-/// The suite waits for a container that prints nothing. Its trap needs the engine, as does the client that it waits for.
-#[test]
-#[ignore = "needs an engine"]
-fn the_containers_of_a_stalled_suite_are_gone() {
-    let name = format!("devbox-stalled-{}", std::process::id());
-    let case = Case::new(Duration::from_secs(3));
-    image_of_sleep(&case, &name);
-    let script = "trap 'docker rm --force \"$NAME-1\" \"$NAME-2\"' EXIT
-docker run --detach --name \"$NAME-1\" \"$NAME\" 1000
-docker run --rm --name \"$NAME-2\" \"$NAME\" 1000";
-    let suite = Cmd::new("bash", ["-c", script]).env("NAME", name.clone());
-    let error = message(case.runner.run(&suite).unwrap_err());
-    assert!(error.ends_with("was ended: it printed nothing for 3 s"), "{error}");
-    let listing = ["ps", "--all", "--quiet", "--filter", &format!("name={name}")];
-    let left = case.runner.read(&Cmd::new("docker", listing)).unwrap();
-    case.runner.run(&Cmd::new("docker", ["rmi", &name])).unwrap();
-    assert_eq!(left, "");
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use registry_lab::{Fault, RetryAfter, Rule};
 
-use crate::crash::{moved_versions, open_attempts};
-use crate::fakes::{DEBIAN, World};
 use crate::recovery::{bump, release, released, stage};
+use crate::support::fakes::{DEBIAN, World};
+use crate::support::releases::{moved_versions, open_attempts};
 
 fn tag(world: &World, tag: &str) -> Option<String> {
     world.registry().tag("devbox", tag)
@@ -207,7 +207,7 @@ fn a_rollback_leaves_tags_without_an_image_only_when_asked() {
     world.ok("build-base");
     stage_all(&world, &["base", "omos", "with-pi"]);
     world.ok("publish --promote-latest");
-    let definition = fs::read_to_string(crate::fakes::tree().join("images/devbox.toml")).unwrap();
+    let definition = fs::read_to_string(crate::support::fakes::tree().join("images/devbox.toml")).unwrap();
     let start = definition.find("[[variant]]\nname = \"omos-with-pi\"\n").unwrap();
     let stanza = &definition[start..start + definition[start..].find("\n\n").unwrap() + 2];
     let own = "[[variant]]\nname = \"with-pi\"\n";

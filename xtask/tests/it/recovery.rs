@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use xtask::model::oci::Digest;
 use xtask::model::promotion::{AttemptId, Holder, LEASE_SECONDS, Move, Promotion, PromotionKind};
 
-use crate::fakes::{DEBIAN, World};
+use crate::support::fakes::{DEBIAN, World};
 
 /// A world in which v1.18.18 is out. It is released once, and what the registry then holds is copied for each test.
 pub fn released() -> World {
@@ -313,7 +313,7 @@ fn an_interrupted_move_of_base_latest_is_closed_by_the_next() {
     world.ok("build-base");
     stage(&world);
     world.ok("publish --promote-latest");
-    let open = || crate::crash::open_attempts(world.registry(), "devbox");
+    let open = || crate::support::releases::open_attempts(world.registry(), "devbox");
     killed(&world, "promote-base-latest", "PUT */devbox/manifests/base-latest");
     assert_eq!(open().len(), 1);
     assert!(world.notes("promote-base-latest").contains("already"));

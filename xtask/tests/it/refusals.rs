@@ -1,18 +1,17 @@
 //! What registries of other makers answer, and docker configurations of other shapes than `docker login` leaves.
 
 use std::fs;
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use registry_lab::{
     Account, DockerConfig, Fault, Immutable, Lab, Login, PullLimit, Refusal, Rule, TokenServer,
 };
-use tiny_http::{Header, Response, Server};
 use xtask::tools::{http, registry::Registry as Client, runner::Runner};
 
-use crate::accounts::{CHAIN, Site, doctor};
-use crate::fakes::{World, script};
+use crate::accounts::{Site, doctor};
+use crate::support::fakes::{World, script};
+use crate::support::releases::CHAIN;
+use crate::support::server::{Answer, Server};
 
 fn accounts() -> [Account; 2] {
     [Account::new("ci", "s3cret").may_push("*"), Account::new("reader", "s3cret").may_pull("*")]
@@ -114,104 +113,77 @@ fn an_account_that_only_docker_can_see_is_named() {
     assert!(text.contains("nobody is logged in"), "{text}");
 }
 
-/// `METHOD path` and authorization of the requests that a server got.
-type Log = Arc<Mutex<Vec<(String, Option<String>)>>>;
-
-/// A server that answers each request by a function of `METHOD path`: status, headers and body.
-fn scripted(answer: impl Fn(&str) -> (u16, Vec<(String, String)>, String) + Send + 'static) -> (String, Log) {
-    let server = Server::http("127.0.0.1:0").unwrap();
-    let host = server.server_addr().to_ip().unwrap().to_string();
-    let log = Log::default();
-    let shared = log.clone();
-    thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let line = format!("{} {}", request.method(), request.url());
-            let auth = request.headers().iter().find(|it| it.field.equiv("Authorization"));
-            let auth = auth.map(|header| header.value.to_string());
-            shared.lock().unwrap().push((line.clone(), auth.clone()));
-            let (status, headers, body) = match auth {
-                Some(_) => answer(&line),
-                None => answer("nobody"),
-            };
-            let mut response = Response::from_string(body).with_status_code(status);
-            for (name, value) in headers {
-                response.add_header(Header::from_bytes(name, value).unwrap());
-            }
-            let _ = request.respond(response);
-        }
-    });
-    (host, log)
+/// A server that wants a password, and answers each request that has one by a function of `METHOD path`.
+fn guarded(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Server {
+    guarded_by(&[BASIC], answer)
 }
 
-fn run(host: &str, line: &str) -> String {
+fn guarded_by(challenges: &[&str], answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Server {
+    let refusal =
+        challenges.iter().fold(Answer::status(401), |answer, it| answer.header("WWW-Authenticate", it));
+    Server::start(move |request| match request.header("Authorization") {
+        Some(_) => answer(&request.line()),
+        None => refusal.clone(),
+    })
+}
+
+fn run(server: &Server, line: &str) -> String {
+    let host = &server.host;
     let world = World::before(host, "team/devbox");
     let config = DockerConfig::new(host, &Login::password("ci", "s3cret"));
     let output = world.command(line).env("DOCKER_CONFIG", config.path()).output().unwrap();
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn headers(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
-const BASIC: (&str, &str) = ("WWW-Authenticate", "Basic realm=\"x\"");
+const BASIC: &str = "Basic realm=\"x\"";
+const NO_TAGS: &str = r#"{"tags":[]}"#;
 
 /// The address of a next page or of an upload may lie on another machine: no password goes there.
 #[test]
 fn a_password_goes_to_its_own_registry_only() {
-    let (elsewhere, seen) = scripted(|_| (200, Vec::new(), r#"{"tags":[]}"#.to_owned()));
+    let elsewhere = Server::start(|_| Answer::ok(NO_TAGS));
     let (next, upload) =
-        (format!("<http://{elsewhere}/page>; rel=\"next\""), format!("http://{elsewhere}/upload"));
-    let (host, _) = scripted(move |line| match line {
-        "nobody" => (401, headers(&[BASIC]), String::new()),
-        line if line.contains("/tags/list") => {
-            (200, headers(&[("Link", &next)]), r#"{"tags":[]}"#.to_owned())
-        }
-        line if line.starts_with("POST") => (202, headers(&[("Location", &upload)]), String::new()),
-        line if line.ends_with("/v2/") => (200, Vec::new(), "{}".to_owned()),
-        _ => (404, Vec::new(), r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_owned()),
+        (format!("<{}/page>; rel=\"next\"", elsewhere.url()), format!("{}/upload", elsewhere.url()));
+    let server = guarded(move |line| match line {
+        line if line.contains("/tags/list") => Answer::ok(NO_TAGS).header("Link", &next),
+        line if line.starts_with("POST") => Answer::status(202).header("Location", &upload),
+        line if line.ends_with("/v2/") => Answer::ok("{}"),
+        _ => Answer::status(404).body(r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
     });
-    let text = run(&host, "status");
+    let text = run(&server, "status");
     assert!(text.contains("names a page elsewhere"), "{text}");
-    run(&host, "doctor");
-    let seen = seen.lock().unwrap();
-    assert!(seen.iter().any(|(line, _)| line == "DELETE /upload"), "{seen:?}");
-    assert!(seen.iter().all(|(_, auth)| auth.is_none()), "{seen:?}");
+    run(&server, "doctor");
+    // Of the public repository and of the staging one.
+    assert_eq!(elsewhere.lines(), ["DELETE /upload"; 2]);
+    assert!(elsewhere.requests().iter().all(|request| request.header("Authorization").is_none()));
 }
 
 /// A listing whose next page is itself would go on for ever.
 #[test]
 fn pages_that_lead_back_are_an_error() {
-    let (host, log) = scripted(|line| match line {
-        "nobody" => (401, headers(&[BASIC]), String::new()),
-        line => {
-            let link = format!("<{}>; rel=\"next\"", line.split(' ').nth(1).unwrap());
-            (200, headers(&[("Link", &link)]), r#"{"tags":["a"]}"#.to_owned())
-        }
+    let server = guarded(|line| {
+        let link = format!("<{}>; rel=\"next\"", line.split(' ').nth(1).unwrap());
+        Answer::ok(r#"{"tags":["a"]}"#).header("Link", &link)
     });
-    let text = run(&host, "status");
+    let text = run(&server, "status");
     assert!(text.contains("pages lead back"), "{text}");
-    assert!(log.lock().unwrap().len() < 9);
+    assert!(server.lines().len() < 9);
 }
 
 /// A registry may offer several ways to log in, some of which are for other programs (RFC 9110, 11.6.1).
 #[test]
 fn the_challenge_that_can_be_answered_is_answered() {
-    let several = [
-        vec![("WWW-Authenticate", "Negotiate"), BASIC],
-        vec![("WWW-Authenticate", "Negotiate, Basic realm=\"x\"")],
-        vec![
-            ("WWW-Authenticate", "NTLM"),
-            ("WWW-Authenticate", "basic realm=\"a, Bearer b\", charset=\"UTF-8\""),
-        ],
+    let several: [&[&str]; 3] = [
+        &["Negotiate", BASIC],
+        &["Negotiate, Basic realm=\"x\""],
+        &["NTLM", "basic realm=\"a, Bearer b\", charset=\"UTF-8\""],
     ];
     for challenges in several {
-        let (host, _) = scripted(move |line| match line {
-            "nobody" => (401, headers(&challenges), String::new()),
-            line if line.contains("/tags/list") => (200, Vec::new(), r#"{"tags":[]}"#.to_owned()),
-            _ => (404, headers(&[("Docker-Distribution-Api-Version", "registry/2.0")]), String::new()),
+        let server = guarded_by(challenges, |line| match line.contains("/tags/list") {
+            true => Answer::ok(NO_TAGS),
+            false => Answer::status(404).header("Docker-Distribution-Api-Version", "registry/2.0"),
         });
-        let text = run(&host, "status");
+        let text = run(&server, "status");
         assert!(text.contains("nothing was released"), "{text}");
     }
 }
@@ -219,12 +191,11 @@ fn the_challenge_that_can_be_answered_is_answered() {
 /// A login page with status 200 is no image.
 #[test]
 fn a_page_in_html_is_no_image() {
-    let (host, _) = scripted(|line| match line {
-        "nobody" => (401, headers(&[BASIC]), String::new()),
-        line if line.contains("/tags/list") => (200, Vec::new(), r#"{"tags":[]}"#.to_owned()),
-        _ => (200, headers(&[("Content-Type", "text/html")]), "<html>Log in</html>".to_owned()),
+    let server = guarded(|line| match line.contains("/tags/list") {
+        true => Answer::ok(NO_TAGS),
+        false => Answer::ok("<html>Log in</html>").header("Content-Type", "text/html"),
     });
-    let text = run(&host, "status");
+    let text = run(&server, "status");
     assert!(text.contains("cannot tell whether") && !text.contains("nothing was released"), "{text}");
 }
 
@@ -233,7 +204,7 @@ fn a_page_in_html_is_no_image() {
 fn a_limit_belongs_to_its_registry() {
     let (hub, own) = (Lab::start().pull_limit(PullLimit::from(1)).clock_skew(600), Lab::start());
     for lab in [&hub, &own] {
-        lab.registry().put("team/devbox", "latest", crate::fakes::DEBIAN.as_bytes());
+        lab.registry().put("team/devbox", "latest", crate::support::fakes::DEBIAN.as_bytes());
     }
     let runner = Runner::new("/tmp".into(), Duration::from_secs(5));
     let client = Client::new(&http::agent(Duration::from_secs(5), ""), None);

@@ -3,8 +3,8 @@
 
 use registry_lab::{Address, Fault, Lab, Referrers, RetryAfter, Rule};
 
-use crate::fakes::World;
 use crate::recovery::{released, stage};
+use crate::support::fakes::World;
 
 /// A verdict that was stored is found again, whatever the registry answers when it is asked for referrers.
 #[test]

@@ -6,8 +6,8 @@ use std::fs;
 
 use registry_lab::{Counts, Lab};
 
-use crate::accounts::CHAIN;
-use crate::fakes::{DEBIAN, World};
+use crate::support::fakes::{DEBIAN, World};
+use crate::support::releases::CHAIN;
 
 struct Site {
     lab: Lab,

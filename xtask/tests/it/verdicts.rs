@@ -3,8 +3,8 @@
 use registry_lab::digest;
 use serde_json::{Value, json};
 
-use crate::fakes::World;
 use crate::recovery::stage;
+use crate::support::fakes::World;
 
 const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v2+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

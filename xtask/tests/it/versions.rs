@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::fakes::{without_hashes, without_inputs};
-use crate::published::{INDEX, World};
+use crate::support::fakes::{without_hashes, without_inputs};
+use crate::support::published::{INDEX, World};
 
 #[track_caller]
 fn contains(text: &str, parts: &[&str]) {
@@ -160,7 +160,7 @@ fn every_file_is_read_once_and_only_asked_for_after_that() {
 }
 
 #[track_caller]
-fn verdict(change: impl FnOnce(&mut crate::published::Published), expected: &str) {
+fn verdict(change: impl FnOnce(&mut crate::support::published::Published), expected: &str) {
     let world = World::new();
     change(&mut world.published.lock().unwrap());
     contains(
@@ -633,7 +633,7 @@ fn all_tests_are_named_before_any_runs_in_a_dry_run() {
         "unittest",
         "shellcheck",
         "docker buildx build --check",
-        "--ignored --nocapture --test-threads=1",
+        "--test live -- --nocapture --test-threads=1",
     ];
     let at = |part: &&str| plan.find(part).unwrap_or_else(|| panic!("no {part} in: {plan}"));
     assert!(parts.is_sorted_by_key(at), "{plan}");
@@ -812,7 +812,7 @@ fn an_account_in_a_registrys_address_is_used_and_not_shown() {
 /// The accounts reach a build as secrets, and are in no argument, definition or key.
 #[test]
 fn a_build_gets_accounts_as_secrets() {
-    let world = crate::fakes::World::new();
+    let world = crate::support::fakes::World::new();
     let env = [
         ("npm_config_registry", "http://me:canary@mirror.example/npm/"),
         ("PIP_INDEX_URL", "http://me:canary@mirror.example:81/simple"),

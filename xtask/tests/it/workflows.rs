@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::thread;
 
 use clap::Parser;
 use serde::Deserialize;
-use tiny_http::{Header, Response, Server};
 use xtask::cli::Cli;
 
-use crate::fakes::World;
+use crate::support::fakes::World;
+use crate::support::server::{Answer, Server};
 
 type Table = BTreeMap<String, String>;
 
@@ -126,7 +124,7 @@ fn actions_get_only_inputs_that_they_have() {
             let Some(uses) = step.uses else { continue };
             let action = uses.split(['/', '@']).nth(1).unwrap().to_owned();
             let text =
-                fs::read_to_string(tree().join(format!("xtask/tests/it/act/{action}/action.yml"))).unwrap();
+                fs::read_to_string(tree().join(format!("xtask/tests/live/act/{action}/action.yml"))).unwrap();
             let stand_in: Action = serde_yaml_ng::from_str(&text).unwrap();
             for input in step.with.keys() {
                 assert!(stand_in.inputs.contains_key(input), "{uses} has no input {input}");
@@ -177,19 +175,15 @@ fn an_expression_that_an_engine_did_not_evaluate_is_refused() {
 /// A checkout in a workflow keeps no token, so git gets it with the push: for the forge's server and no other.
 #[test]
 fn a_push_has_the_token_of_the_server_that_it_goes_to() {
-    let server = Server::http("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.server_addr());
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let shared = seen.clone();
-    thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let account = request.headers().iter().find(|it| it.field.equiv("Authorization"));
-            shared.lock().unwrap().extend(account.map(|it| it.value.to_string()));
-            let status = if account.is_some() { 403 } else { 401 };
-            let challenge = Header::from_bytes("WWW-Authenticate", "Basic realm=\"forge\"").unwrap();
-            request.respond(Response::empty(status).with_header(challenge)).unwrap();
-        }
+    let server = Server::start(|request| {
+        let status = if request.header("Authorization").is_some() { 403 } else { 401 };
+        Answer::status(status).header("WWW-Authenticate", "Basic realm=\"forge\"")
     });
+    let url = server.url();
+    let seen = || -> Vec<String> {
+        let requests = server.requests();
+        requests.iter().filter_map(|it| Some(it.header("Authorization")?.to_owned())).collect()
+    };
     let world = repository();
     git(&world.root, &["remote", "add", "origin", &format!("{url}/you/devbox.git")]);
     git(&world.root, &["branch", "topic"]);
@@ -197,9 +191,9 @@ fn a_push_has_the_token_of_the_server_that_it_goes_to() {
     let runner = xtask::tools::runner::Runner::new(root, std::time::Duration::from_secs(60));
     let push = |server: &str| xtask::tools::git::push(&runner, "topic", server, "t0k3n").unwrap_err();
     assert!(!format!("{:#}", push("http://127.0.0.1:1")).contains("t0k3n"));
-    assert_eq!(*seen.lock().unwrap(), [""; 0], "another server's token");
+    assert_eq!(seen(), [""; 0], "another server's token");
     assert!(!format!("{:#}", push(&url)).contains("t0k3n"));
-    assert_eq!(*seen.lock().unwrap(), ["Basic eC1hY2Nlc3MtdG9rZW46dDBrM24="]);
+    assert_eq!(seen(), ["Basic eC1hY2Nlc3MtdG9rZW46dDBrM24="]);
 }
 
 /// It deletes toolchains, so nothing but a runner of a forge may call it.

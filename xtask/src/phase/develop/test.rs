@@ -28,6 +28,8 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
     let run = |cmd| ctx.runner.run(&cmd);
     run(cmd!("cargo fmt --all --check"))?;
     run(cmd!("cargo clippy --locked --workspace --all-targets -- -D warnings"))?;
+    // A target that plain `cargo test` does not run is none of all targets either.
+    run(cmd!("cargo clippy --locked --workspace --test live -- -D warnings"))?;
     // The black-box tests run the real crane before real registries.
     match args.fast {
         true => require(ctx)?,
@@ -49,7 +51,7 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
     thread::scope(|scope| {
         let emulated = scope.spawn(|| runner.run(&emulated));
         // The registries that the release is tried on behave as the tests believe.
-        run(cmd!("cargo test --locked --package registry-lab -- --ignored"))?;
+        run(cmd!("cargo test --locked --package registry-lab --test live"))?;
         runner.run(&others)?;
         emulated.join().unwrap_or_else(|_| bail!("the emulated test panicked"))
     })
@@ -59,8 +61,8 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
 fn live(ctx: &Context, args: &Args) -> Result<Cmd> {
     let repository =
         local::repository(&ctx.runner, &ctx.state_dir(), ctx.settings.registry_image.as_deref())?;
-    let live =
-        cmd!("cargo test --locked --package xtask --test it -- --ignored --nocapture --test-threads=1");
+    // One after the other: most of them use the one engine.
+    let live = cmd!("cargo test --locked --package xtask --test live -- --nocapture --test-threads=1");
     let live = live.env("DEVBOX_LIVE_REPOSITORY", format!("{}/live/opencode-devbox", repository.host()));
     let live = live.env("DEVBOX_TEST_EXHAUSTIVE", if args.exhaustive { "1" } else { "0" });
     let act = validate::python_tool(ctx, "act")?.join("bin/act");

@@ -16,7 +16,7 @@ use xtask::tools::engine::Scratch;
 use xtask::tools::runner::Runner;
 
 use crate::emulation::foreign;
-use crate::fakes::World;
+use crate::support::fakes::World;
 
 /// A base of Debian and two files, one of which a test can make different each time.
 const BASE: &str = r#"
@@ -91,7 +91,6 @@ fn scratch<'a>(runner: &'a Runner, folder: &Utf8Path, name: &str) -> Scratch<'a>
 
 /// Failure 26: the registry takes images and refuses the cache. And where it takes it, an empty engine builds from it.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_refused_cache_fails_nothing_and_a_kept_one_helps() {
     let lab = Lab::before(&Registry::at_port(port()));
     let world = small(lab.host(), &format!("engines-test/cache-{}", std::process::id()));
@@ -116,7 +115,6 @@ fn a_refused_cache_fails_nothing_and_a_kept_one_helps() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn what_is_built_again_is_the_same_or_is_named() {
     let world =
         small(&format!("localhost:{}", port()), &format!("engines-test/again-{}", std::process::id()));
@@ -197,7 +195,7 @@ fn pass(from: &mut impl Read, to: &mut impl Write) {
 /// A registry whose Debian is of both platforms, though all its programs are of this machine's: nothing is emulated.
 fn both_platforms() -> Lab {
     let lab = Lab::at(Address::Name);
-    let (from, to) = (crate::live::debian(), format!("{}/debian", lab.host()));
+    let (from, to) = (crate::images::debian(), format!("{}/debian", lab.host()));
     let (host, other) = (Platform::host().to_string(), format!("linux/{}", foreign()));
     for line in [
         format!("copy --platform {host} {from} {to}:own"),
@@ -213,7 +211,6 @@ fn both_platforms() -> Lab {
 /// Two engines as the nodes of one builder. The second is said to be of the other platform, which it is not: that is
 /// found out before the build, whatever the builder's definition says.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn two_engines_are_nodes_of_one_builder() {
     let state = tempfile::tempdir().unwrap();
     let folder = Utf8Path::from_path(state.path()).unwrap();
@@ -262,14 +259,13 @@ fn two_engines_are_nodes_of_one_builder() {
 /// The classic image store holds one platform of an image. A stand-in of BuildKit's image passes everything on to the BuildKit
 /// of this machine's engine.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn an_engine_with_the_classic_store_builds_in_a_container() {
     let state = tempfile::tempdir().unwrap();
     let folder = Utf8Path::from_path(state.path()).unwrap();
     let socket = folder.join("buildkit.sock");
     serve_buildkit(&socket, "unix:///var/run/docker.sock");
     let address = serve_over_tcp(&socket).replace("tcp://", "TCP:");
-    let image = crate::live::image_of(
+    let image = crate::images::image_of(
         "buildkit",
         &format!(
             "RUN apt-get -qq update && apt-get -qq -y --no-install-recommends install socat >/dev/null\n\
@@ -296,7 +292,6 @@ fn an_engine_with_the_classic_store_builds_in_a_container() {
 
 /// All ways, the floor and the compressions, on images so small that what is measured is mostly the measuring.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_benchmark_fills_its_page_and_leaves_nothing_behind() {
     let world =
         small(&format!("localhost:{}", port()), &format!("engines-test/bench-{}", std::process::id()));

@@ -64,7 +64,6 @@ fn kinds(index: &Value) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn with_the_api_crane_writes_no_tag() {
     let (lab, image) = with_image(Referrers::Present);
     attach(&lab, &image, "test/a");
@@ -88,7 +87,6 @@ fn with_the_api_crane_writes_no_tag() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn without_the_api_crane_writes_the_tag() {
     let (lab, image) = with_image(Referrers::Absent);
     attach(&lab, &image, "test/a");
@@ -112,7 +110,6 @@ fn without_the_api_crane_writes_the_tag() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn what_crane_writes_for_each_other_form() {
     let mut text = String::new();
     let forms = [Referrers::Ignored, Referrers::Html];
@@ -150,7 +147,6 @@ fn what_crane_writes_for_each_other_form() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn pages_follow_each_other_and_can_be_filtered() {
     let (lab, image) = with_image(Referrers::Paged(2));
     for kind in ["test/c", "test/a", "test/b"] {

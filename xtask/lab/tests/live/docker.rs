@@ -21,7 +21,6 @@ fn build(config: &registry_lab::DockerConfig, image: &str) -> Run {
 }
 
 #[test]
-#[ignore = "needs a Docker engine, docker-registry and crane; `cargo xtask test` runs it"]
 fn docker_pushes_with_a_password_an_identity_token_and_a_helper() {
     let accounts = ["ci", "reader"].map(|name| Account::new(name, "secret").may_pull("team/*"));
     let [ci, reader] = accounts;

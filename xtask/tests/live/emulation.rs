@@ -19,7 +19,6 @@ const PACKAGES: &str = "less locales sudo tzdata";
 
 /// The foreign base is installed with tools of the build platform; an ordinary, emulated installation gives the same.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_foreign_base_is_what_an_emulated_installation_gives() {
     let tree = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = fs::read_to_string(tree.join("images/Dockerfile.base")).unwrap();

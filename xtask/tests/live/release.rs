@@ -5,6 +5,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use crate::images::{debian, image_of};
+use crate::support::server::{Answer, Server};
+
 pub fn xtask(args: &[&str]) -> (bool, String) {
     let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -32,7 +35,6 @@ pub fn xtask(args: &[&str]) -> (bool, String) {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn one_variant_is_released_and_a_second_run_finds_nothing_to_do() {
     let (ok, text) = xtask(&["release", "--only", "base"]);
     assert!(ok && text.contains("docker run --rm"), "{text}");
@@ -43,7 +45,6 @@ fn one_variant_is_released_and_a_second_run_finds_nothing_to_do() {
 
 /// The recipes of all variants, and that the largest one has what its components are for.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn all_variants_are_built() {
     for phase in ["build-base", "build"] {
         let (ok, text) = xtask(&[phase]);
@@ -60,40 +61,8 @@ fn all_variants_are_built() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 4);
 }
 
-/// Debian's image in the registry of the live tests, made where it is missing as `build-base` makes it.
-pub fn debian() -> String {
-    let live = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
-    let repository = format!("{}/debian", live.split('/').next().unwrap());
-    let image = format!("{repository}:trixie-slim");
-    if !Command::new("crane").args(["digest", &image]).output().unwrap().status.success() {
-        let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let recipe = std::fs::read_to_string(tree.join("images/Dockerfile.base")).unwrap();
-        let date = xtask::model::dockerfile::arg_default(&recipe, "DEBIAN_DATE").unwrap();
-        let host = xtask::model::platform::Platform::host().to_string();
-        let mut make = Command::new(tree.join("scripts/bootstrap-debian.sh"));
-        make.args(["--suite", "trixie", "--date", date, "--platform", &host, "--repository", &repository]);
-        assert!(make.status().unwrap().success());
-    }
-    image
-}
-
-/// Builds an image on Debian with one step, and returns its name.
-pub fn image_of(name: &str, recipe: &str) -> String {
-    let debian = debian();
-    let name = format!("opencode-devbox-test-{name}:latest");
-    let recipe = format!("FROM {debian}\n{recipe}");
-    let folder = tempfile::TempDir::new().unwrap();
-    std::fs::write(folder.path().join("Dockerfile"), recipe).unwrap();
-    let mut build = Command::new("docker");
-    build.args(["buildx", "build", "--quiet", "--load", "--tag", &name]).arg(folder.path());
-    let output = build.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    name
-}
-
 /// A machine without the registry's program has a container serve the local registry.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn a_container_serves_the_local_registry() {
     let config = "version: 0.1\\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\\nhttp: {addr: \":5000\"}\\n";
     let image = image_of(
@@ -103,7 +72,7 @@ fn a_container_serves_the_local_registry() {
              RUN printf '{config}' > /config.yml\nCMD [\"docker-registry\", \"serve\", \"/config.yml\"]\n"
         ),
     );
-    let world = crate::fakes::World::before("127.0.0.1:9", "none");
+    let world = crate::support::fakes::World::before("127.0.0.1:9", "none");
     std::fs::remove_file(world.root.with_file_name("bin").join("docker")).unwrap();
     let local = |line: &str| {
         let mut command = world.command(line);
@@ -146,16 +115,13 @@ fn fetch(
     locks: &[(&str, String)],
     args: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Vec<String>, String> {
-    let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.server_addr().to_ip().unwrap());
     let files: Vec<(String, Vec<u8>)> =
         files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
-    std::thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let file = files.iter().find(|(name, _)| request.url().ends_with(name));
-            request.respond(tiny_http::Response::from_data(file.unwrap().1.clone())).unwrap();
-        }
+    let server = Server::start(move |request| {
+        let file = files.iter().find(|(name, _)| request.path.ends_with(name));
+        file.map_or(Answer::status(404), |(_, bytes)| Answer::ok(bytes.clone()))
     });
+    let url = server.url();
     let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
     let host = repository.split('/').next().unwrap();
     let out = tempfile::TempDir::new().unwrap();
@@ -195,7 +161,6 @@ fn tarball(path: &str) -> Vec<u8> {
 
 /// The release host is not reached from everywhere, so a stand-in proves that only verified bytes get in.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn gitea_mcp_gets_in_only_with_the_locked_checksum() {
     debian();
     let tar = tarball("gitea-mcp");
@@ -222,7 +187,6 @@ fn gitea_mcp_gets_in_only_with_the_locked_checksum() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
     debian();
     let tar = tarball("onnx/model.onnx");
@@ -243,7 +207,6 @@ fn the_embedding_model_gets_in_only_with_the_pinned_checksum() {
 }
 
 #[test]
-#[ignore = "needs root and Docker's programs; `cargo xtask test` runs it"]
 fn a_scratch_engine_is_empty_builds_and_leaves_nothing_behind() {
     use xtask::tools::command::Cmd;
     use xtask::tools::{engine::Scratch, runner::Runner};
@@ -274,7 +237,6 @@ fn a_scratch_engine_is_empty_builds_and_leaves_nothing_behind() {
 
 /// BuildKit tells files apart by size and time, as rsync does; a bump from 1.18.15 to 1.18.18 changes no size.
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn new_bytes_of_the_old_size_reach_the_build() {
     let (context, out) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
     let build = |version: &str| {

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use registry_lab::{Account, Lab, TokenServer};
 use tempfile::TempDir;
 
-use crate::fakes::{DEBIAN, World};
-use crate::hub::{self, Hub};
+use crate::support::fakes::{DEBIAN, World};
+use crate::support::hub::{self, Hub};
+use crate::support::server::{Answer, Server};
 
 /// The token of Docker Hub: no log shows it and no step without need has it.
 const CANARY: &str = "c4n4ry-s3cret";
@@ -114,7 +115,7 @@ impl Forge {
         command.args(["--no-skip-checkout", "--no-cache-server", "--eventpath"]).arg(path("event.json"));
         for uses in self.actions() {
             let name = uses.split(['/', '@']).nth(1).unwrap();
-            let folder = tree().join("xtask/tests/it/act").join(name);
+            let folder = tree().join("xtask/tests/live/act").join(name);
             command.arg(format!("--local-repository={uses}={}", folder.display()));
         }
         let secrets = [("DOCKERHUB_USERNAME", "you"), ("DOCKERHUB_TOKEN", CANARY), ("GITHUB_TOKEN", CANARY)];
@@ -220,7 +221,6 @@ fn by_hand(promote: &str) -> String {
 
 /// A pushed tag is released; a variant that fails holds all back, and the next run does only what is missing.
 #[test]
-#[ignore = "needs act; `cargo xtask test` runs it"]
 fn a_pushed_tag_is_released_after_a_job_that_failed() {
     let forge = Forge::new();
     let first = forge.publish("push", PUSH, "omos");
@@ -283,7 +283,7 @@ fn runner_image(debian: &str) -> String {
         "--build-arg",
         &format!("DEBIAN={debian}"),
     ]);
-    let output = build.arg(tree().join("xtask/tests/it/act/runner")).output().unwrap();
+    let output = build.arg(tree().join("xtask/tests/live/act/runner")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     name.to_owned()
 }
@@ -302,14 +302,8 @@ fn crane_archive() -> (String, String) {
         xtask::upstream::crane_archive::VERSION,
         sum.trim_start_matches("sha256:")
     );
-    let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.server_addr());
-    std::thread::spawn(move || {
-        for request in server.incoming_requests() {
-            let _ = request.respond(tiny_http::Response::from_data(bytes.clone()));
-        }
-    });
-    (url, lock)
+    let server = Server::start(move |_| Answer::ok(bytes.clone()));
+    (server.url(), lock)
 }
 
 /// What the smoke test of this test asks: the engine runs what was staged, and files reach it in a volume.
@@ -326,9 +320,8 @@ docker rm --volumes "$id"
 /// Job containers of Gitea's and GitHub's usual image, with the host's socket: Ubuntu without crane and pip, where no folder of
 /// the job is known to the engine and no emulator can be registered. Images are built and published for real.
 #[test]
-#[ignore = "needs act and a Docker engine; `cargo xtask test` runs it"]
 fn a_pushed_tag_is_released_from_job_containers() {
-    let debian = crate::live::debian();
+    let debian = crate::images::debian();
     let lab = Forge::lab();
     let open = Lab::before(lab.registry());
     let mirror = format!("{}/debian:trixie-slim", open.host());
@@ -342,9 +335,9 @@ fn a_pushed_tag_is_released_from_job_containers() {
     world.keep_variant("base");
     let layer = "{ name = \"a layer\", budget_mb = 100 }";
     world.configure("{ name = \"all of it\", budget_mb = 1 }", &[layer; 4].join(", "));
-    crate::fakes::script(
+    crate::support::fakes::script(
         &world.root.join("scripts/smoke-test.sh"),
-        &format!("{}{SUITE}", crate::fakes::SMOKE_OPTIONS),
+        &format!("{}{SUITE}", crate::support::fakes::SMOKE_OPTIONS),
     );
     let mut forge = Forge::of(lab, world);
     forge.container = Some(runner_image(&debian));
@@ -370,7 +363,6 @@ fn a_pushed_tag_is_released_from_job_containers() {
 
 /// Forges send a checkbox as a truth value or as text.
 #[test]
-#[ignore = "needs act; `cargo xtask test` runs it"]
 fn a_manual_run_moves_the_floating_tags_only_if_asked_to() {
     let forge = Forge::new();
     for promote in ["false", "\"false\""] {
@@ -385,7 +377,6 @@ fn a_manual_run_moves_the_floating_tags_only_if_asked_to() {
 }
 
 #[test]
-#[ignore = "needs act; `cargo xtask test` runs it"]
 fn a_pull_request_sees_no_secret_and_a_schedule_runs() {
     let forge = Forge::new();
     let request = r#"{"number":7,"pull_request":{"number":7,"head":{"ref":"topic"},"base":{"ref":"main"}}}"#;

@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use registry_lab::{Client, Fault, Lab, Registry, RetryAfter, Rule, Tags};
-use xtask::model::promotion::Attempt;
 
-use crate::accounts::CHAIN;
-use crate::fakes::{DEBIAN, World};
+use crate::support::fakes::World;
+use crate::support::releases::{CHAIN, moved_versions, open_attempts, put_debian};
 
 pub const FLOATING: [&str; 5] =
     ["latest", "latest-omos", "latest-with-pi", "latest-omos-with-pi", "base-latest"];
@@ -39,24 +38,6 @@ const SIDE_BY_SIDE: usize = 40;
 
 pub fn is_exhaustive() -> bool {
     std::env::var("DEVBOX_TEST_EXHAUSTIVE").is_ok_and(|value| value == "1")
-}
-
-/// Stores the Debian index; its two images need not exist for the pipeline to read it.
-pub fn put_debian(registry: &Registry) {
-    registry.put("debian", "trixie-slim", DEBIAN.as_bytes());
-}
-
-/// Attempts of a journal that are neither done nor superseded.
-pub fn open_attempts(registry: &Registry, path: &str) -> Vec<String> {
-    let tags: Vec<String> = registry.tags(&format!("{path}-staging")).into_keys().collect();
-    let attempts = Attempt::all(&tags).into_iter().filter(Attempt::is_unsettled);
-    attempts.map(|attempt| attempt.id.tag()).collect()
-}
-
-/// Version tags that have pointed at more than one image.
-pub fn moved_versions(registry: &Registry, path: &str) -> Vec<String> {
-    let versions = registry.tags(path).into_keys().filter(|tag| tag.starts_with('v'));
-    versions.filter(|tag| registry.tag_history(path, tag).len() > 1).collect()
 }
 
 /// A tree at a client of a lab.
@@ -279,7 +260,6 @@ fn play(stage: &Stage, lab: &Lab, bench: &mut Bench, case: &Case) -> Result<(), 
 }
 
 #[test]
-#[ignore = "takes minutes; `cargo xtask test` runs it"]
 fn a_release_survives_a_fault_at_any_write() {
     let stage = prepare();
     let all = cases(stage.writes);

@@ -96,7 +96,6 @@ fn recording(folder: &str, name: &str) -> ExpectFile {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn docker_login_writes_each_form_and_so_does_the_lab() {
     for form in FORMS {
         let server = if form.has_identity_tokens { server() } else { server().without_identity_tokens() };
@@ -115,7 +114,6 @@ fn docker_login_writes_each_form_and_so_does_the_lab() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn docker_login_refuses_a_wrong_password() {
     let lab = Lab::start().token_server(server());
     let config = lab.docker_config(&Login::Nobody);
@@ -130,7 +128,6 @@ fn docker_login_refuses_a_wrong_password() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn crane_prints_each_form() {
     let lab = Lab::start();
     let token = "lab-0";
@@ -173,7 +170,6 @@ fn the_helper_answers_as_a_real_one() {
 
 /// A login at another registry is none at this one; Docker Hub has a name of its own.
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_login_belongs_to_one_registry() {
     let lab = Lab::start();
     let config = lab.docker_config(&Login::password("ci", "secret"));

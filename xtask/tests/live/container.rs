@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::documents::all_commands;
-use crate::live::xtask;
+use crate::release::xtask;
+use crate::support::pages::all_commands;
 
 /// Containers and volumes of one test, removed when it ends however it ends.
 pub struct Stage {
@@ -94,7 +94,6 @@ fn quickest<const N: usize>(runs: [&dyn Fn() -> Output; N]) -> [Duration; N] {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn the_entrypoint_is_quick_and_a_full_volume_does_not_slow_it() {
     let stage = Stage::new("speed");
     let data = "/home/developer/.local/share/opencode";
@@ -122,7 +121,6 @@ fn the_entrypoint_is_quick_and_a_full_volume_does_not_slow_it() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn folders_of_the_host_are_not_changed_and_their_owner_is_said() {
     let stage = Stage::new("owner");
     let host = tempfile::TempDir::new().unwrap();
@@ -146,7 +144,6 @@ fn folders_of_the_host_are_not_changed_and_their_owner_is_said() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn an_ssh_agent_of_the_host_signs_commits_in_the_container() {
     let stage = Stage::new("agent");
     let folder = tempfile::TempDir::new().unwrap();
@@ -183,10 +180,9 @@ fn an_ssh_agent_of_the_host_signs_commits_in_the_container() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn the_egress_example_lets_named_hosts_through_and_no_others() {
     let stage = Stage::new("egress");
-    let debian = format!("DEBIAN_IMAGE={}", crate::live::debian());
+    let debian = format!("DEBIAN_IMAGE={}", crate::images::debian());
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/egress");
     let docker = |args: &[&str]| {
         let output = Command::new("docker").args(args).output().unwrap();
@@ -239,7 +235,6 @@ fn the_egress_example_lets_named_hosts_through_and_no_others() {
 /// Every `docker run` of a page starts this image, and every recipe's options do: only what would clash with other
 /// containers or wants a terminal is replaced, and a command that ends at once takes the place of the last words.
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn every_docker_command_in_a_page_works() {
     let stage = Stage::new("pages");
     let home = tempfile::TempDir::new().unwrap();
@@ -292,7 +287,6 @@ fn every_docker_command_in_a_page_works() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn compose_starts_a_hardened_shell_and_a_healthy_server() {
     if !Command::new("docker").args(["compose", "version"]).output().unwrap().status.success() {
         println!("SKIPPED: this machine has no docker compose, so compose.yaml was not started");

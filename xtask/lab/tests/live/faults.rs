@@ -8,7 +8,6 @@ use registry_lab::{Fault, Lab, RetryAfter, Rule};
 use crate::{Run, crane, nobody, plain, push, transcript};
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn crane_speaks_plain_http_to_every_loopback_address() {
     use registry_lab::Address;
     for address in [Address::V4, Address::V6, Address::Name] {
@@ -19,7 +18,6 @@ fn crane_speaks_plain_http_to_every_loopback_address() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn the_log_holds_every_request_in_order() {
     let (lab, run) = tag(None);
     run.unwrap();
@@ -55,7 +53,6 @@ fn check(fault: Fault, expected: &Expect) {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_status_is_answered_instead_of_a_write() {
     check(
         Fault::Status(429),
@@ -84,7 +81,6 @@ fn a_status_is_answered_instead_of_a_write() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn after_a_reset_crane_writes_again() {
     check(
         Fault::Reset,
@@ -101,7 +97,6 @@ fn after_a_reset_crane_writes_again() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn after_a_broken_answer_crane_writes_what_the_registry_has() {
     check(
         Fault::Lost,
@@ -130,7 +125,6 @@ fn after_a_broken_answer_crane_writes_what_the_registry_has() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_kill_strikes_the_client_after_the_write() {
     let lab = Lab::start();
     push(&lab, &nobody(&lab), "image:v1", "1");
@@ -151,7 +145,6 @@ fn a_kill_strikes_the_client_after_the_write() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_paused_client_goes_on() {
     let lab = Lab::start();
     push(&lab, &nobody(&lab), "image:v1", "1");
@@ -169,7 +162,6 @@ fn a_paused_client_goes_on() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn silence_lasts_until_the_client_gives_up() {
     let lab = Lab::start();
     push(&lab, &nobody(&lab), "image:v1", "1");
@@ -187,7 +179,6 @@ fn silence_lasts_until_the_client_gives_up() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_write_can_come_late_or_twice() {
     let lab = Lab::start();
     let config = nobody(&lab);
@@ -210,7 +201,6 @@ fn a_write_can_come_late_or_twice() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn delays_and_the_clock_belong_to_one_client() {
     let lab = Lab::start().delay(Duration::from_millis(100)).clock_skew(600);
     let other = lab.client();
@@ -227,7 +217,6 @@ fn delays_and_the_clock_belong_to_one_client() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn retry_after_is_a_number_or_a_date() {
     let lab = Lab::start();
     let header = |after: RetryAfter| {
@@ -254,7 +243,6 @@ fn check_read(fault: Fault, expected: &Expect) {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn what_crane_does_with_faults_of_reads() {
     check_read(
         Fault::Status(503),

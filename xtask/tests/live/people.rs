@@ -5,7 +5,6 @@ use std::process::{Command, Output};
 use crate::container::{Stage, says, text};
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn every_id_works_and_has_a_name() {
     let stage = Stage::new("ids");
     let names = r#"node -e 'console.log("node", require("os").userInfo().username)'; python3 -c 'import getpass, os, pwd; print("python", pwd.getpwuid(os.getuid()).pw_name)'
@@ -39,7 +38,6 @@ fn every_id_works_and_has_a_name() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn docker_exec_is_the_users_shell_in_a_read_only_container() {
     let stage = Stage::new("exec");
     let options = [
@@ -63,7 +61,6 @@ fn docker_exec_is_the_users_shell_in_a_read_only_container() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn a_workspace_may_lie_anywhere() {
     let stage = Stage::new("anywhere");
     let folder = tempfile::TempDir::new().unwrap();
@@ -81,7 +78,6 @@ fn a_workspace_may_lie_anywhere() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn new_files_have_the_mask_that_was_asked_for() {
     let stage = Stage::new("umask");
     let name = stage.start("shell", &["-e", "UMASK=002"], &["sleep", "600"]);
@@ -95,7 +91,6 @@ fn new_files_have_the_mask_that_was_asked_for() {
 
 /// A rootless engine's own: root of the container is an ordinary user of the host.
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn root_of_a_rootless_engine_is_the_user_and_has_no_privilege() {
     let stage = Stage::new("rootless");
     // What such an engine gives, made in a container that may: a namespace whose root is user 4242 outside, and others.
@@ -115,7 +110,6 @@ fn root_of_a_rootless_engine_is_the_user_and_has_no_privilege() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn logins_of_the_home_last_with_the_state_volume() {
     let stage = Stage::new("kept");
     let state = format!("{}:/home/developer/.local/state", stage.volume("state"));
@@ -134,7 +128,6 @@ fn logins_of_the_home_last_with_the_state_volume() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn git_lfs_stores_pointers_and_npm_caches_lie_in_their_volume() {
     let stage = Stage::new("tools");
     let script = r#"cd /tmp && git init -q r && cd r && git lfs track '*.bin' >/dev/null && head -c 100000 /dev/zero > a.bin && git add . && git cat-file -p :a.bin
@@ -148,7 +141,6 @@ fn git_lfs_stores_pointers_and_npm_caches_lie_in_their_volume() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn zones_and_terminals_of_all_kinds_are_known() {
     let stage = Stage::new("zones");
     let output = stage.run(&["-e", "TZ=US/Eastern"], &["date", "+%Z"]);
@@ -185,7 +177,6 @@ server.socket = context.wrap_socket(server.socket, server_side=True); server.ser
 
 /// A host whose certificate an own authority has signed, as a proxy that inspects TLS shows it.
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn one_variable_makes_every_tool_trust_an_own_authority() {
     let stage = Stage::new("trust");
     let (network, certificates) = (stage.volume("net"), format!("{}:/ca", stage.volume("ca")));
@@ -249,7 +240,6 @@ fn one_variable_makes_every_tool_trust_an_own_authority() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn an_agent_that_only_root_reaches_serves_the_user() {
     let stage = Stage::new("desktop");
     // Docker Desktop's socket: root's, with the mode 0660, in front of an agent of somebody else's.
@@ -270,7 +260,6 @@ fn an_agent_that_only_root_reaches_serves_the_user() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn a_login_that_calls_back_is_reached_from_outside() {
     let stage = Stage::new("callback");
     let script = "python3 -m http.server --bind 127.0.0.1 1455 >/dev/null 2>&1 & curl -s --retry 20 --retry-connrefused --retry-delay 1 \

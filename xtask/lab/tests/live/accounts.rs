@@ -19,7 +19,6 @@ fn lab() -> Lab {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn htpasswd_is_the_registrys_own() {
     let lab = Lab::start().htpasswd([ci()]);
     let config = lab.docker_config(&Login::password("ci", "secret"));
@@ -42,7 +41,6 @@ fn with_image() -> Lab {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn crane_gets_a_token_for_what_it_does() {
     let lab = with_image();
     crane(&lab, &lab.docker_config(&Login::password("ci", "secret")), "tag REGISTRY/team/image:latest v1")
@@ -59,7 +57,6 @@ fn crane_gets_a_token_for_what_it_does() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn an_identity_token_is_exchanged_by_a_post() {
     let lab = with_image();
     let token = lab.identity_token("ci");
@@ -88,7 +85,6 @@ fn an_identity_token_is_exchanged_by_a_post() {
 
 /// crane sends a refused write once more without its body, and reports that instead of the refusal.
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn an_account_without_a_right_gets_a_token_without_it() {
     let lab = with_image();
     let reader = lab.docker_config(&Login::password("reader", "secret"));
@@ -111,7 +107,6 @@ fn an_account_without_a_right_gets_a_token_without_it() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn anonymous_tokens_pull_from_public_repositories_only() {
     let lab = Lab::start();
     for image in ["public/image:latest", "team/image:latest"] {
@@ -129,7 +124,6 @@ fn anonymous_tokens_pull_from_public_repositories_only() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_wrong_password_is_refused_by_the_token_server() {
     let lab = lab();
     let wrong = lab.docker_config(&Login::password("ci", "wrong"));
@@ -139,7 +133,6 @@ fn a_wrong_password_is_refused_by_the_token_server() {
 
 /// An expired token ends a read of crane in one more token, and a write in an error.
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn crane_renews_a_token_that_expires_before_a_read() {
     let lab = with_image();
     let config = lab.docker_config(&Login::password("ci", "secret"));
@@ -168,7 +161,6 @@ fn crane_renews_a_token_that_expires_before_a_read() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_token_server_can_fail() {
     let lab = with_image();
     let config = lab.docker_config(&Login::password("ci", "secret"));
@@ -188,7 +180,6 @@ fn a_token_server_can_fail() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_trusted_client_needs_no_account() {
     let lab = with_image();
     let ping = |host: &str| {

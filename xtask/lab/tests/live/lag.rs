@@ -7,7 +7,6 @@ use crate::{crane, nobody, push};
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_tag_has_its_old_value_until_its_window_ends() {
     let lab = Lab::start();
     let config = nobody(&lab);
@@ -26,7 +25,6 @@ fn a_tag_has_its_old_value_until_its_window_ends() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_new_tag_is_absent_until_its_window_ends() {
     let lab = Lab::start();
     let config = nobody(&lab);
@@ -45,7 +43,6 @@ fn a_new_tag_is_absent_until_its_window_ends() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_window_ends_by_itself_and_both_clients_see_the_same() {
     let lab = Lab::start();
     let (config, other) = (nobody(&lab), lab.client());
@@ -65,7 +62,6 @@ fn a_window_ends_by_itself_and_both_clients_see_the_same() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn crane_gets_both_values_of_a_flickering_tag() {
     let lab = Lab::start();
     let config = nobody(&lab);
@@ -78,7 +74,6 @@ fn crane_gets_both_values_of_a_flickering_tag() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_window_can_last_for_a_number_of_reads() {
     let lab = Lab::start();
     let config = nobody(&lab);

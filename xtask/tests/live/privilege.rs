@@ -64,7 +64,6 @@ const AS_ROOT: [&[&str]; 18] = [
 ];
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn nothing_that_the_user_has_left_runs_as_root() {
     let stage = Stage::new("root");
     let home = format!("{}:/home/developer", stage.volume("home"));
@@ -123,7 +122,6 @@ fn nothing_that_the_user_has_left_runs_as_root() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn root_resolves_no_path_that_the_user_can_write() {
     let stage = Stage::new("audit");
     let home = format!("{}:/home/developer", stage.volume("home"));
@@ -182,7 +180,6 @@ const SERVERS: [&str; 9] = [
 ];
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn every_open_port_asks_for_the_given_password() {
     let stage = Stage::new("password");
     // `script` is the terminal that its interface wants, and an open pipe the editor that talks to `acp`.
@@ -205,7 +202,6 @@ tail -c 300 /tmp/log"#;
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn no_server_is_open_to_other_hosts_without_a_password() {
     let stage = Stage::new("open");
     for words in [

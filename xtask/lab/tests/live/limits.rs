@@ -6,7 +6,6 @@ use registry_lab::{Account, Immutable, Lab, Login, PullLimit, RetryAfter, TokenS
 use crate::{crane, header, nobody, plain, push, transcript};
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn only_gets_of_manifests_are_pulls() {
     let lab = Lab::start();
     let config = nobody(&lab);
@@ -26,7 +25,6 @@ fn only_gets_of_manifests_are_pulls() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn with_nothing_left_a_head_succeeds_and_a_get_fails() {
     let lab = Lab::start();
     let config = nobody(&lab);
@@ -46,7 +44,6 @@ fn with_nothing_left_a_head_succeeds_and_a_get_fails() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn a_limit_belongs_to_an_account_and_its_window_ends() {
     let accounts = ["a", "b"].map(|name| Account::new(name, "secret").may_push("*"));
     let lab = Lab::start().token_server(TokenServer::new(accounts).public("*"));
@@ -64,7 +61,6 @@ fn a_limit_belongs_to_an_account_and_its_window_ends() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn an_immutable_tag_keeps_its_digest() {
     let lab = Lab::start();
     let config = nobody(&lab);
@@ -95,7 +91,6 @@ fn an_immutable_tag_keeps_its_digest() {
 }
 
 #[test]
-#[ignore = "needs docker-registry and crane; `cargo xtask test` runs it"]
 fn crane_follows_the_pages_of_tags() {
     let lab = Lab::start().tags_per_page(2);
     let config = nobody(&lab);

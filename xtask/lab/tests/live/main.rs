@@ -1,4 +1,4 @@
-//! What the real crane and the real docker do with each behaviour of the lab.
+//! What the real crane and the real docker do with each behaviour of the lab. `cargo xtask test` runs them.
 #![allow(clippy::disallowed_methods, reason = "tests run clients")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -5,17 +5,15 @@
 //! What is asked for beyond that is written down, and has to be nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use xtask::model::python_lock;
 use xtask::tools::{http, web::Web};
 
-use crate::published::answer_one;
+use crate::support::server::{Answer, Server};
 
 const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
 
@@ -50,20 +48,11 @@ fn page(web: &Web, project: &str, hashes: &BTreeSet<String>) -> anyhow::Result<V
 
 /// Starts the registries; the list gets what was refused.
 fn serve() -> (String, Arc<Mutex<Vec<String>>>) {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", server.local_addr().unwrap());
     let refused = Arc::new(Mutex::new(Vec::new()));
-    let (web, locked) = (http::agent(Duration::from_secs(60), ""), Arc::new(locked()));
+    let (web, locked) = (http::agent(Duration::from_secs(60), ""), locked());
     let shared = refused.clone();
-    thread::spawn(move || {
-        for stream in server.incoming() {
-            let (web, locked, refused) = (web.clone(), locked.clone(), shared.clone());
-            thread::spawn(move || {
-                answer_one(&stream.unwrap(), |_, url, _| answer(&Web::new(&web), &locked, &refused, url));
-            });
-        }
-    });
-    (address, refused)
+    let server = Server::start(move |request| answer(&Web::new(&web), &locked, &shared, &request.path));
+    (server.url(), refused)
 }
 
 fn answer(
@@ -71,7 +60,7 @@ fn answer(
     locked: &BTreeMap<String, BTreeSet<String>>,
     refused: &Mutex<Vec<String>>,
     url: &str,
-) -> (u16, Vec<u8>, String) {
+) -> Answer {
     let project = url.strip_prefix("/simple/").map(|rest| rest.trim_end_matches('/'));
     let body = match (project.and_then(|name| Some((name, locked.get(name)?))), url.strip_prefix("/npm")) {
         (Some((project, hashes)), _) => page(web, project, hashes),
@@ -80,21 +69,20 @@ fn answer(
         }
         _ => {
             refused.lock().unwrap().push(url.to_owned());
-            return (403, Vec::new(), String::new());
+            return Answer::status(403);
         }
     };
     let kind = if project.is_some() { SIMPLE } else { "application/octet-stream" };
     match body {
-        Ok(body) => (200, body, format!("Content-Type: {kind}\r\n")),
+        Ok(body) => Answer::ok(body).header("Content-Type", kind),
         // The real registry did not answer: the installer asks again.
-        Err(_) => (503, Vec::new(), String::new()),
+        Err(_) => Answer::status(503),
     }
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a registry; `cargo xtask test` runs it"]
 fn no_build_step_resolves_anything() {
-    let debian = crate::live::debian();
+    let debian = crate::images::debian();
     let (address, refused) = serve();
     let stages = [
         ("base", "tools"),

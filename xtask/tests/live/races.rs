@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use registry_lab::{Client, Delay, Fault, Lab, Lag, Registry, Rule};
 
-use crate::crash::{Bench, FLOATING, STAGE, is_exhaustive, moved_versions, open_attempts, put_debian};
+use crate::crash::{Bench, FLOATING, STAGE, is_exhaustive};
+use crate::support::releases::{moved_versions, open_attempts, put_debian};
 
 const SEED: u64 = 20261130;
 
@@ -213,7 +214,6 @@ fn random_race(number: usize, random: &mut Rng) -> Race {
 }
 
 #[test]
-#[ignore = "takes minutes; `cargo xtask test` runs it"]
 fn two_releases_at_once_never_leave_a_mixture() {
     let mut random = Rng::with_seed(SEED);
     let races: Vec<Race> = (0..ALL).map(|number| random_race(number, &mut random)).collect();
@@ -222,7 +222,6 @@ fn two_releases_at_once_never_leave_a_mixture() {
 
 /// To one of the two machines the registry's clock is ten minutes ahead or behind.
 #[test]
-#[ignore = "takes minutes; `cargo xtask test` runs it"]
 fn clocks_that_differ_never_leave_a_mixture() {
     let mut random = Rng::with_seed(SEED);
     let races: Vec<Race> = (0..if is_exhaustive() { 60 } else { 6 })
@@ -237,7 +236,6 @@ fn clocks_that_differ_never_leave_a_mixture() {
 /// The first run is stopped after one of its writes, and goes on when the second one has had its lease for a while: the
 /// lease has expired by the second one's clock, and in an exhaustive run by that of everybody.
 #[test]
-#[ignore = "takes minutes; `cargo xtask test` runs it"]
 fn a_run_that_was_stopped_does_not_go_on_without_its_lease() {
     let mut random = Rng::with_seed(SEED);
     let points = [

@@ -3,12 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -16,6 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 use tempfile::TempDir;
+
+use crate::support::server::{Answer, Request, Server};
 
 /// What the image registry has under each tag.
 pub const INDEX: &str =
@@ -253,64 +252,28 @@ impl Published {
     }
 }
 
-/// Answers one request with a status, a body and further lines of the head, and closes: for a thread of its own, since
-/// clients ask a dozen things at once and the pool of tiny_http lets some of them wait for each other.
-pub fn answer_one(stream: &TcpStream, answer: impl FnOnce(&str, &str, &str) -> (u16, Vec<u8>, String)) {
-    answer_with_head(stream, |_, method, url, body| answer(method, url, body));
-}
-
-/// The same for an answer that depends on the head of the request. A line `X-Whole: N` stands for the length that the body
-/// should have.
-fn answer_with_head(
-    stream: &TcpStream,
-    answer: impl FnOnce(&str, &str, &str, &str) -> (u16, Vec<u8>, String),
-) {
-    let mut reader = BufReader::new(stream);
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        // A client that was killed no longer asks.
-        let Ok(1..) = reader.read_until(b'\n', &mut head) else { return };
+fn serve(request: &Request, published: &mut Published) -> Answer {
+    let guarded = ["/npm/", "/simple/", "/files/"].iter().any(|path| request.path.starts_with(path));
+    if published.basic.as_ref().is_some_and(|wanted| request.header("Authorization") != Some(wanted))
+        && guarded
+    {
+        return Answer::status(401).header("WWW-Authenticate", "Basic realm=\"packages\"");
     }
-    let head = String::from_utf8(head).unwrap();
-    let length =
-        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    reader.read_exact(&mut body).unwrap();
-    let mut words = head.split(' ');
-    let (method, url) = (words.next().unwrap(), words.next().unwrap());
-    let (status, bytes, more) = answer(&head, method, url, std::str::from_utf8(&body).unwrap());
-    let whole = more.strip_prefix("X-Whole: ").and_then(|text| text.trim().parse().ok());
-    let length: usize = whole.unwrap_or(bytes.len());
-    let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n{more}Connection: close\r\n\r\n");
-    let mut stream = stream;
-    let _ = stream.write_all(head.as_bytes());
-    if method != "HEAD" {
-        let _ = stream.write_all(&bytes);
+    let host = request.header("Host").unwrap();
+    let (status, body, after) = published.answer(host, &request.method, &request.path, &request.body);
+    let mut answer = Answer::status(status).body(body);
+    if let Some(after) = after {
+        answer = answer.header("Retry-After", after);
     }
-}
-
-fn serve(stream: &TcpStream, host: &str, published: &Mutex<Published>) {
-    answer_with_head(stream, |head, method, url, body| {
-        let mut published = published.lock().unwrap();
-        let guarded = ["/npm/", "/simple/", "/files/"].iter().any(|path| url.starts_with(path));
-        if let Some(wanted) = published.basic.as_ref().filter(|_| guarded) {
-            let given = head.lines().filter_map(|line| line.split_once(": "));
-            let mut given = given.filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-            if !given.any(|(_, value)| value == wanted) {
-                return (401, Vec::new(), "WWW-Authenticate: Basic realm=\"packages\"\r\n".to_owned());
-            }
-        }
-        let (status, mut bytes, after) = published.answer(host, method, url, body);
-        let mut more = after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default();
-        if let Some((_, left)) =
-            published.broken.as_mut().filter(|(part, left)| *left > 0 && url.contains(part.as_str()))
-        {
+    let broken =
+        published.broken.as_mut().filter(|(part, left)| *left > 0 && request.path.contains(part.as_str()));
+    match broken {
+        Some((_, left)) => {
             *left -= 1;
-            more = format!("X-Whole: {}\r\n", bytes.len());
-            bytes.truncate(bytes.len() / 2);
+            answer.broken()
         }
-        (status, bytes, more)
-    });
+        None => answer,
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -453,15 +416,8 @@ impl World {
     /// Starts the server of a tree.
     fn start(root: PathBuf, dir: TempDir) -> Self {
         let published = Arc::new(Mutex::new(publish()));
-        let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = server.local_addr().unwrap().to_string();
-        let (shared, own) = (published.clone(), host.clone());
-        thread::spawn(move || {
-            for stream in server.incoming() {
-                let (published, host) = (shared.clone(), own.clone());
-                thread::spawn(move || serve(&stream.unwrap(), &host, &published));
-            }
-        });
+        let shared = published.clone();
+        let host = Server::start(move |request| serve(request, &mut shared.lock().unwrap())).host;
         Self { root, host, published, _dir: dir }
     }
 
@@ -499,16 +455,16 @@ impl World {
 
     /// Puts the stand-in for a program before all others on PATH.
     pub fn stand_in(&self, name: &str) {
-        crate::fakes::link_stand_in(&self.root.with_file_name("bin").join(name));
+        crate::support::fakes::link_stand_in(&self.root.with_file_name("bin").join(name));
     }
 
     /// Puts a program before all others on PATH.
     pub fn program(&self, name: &str, text: &str) {
-        crate::fakes::script(&self.root.with_file_name("bin").join(name), text);
+        crate::support::fakes::script(&self.root.with_file_name("bin").join(name), text);
     }
 
     pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
-        let mut command = crate::fakes::command(line, &self.root.with_file_name("bin"));
+        let mut command = crate::support::fakes::command(line, &self.root.with_file_name("bin"));
         command.env("DEVBOX_ROOT", &self.root).current_dir(&self.root);
         for name in ["GITEA_TOKEN", "DEVBOX_RELEASE_TAG", "SSL_CERT_FILE"] {
             command.env_remove(name);

@@ -40,7 +40,6 @@ fn work(stage: &Stage, options: &[&str], words: &str) -> Output {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn opencode_writes_a_file_with_the_right_owner() {
     let stage = Stage::new("agent");
     let hard = [
@@ -74,7 +73,6 @@ fn opencode_writes_a_file_with_the_right_owner() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and a released image; `cargo xtask test` runs it"]
 fn pi_writes_a_file_where_the_image_has_it() {
     let stage = Stage::new("pi-agent");
     if !stage.run(&[], &["pi", "--version"]).status.success() {
