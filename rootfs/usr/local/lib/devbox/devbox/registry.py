@@ -125,8 +125,8 @@ class Repository:
                 return answer.headers, b"" if method == "HEAD" else _read(answer, host)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 401 and "WWW-Authenticate" in error.headers:
-                raise _Challenge(error.headers["WWW-Authenticate"]) from None
+            if error.code == 401:
+                raise _Challenge(error.headers.get("WWW-Authenticate") or "") from None
             if error.code == 404:
                 raise Absent(f"{host} has no {url.rpartition('/')[2]} of {self.path}") from None
             raise Unknown(f"{host} answers {error.code} {error.reason}") from None
