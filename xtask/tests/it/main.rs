@@ -33,6 +33,7 @@ mod registry;
 mod requests;
 mod sealed;
 mod suite;
+mod update;
 mod verdicts;
 mod versions;
 mod workflows;

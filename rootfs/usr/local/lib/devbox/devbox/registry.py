@@ -131,7 +131,8 @@ class Repository:
                 raise Absent(f"{host} has no {url.rpartition('/')[2]} of {self.path}") from None
             raise Unknown(f"{host} answers {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unknown(f"{host}: {getattr(error, 'reason', None) or error or type(error).__name__}") from None
+            cause = getattr(error, "reason", error)
+            raise Unknown(f"{host}: {getattr(cause, 'strerror', None) or cause or type(cause).__name__}") from None
 
 
 class _Challenge(Exception):
