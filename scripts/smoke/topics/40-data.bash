@@ -7,6 +7,8 @@ check 'doctor works offline' base native says '^note dns ' run --network none "$
 check 'mempalace answers offline' base native says '^ok +mcp mempalace ' run --network none "$image" devbox doctor --wait 400
 check 'mempalace survives its first use offline' base native says '"id": ?3.*tools' \
   run --network none "$image" bash -c "$(program mempalace-offline.sh)"
+check 'mempalace stores and finds offline' base native says '^found the right memory$' run --network none --entrypoint /bin/bash \
+  "$image" -c "$(program mempalace-stores.sh)" stores "$(program tiny-model.py)" "$(program mempalace-stores.py)"
 check 'skills are deployed, and only theirs removed' base native deploys_skills
 check 'git has identity and credentials' base native uses_git
 check 'git works in mounted repositories of any owner' base native trusts_mounts
