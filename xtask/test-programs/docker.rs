@@ -111,6 +111,7 @@ fn image(arch: &'static str, path: &str, name: &str, inputs: &str) -> Image {
         if name.starts_with("with-pi-") || name.starts_with("omos-with-pi-") {
             component("pi");
         }
+        layers.push(layer("identity", name, arch));
     }
     Image { arch, layers, name: name.to_owned() }
 }
@@ -122,8 +123,11 @@ fn layer(component: &str, version: &str, arch: &str) -> String {
     let mut header = tar::Header::new_ustar();
     header.set_size(facts.len() as u64);
     header.set_mode(0o644);
-    let path = variable("FAKE_FOREIGN_FILE")
-        .unwrap_or_else(|| format!("usr/share/devbox/components/{component}.json"));
+    let path = match component {
+        "identity" => "usr/share/devbox/image.json".to_owned(),
+        _ => variable("FAKE_FOREIGN_FILE")
+            .unwrap_or_else(|| format!("usr/share/devbox/components/{component}.json")),
+    };
     let written =
         archive.append_data(&mut header, path, facts.as_bytes()).and_then(|()| archive.into_inner());
     // ASCII and zeros.

@@ -11,11 +11,17 @@ use crate::image::tree::Tree;
 use crate::image::variant::PlannedVariant;
 use crate::model::bake::{Output, Target};
 use crate::model::config::{Cache, Image};
-use crate::model::key::Inputs;
+use crate::model::key::{Inputs, Key};
 use crate::model::reference::Repository;
 
 /// The OCI annotation and label of the commit that an image was built from.
 pub const REVISION: &str = "org.opencontainers.image.revision";
+
+/// The label of an image's own content key.
+pub const KEY: &str = "opencode-devbox.key";
+
+/// The label of a variant's base: the content key of that.
+pub const BASE_KEY: &str = "opencode-devbox.base.key";
 
 /// The base, with the optional parts that its key counts in.
 pub fn base(ctx: &Context, tree: &Tree, base: &Base) -> Result<Target> {
@@ -26,12 +32,14 @@ pub fn base(ctx: &Context, tree: &Tree, base: &Base) -> Result<Target> {
     args.insert("DEBIAN_IMAGE".to_owned(), base.debian.clone());
     args.extend(sources::build_args(ctx));
     let context = context(ctx, tree, &ctx.config.base, "base")?;
+    let mut labels = labels(ctx, tree, "opencode-devbox base", &components)?;
+    labels.insert(KEY.to_owned(), key_text(base.key.as_ref()));
     Ok(Target {
         name: "base-image".to_owned(),
         dockerfile: ctx.config.base.dockerfile.clone(),
         context: context.into_string(),
         args,
-        labels: labels(ctx, tree, "opencode-devbox base", &components)?,
+        labels,
         annotations: annotations(tree, &base.inputs)?,
         output: Output::Tag(base.reference()),
         cache: cache(ctx, &ctx.staging(&base.repository), "base-image"),
@@ -54,8 +62,11 @@ pub fn variants(
         let digest = base.as_built().map(|base| base.index.digest.to_string());
         labels.extend(digest.map(|digest| ("org.opencontainers.image.base.digest".to_owned(), digest)));
         labels.insert("opencode-devbox.variant".to_owned(), plan.variant.name.clone());
+        labels.insert(KEY.to_owned(), key_text(plan.key.as_ref()));
+        labels.insert(BASE_KEY.to_owned(), key_text(base.key.as_ref()));
         let mut args = plan.args.clone();
         args.extend(sources::build_args(ctx));
+        args.insert("IDENTITY".to_owned(), identity(base, plan)?);
         targets.push(Target {
             name: plan.variant.name.clone(),
             dockerfile: ctx.config.variants.dockerfile.clone(),
@@ -68,6 +79,24 @@ pub fn variants(
         });
     }
     Ok(targets)
+}
+
+/// The content of the file that tells a container which image it runs. None of it is an input: the key is made from the
+/// inputs, and the rest follows from the variant and the repository, which the labels name as well.
+fn identity(base: &FoundBase, plan: &PlannedVariant<'_>) -> Result<String> {
+    let facts = BTreeMap::from([
+        ("variant", plan.variant.name.clone()),
+        ("key", key_text(plan.key.as_ref())),
+        ("base_key", key_text(base.key.as_ref())),
+        ("repository", base.repository.to_string()),
+        ("tag", plan.variant.latest_tag()),
+    ]);
+    Ok(serde_json::to_string(&facts)?)
+}
+
+/// The key, or its place where only a dry run asks.
+fn key_text(key: Option<&Key>) -> String {
+    key.map_or_else(|| "<key>".to_owned(), Key::to_string)
 }
 
 /// Lays out the build context of an image and returns its folder.

@@ -13,6 +13,7 @@ use crate::image::base::BuiltBase;
 use crate::image::tree::{DEFINITION, SUITE, SUITE_PARTS, Tree};
 use crate::image::variant::{FoundVariant, StagedVariant};
 use crate::model::key::Kind;
+use crate::model::layers::IDENTITY;
 use crate::model::oci::{Digest, Manifest, Subject as Descriptor};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
@@ -112,12 +113,13 @@ impl<'a> Tester<'a> {
         Ok(Examined { image: image.clone(), platform, pins, anatomy })
     }
 
-    /// A variant on one platform. Fails where its layers are not those of the base and one for each component.
+    /// A variant on one platform. Fails where its layers are not those of the base, one for each component, and its identity.
     pub fn variant(&self, staged: &StagedVariant<'_>, base: &Examined) -> Result<Examined> {
         let platform = base.platform;
         let image = staged.index.platform(platform).context("an index without a platform of its base")?;
         let (layers, config) = self.parts(&staged.staging, image)?;
-        let names = &staged.variant.components;
+        let names: Vec<String> =
+            staged.variant.components.iter().cloned().chain([IDENTITY.to_owned()]).collect();
         let count = base.anatomy.layers.len();
         if !layers.starts_with(&base.anatomy.layers) || layers.len() != count + names.len() {
             anyhow::bail!(
@@ -128,7 +130,7 @@ impl<'a> Tester<'a> {
                 staged.variant.name
             );
         }
-        let components = names.iter().cloned().zip(layers[count..].iter().cloned()).collect();
+        let components = names.into_iter().zip(layers[count..].iter().cloned()).collect();
         let mut versions = self.base_versions.clone();
         versions.extend(self.ctx.versions()?.into_iter().filter(|(name, _)| staged.variant.has(name)));
         let (variant, max_mb) = (staged.variant.name.clone(), staged.variant.budget_mb);

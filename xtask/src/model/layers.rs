@@ -1,11 +1,17 @@
-//! What the layers of a variant have to be: first the very layers of its base, then one for each component in order,
-//! and none of them larger than it is allowed to be. Refuses an image with any other layer.
+//! What the layers of a variant have to be: first the very layers of its base, then one for each component in order and one
+//! for the image's identity, and none of them larger than it is allowed to be. Refuses an image with any other layer.
 
 /// Digest and compressed size of a layer.
 pub type Layer = (String, u64);
 
 /// What a layer is called, and the most that it may have, in units of 10^6 bytes.
 pub type Budget<'a> = (&'a str, u64);
+
+/// The last layer of a variant: the file that tells a container which image it runs, as if it were a component.
+pub const IDENTITY: &str = "identity";
+
+/// The budget of that layer.
+pub const IDENTITY_MB: u64 = 1;
 
 /// What is wrong with a base's layers, a line each; `budgets` are in their order.
 pub fn base_problems(base: &[Layer], budgets: &[Budget]) -> Vec<String> {
@@ -15,7 +21,7 @@ pub fn base_problems(base: &[Layer], budgets: &[Budget]) -> Vec<String> {
     over_budget(base, budgets)
 }
 
-/// What is wrong with a variant's layers, a line each; `components` are in the order of their layers.
+/// What is wrong with a variant's layers, a line each; `components` are in the order of their layers, the identity last.
 pub fn problems(base: &[Layer], variant: &[Layer], components: &[Budget]) -> Vec<String> {
     let digests = |layers: &[Layer]| layers.iter().map(|(digest, _)| digest.clone()).collect::<Vec<_>>();
     if !digests(variant).starts_with(&digests(base)) {
@@ -38,7 +44,10 @@ fn over_budget(layers: &[Layer], budgets: &[Budget]) -> Vec<String> {
 
 /// The file that says in an image which component a layer brings, without a slash before it.
 pub fn facts_file(component: &str) -> String {
-    format!("usr/share/devbox/components/{component}.json")
+    match component {
+        IDENTITY => "usr/share/devbox/image.json".to_owned(),
+        _ => format!("usr/share/devbox/components/{component}.json"),
+    }
 }
 
 /// One entry of a layer's archive.

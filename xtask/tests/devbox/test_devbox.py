@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
 os.environ["DEVBOX_TEST_TABLE"] = str(ROOT / "rootfs/usr/share/devbox/environment.toml")
 
-from devbox import Refusal, access, config, doctor, greet, guard, health, launch, network, place, skills, start, table, update, user, versions, words  # noqa: E402
+from devbox import Refusal, access, config, doctor, greet, guard, health, launch, network, place, skills, start, table, user, versions, words  # noqa: E402
 
 
 def program(name):
@@ -752,13 +752,6 @@ class Versions(Case):
         path = self.file("packages.tsv", "git\t1:2.47\tamd64\tsha256:ab\nlibfoo\t1\tamd64\ngh\t2\tarm64\n")
         found = versions.packages(path)
         self.assertEqual([("git", "sha256:ab"), ("gh", None)], [(fact["name"], fact["digest"]) for fact in found])
-
-    def test_the_newest_release_among_tags(self):
-        tags = ["latest", "v1.9.9", "v1.18.18", "v1.18.18b", "v1.18.18b-omos", "base-0123", "v1.18.9c"]
-        self.assertEqual(("v1.18.18b", "1.18.18"), update.newest(tags))
-        self.assertIsNone(update.newest(["latest"]))
-        self.assertIsNone(update.notice("1.18.18", ("v1.18.18b", "1.18.18")))
-        self.assertIn("v1.18.20", update.notice("1.18.18", ("v1.18.20", "1.18.20")))
 
 
 class Servers(Case):

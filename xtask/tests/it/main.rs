@@ -24,6 +24,7 @@ mod refusals;
 mod registry;
 mod requests;
 mod suite;
+mod update;
 mod verdicts;
 mod versions;
 mod workflows;

@@ -129,7 +129,7 @@ fn explain_compares_images_and_the_tree() {
     let both = json(&world, "explain v1.18.18-omos v1.18.19-omos --json");
     assert_eq!(both["inputs"][0]["kind"], "version");
     assert_eq!(both["layers"][0]["shared"], 3, "the base, bun and omos");
-    assert_eq!(both["layers"][0]["added"].as_array().unwrap().len(), 1);
+    assert_eq!(both["layers"][0]["added"].as_array().unwrap().len(), 2, "opencode and the identity");
     assert_eq!(both["packages"], serde_json::json!([]));
     let text = world.fails("explain nothing", &[], 1);
     assert!(text.contains("has an image \"nothing\""), "{text}");
@@ -368,7 +368,7 @@ fn explain_compares_packages_and_layers() {
     assert!(text.contains("inputs: the same\nDebian packages: the same"), "{text}");
     let text = world.ok("explain latest");
     assert!(
-        text.contains("Debian packages: the same\nlayers on linux/amd64: 2 shared, 0 gone (0.0 MB)"),
+        text.contains("Debian packages: the same\nlayers on linux/amd64: 3 shared, 0 gone (0.0 MB)"),
         "{text}"
     );
     bump(&world);
@@ -381,7 +381,7 @@ fn explain_compares_packages_and_layers() {
     }
     let text = world.ok("explain latest");
     let part =
-        "Debian packages:\n  git 1:2.47 → 1:2.48\n  new 1 new\nlayers on linux/amd64: 0 shared, 2 gone";
+        "Debian packages:\n  git 1:2.47 → 1:2.48\n  new 1 new\nlayers on linux/amd64: 0 shared, 3 gone";
     assert!(text.contains(part), "{text}");
     let print = world.ok("build base --print");
     let staged = print.split("devbox-staging:").nth(1).unwrap().split('"').next().unwrap();

@@ -184,6 +184,7 @@ fn a_check_runs_once_for_all_images_with_the_same_layers() {
     .to_vec();
     expected.extend([
         layer("bun", "omos"),
+        layer("identity", "here"),
         layer("omos", "omos"),
         layer("opencode", "base"),
         layer("pi", "with-pi"),

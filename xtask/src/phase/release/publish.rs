@@ -341,6 +341,7 @@ fn wrong_layers(ctx: &Context, base: &BuiltBase, tested: &[TestedVariant<'_>]) -
                     budget.with_context(|| format!("{name} has no budget_mb in devbox.toml"))?,
                 ));
             }
+            components.push((layers::IDENTITY, layers::IDENTITY_MB));
             let image = it.index.platform(platform).context("an index without a platform of its base")?;
             let wrong = layers::problems(&shared, &layers(&it.staging, image)?, &components);
             problems.extend(wrong.iter().map(|why| format!("{} on {platform} {why}", it.tag)));

@@ -12,12 +12,18 @@ import threading
 import time
 import urllib.parse
 
-from devbox import access, config, greet, place
+from devbox import access, config, greet, place, update
 from devbox import network as network_of_tools
 
 OK, NOTE, BAD = "ok", "note", "BAD"
 # For an MCP server to answer; one that runs under emulation needs minutes.
 WAIT_SECONDS = 30
+
+
+def image(settings, environ):
+    me = update.identity()
+    if me:
+        yield OK, "image", f"{me['variant']} with content key {me['key']}, on the base {me.get('base_key')}, of {me['repository']}"
 
 
 def mounts(settings, environ):
@@ -303,7 +309,7 @@ def last(text):
 def main(settings, environ, wait=WAIT_SECONDS):
     worst = 0
     waiting = functools.partial(servers, wait=wait)
-    for check in (mounts, folders, shadows, ssh, git, keys, waiting, network):
+    for check in (image, mounts, folders, shadows, ssh, git, keys, waiting, network):
         try:
             for status, name, text in check(settings, environ):
                 print(f"{status:<5}{name:<16} {text}", flush=True)

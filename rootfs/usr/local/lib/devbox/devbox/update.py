@@ -1,57 +1,74 @@
-"""Whether a newer image is out. The greeting only reads what an earlier look has found."""
+"""Whether a newer image is out: the content key of this image against that of its floating tag in the registry.
+
+The greeting only reads what an earlier check has found.
+"""
 
 import json
 import os
-import re
 import subprocess
 import time
 
 from devbox import say, versions
-from devbox.guard import key
+from devbox.guard import key as order
 
-TAGS = "https://hub.docker.com/v2/repositories/joakimp/opencode-devbox/tags?page_size=100"
+# Written by the build of a variant.
+IDENTITY = "/usr/share/devbox/image.json"
 DAY = 86400
+
+
+def identity():
+    """Variant, content key, repository and floating tag of this image; nothing for an image that no release has built."""
+    try:
+        with open(IDENTITY, encoding="utf-8") as file:
+            found = json.load(file)
+        return found if all(isinstance(found[name], str) for name in ("variant", "key", "repository", "tag")) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def current():
     return next((fact["version"] for fact in versions.components() if fact["name"] == "opencode"), None)
 
 
-def newest(tags):
-    """The newest release among tags: v1.2.3 for the first build of a version, v1.2.3b for the second, and so on."""
-    found = [match for match in (re.fullmatch(r"v(\d+\.\d+\.\d+)([b-z]?)", tag) for tag in tags) if match]
-    best = max(found, key=lambda match: (key(match[1]), match[2]), default=None)
-    return (best[0], best[1]) if best else None
-
-
-def ask():
-    import urllib.request
-
-    url = os.environ.get("DEVBOX_TEST_TAGS", TAGS)
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return newest(entry["name"] for entry in json.load(answer)["results"])
-
-
 def check(environ):
     """`devbox update-check`: 0 up to date, 10 a newer image is out, 3 cannot tell."""
-    mine = current()
+    # Here, since greetings do without a network.
+    from devbox import published
+
+    me = identity()
+    if me is None:
+        say(f"cannot tell whether a newer image is out: this image has no {IDENTITY}, so no release has built it")
+        return 3
     try:
-        found = ask()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = published.bounded(published.ask, me, environ.get("DEVBOX_UPDATE_REPOSITORY") or me["repository"])
+    except published.Unknown as error:
         say(f"cannot tell whether a newer image is out: {error}")
         return 3
-    if mine is None or found is None:
-        say("cannot tell whether a newer image is out: " + ("no release is published" if mine else "no opencode in this image"))
-        return 3
-    text = notice(mine, found)
-    remember(environ, found)
-    print(text or f"up to date: opencode {mine}")
+    mine = current()
+    text = notice(me, mine, found)
+    remember(environ, {"key": me["key"], "notice": text})
+    print(text or up_to_date(me, mine, found))
     return 10 if text else 0
 
 
-def notice(mine, found):
-    tag, version = found
-    return f"a newer image is out: {tag}; this one has opencode {mine}" if key(version) > key(mine) else None
+def notice(me, mine, found):
+    """A line about a newer image; nothing if this one is the published one, or newer than that."""
+    if found["key"] == me["key"]:
+        return None
+    name, version = found["release"] or me["tag"], found["version"]
+    if mine and version and order(version) < order(mine):
+        return None
+    if version == mine:
+        return f"a newer image is out: {name}, another build with the same opencode {mine}"
+    with_version = "" if found["release"] else f" with opencode {version}"
+    return f"a newer image is out: {name}{with_version}; this one has opencode {mine}"
+
+
+def up_to_date(me, mine, found):
+    name = found["release"] or me["tag"]
+    if found["key"] == me["key"]:
+        return f"up to date: this is {name}, with opencode {mine}"
+    return f"up to date: this image has opencode {mine}, and {name} has {found['version']}"
 
 
 def _cache(environ):
@@ -70,20 +87,27 @@ def remember(environ, found):
 
 
 def known(environ):
+    """The line that the last check of this very image has found."""
+    me = identity()
     try:
         with open(_cache(environ), encoding="utf-8") as file:
-            tag, version = json.load(file)
-        return notice(current(), (tag, version)) if current() else None
-    except (OSError, ValueError, TypeError):
+            found = json.load(file)
+        return found["notice"] if me and found["key"] == me["key"] else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def refresh(environ):
-    """Looks again in the background, once a day."""
+    """Looks again in the background: once a day, and when the image is another one."""
+    me = identity()
+    if me is None:
+        return
     try:
-        if time.time() - os.stat(_cache(environ)).st_mtime < DAY:
+        with open(_cache(environ), encoding="utf-8") as file:
+            same = json.load(file).get("key") == me["key"]
+        if same and time.time() - os.stat(_cache(environ)).st_mtime < DAY:
             return
-    except OSError:
+    except (OSError, ValueError, AttributeError):
         pass
     subprocess.Popen(
         ["/usr/local/bin/devbox", "update-check"],
