@@ -24,7 +24,6 @@ mod refusals;
 mod registry;
 mod requests;
 mod suite;
-mod update;
 mod verdicts;
 mod versions;
 mod workflows;

@@ -21,3 +21,4 @@ mod processes;
 mod races;
 mod release;
 mod sealed;
+mod update;
