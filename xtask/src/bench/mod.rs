@@ -5,4 +5,5 @@ pub mod compression;
 pub mod floor;
 pub mod lab;
 pub mod machine;
+pub mod refresh;
 pub mod ways;

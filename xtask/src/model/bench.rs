@@ -249,6 +249,33 @@ impl Row for Compressed {
     }
 }
 
+/// A layer of the base after an update of a few packages.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refreshed {
+    pub name: String,
+    pub bytes: u64,
+    /// Its digest changed, so a user downloads it again.
+    pub is_downloaded: bool,
+}
+
+impl Row for Refreshed {
+    const COLUMNS: &'static [(&'static str, Kind)] =
+        &[("Layer", Kind::Text), ("MB", Kind::Number), ("Downloaded again, MB", Kind::Number)];
+
+    fn cells(&self) -> Vec<String> {
+        let mb = format!("{:.1}", self.bytes as f64 / 1e6);
+        let again = if self.is_downloaded { mb.clone() } else { "0".to_owned() };
+        vec![self.name.clone(), mb, again]
+    }
+}
+
+/// All layers of a base as one line.
+pub fn all_layers(layers: &[Refreshed]) -> String {
+    let mb = |layers: &mut dyn Iterator<Item = &Refreshed>| layers.map(|it| it.bytes).sum::<u64>() as f64 / 1e6;
+    let (all, again) = (mb(&mut layers.iter()), mb(&mut layers.iter().filter(|it| it.is_downloaded)));
+    format!("A user downloads {again:.1} of {all:.1} MB.\n")
+}
+
 /// Debian packages that the base installs: the words between `apt install` and the next command of its Dockerfile.
 pub fn packages(dockerfile: &str) -> Option<String> {
     let (_, rest) = dockerfile.split_once("\napt install -y --no-install-recommends \\\n")?;
@@ -348,6 +375,15 @@ mod tests {
         assert!(report.updates().contains("| ours | 1 | 57.9 | 1.000 |"), "{}", report.updates());
         let row = Compressed { name: "gzip".to_owned(), bytes: 57_900_000, push: 3.0, pull: 2.0, start: 1.0 };
         assert!(Table::of(&[row]).markdown().ends_with("|\n| gzip | 57.9 | 3.0 | 2.0 | 1.0 |\n"));
+    }
+
+    #[test]
+    fn a_refresh_counts_the_layers_that_changed() {
+        let row = |name: &str, bytes, is_downloaded| Refreshed { name: name.to_owned(), bytes, is_downloaded };
+        let rows = [row("Go", 64_000_000, false), row("the other packages", 46_400_000, true)];
+        let table = "| Go | 64.0 | 0 |\n| the other packages | 46.4 | 46.4 |\n";
+        assert!(Table::of(&rows).markdown().ends_with(table));
+        assert_eq!(all_layers(&rows), "A user downloads 46.4 of 110.4 MB.\n");
     }
 
     #[test]

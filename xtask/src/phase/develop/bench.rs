@@ -1,12 +1,12 @@
 //! Builds the family in three ways on engines that have nothing, and writes what each took into `docs/benchmarks.md`;
-//! `--compression` compares compressions of one image instead. Touches neither the user's engine nor images nor tree,
+//! `--compression` compares compressions of one image instead, `--refresh` counts what an update downloads. Touches neither the user's engine nor images nor tree,
 //! but for that page. Figures that were not measured are marked. Refuses to start without the disk that it takes.
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::bench::lab::Lab;
 use crate::bench::ways::Round;
-use crate::bench::{compression, floor, machine};
+use crate::bench::{compression, floor, machine, refresh};
 use crate::context::Context;
 use crate::model::bench::{self, Cost, Report, Step, Way};
 use crate::model::config::Variant;
@@ -38,6 +38,9 @@ pub struct Args {
     /// Compare layer compressions of one image instead
     #[arg(long, conflicts_with_all = ["shape", "from"])]
     pub compression: bool,
+    /// Count what a user downloads after an update of five small packages instead
+    #[arg(long, conflicts_with_all = ["shape", "compression", "quick"])]
+    pub refresh: bool,
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
@@ -52,6 +55,14 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         }
         let rows = compression::measure(&lab, args.runs)?;
         return settle(ctx, "compression", &format!("{facts}\n{}", Table::of(&rows).markdown()));
+    }
+    if args.refresh {
+        if ctx.runner.dry_run {
+            bail!("counting a refresh has no dry run: it changes nothing but {PAGE}");
+        }
+        let rows = refresh::measure(&lab)?;
+        let passage = format!("{facts}\n{}\n{}", Table::of(&rows).markdown(), bench::all_layers(&rows));
+        return settle(ctx, "refresh", &passage);
     }
     let variants: Vec<&Variant> =
         ctx.config.variant.iter().take(if args.quick { 1 } else { usize::MAX }).collect();
