@@ -8,7 +8,7 @@ use registry_lab::{
     Account, DockerConfig, Fault, Immutable, Lab, Login, PullLimit, Registry, Rule, TokenServer,
 };
 
-use crate::support::fakes::{DEBIAN, World};
+use crate::support::env::{DEBIAN, TestEnv};
 use crate::support::releases::CHAIN;
 
 fn ci() -> Account {
@@ -23,7 +23,7 @@ fn reader() -> Account {
 pub struct Site {
     pub lab: Lab,
     open: Lab,
-    pub world: World,
+    pub world: TestEnv,
     pub config: DockerConfig,
     /// Password for curl, where the registry itself asks.
     login: String,
@@ -33,7 +33,7 @@ impl Site {
     pub fn new(lab: Lab, login: &Login) -> Self {
         let registry: Arc<Registry> = lab.registry().clone();
         registry.put("debian", "trixie-slim", DEBIAN.as_bytes());
-        let (open, world) = (Lab::before(&registry), World::before(lab.host(), "team/devbox"));
+        let (open, world) = (Lab::before(&registry), TestEnv::before(lab.host(), "team/devbox"));
         let config = lab.docker_config(login);
         Self { lab, open, world, config, login: String::new() }
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use clap::{CommandFactory, Parser};
 use xtask::cli::Cli;
 
-use crate::support::fakes::tree;
+use crate::support::env::tree;
 use crate::support::pages::{all_commands, pages, shell_lines};
 
 /// A program that no test below knows would be a command that no test looks at.

@@ -3,11 +3,11 @@
 use expect_test::{ExpectFile, expect_file};
 
 use crate::recovery::{bump, release, released};
-use crate::support::fakes::{World, without_inputs};
+use crate::support::env::{TestEnv, without_inputs};
 
 /// Compares the plan of a command with its golden file. Nothing is written and no program that changes something runs.
 #[track_caller]
-fn check(world: &World, line: &str, golden: ExpectFile) {
+fn check(world: &TestEnv, line: &str, golden: ExpectFile) {
     world.log();
     let writes = world.writes();
     let plan = world.ok(&format!("{line} --dry-run"));
@@ -17,7 +17,7 @@ fn check(world: &World, line: &str, golden: ExpectFile) {
 
 #[test]
 fn each_phase_prints_what_it_would_run() {
-    let world = World::new();
+    let world = TestEnv::new();
     check(&world, "build-base", expect_file!["golden/dry-run/build-base.txt"]);
     world.ok("build-base");
     check(&world, "build", expect_file!["golden/dry-run/build.txt"]);

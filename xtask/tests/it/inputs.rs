@@ -10,7 +10,7 @@ use camino::Utf8PathBuf;
 use xtask::image::tree::Tree;
 use xtask::tools::runner::Runner;
 
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 use crate::support::server::{Answer, Expecting};
 
 fn git(root: &Path, line: &str) {
@@ -21,8 +21,8 @@ fn git(root: &Path, line: &str) {
 }
 
 /// A checkout of a tree of its own.
-fn checkout() -> World {
-    let world = World::new();
+fn checkout() -> TestEnv {
+    let world = TestEnv::new();
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for name in [".gitattributes", ".gitignore"] {
         fs::copy(own.join(name), world.root.join(name)).unwrap();
@@ -34,8 +34,8 @@ fn checkout() -> World {
 }
 
 #[track_caller]
-fn key_with(world: &World, env: &[(&str, &str)]) -> String {
-    let output = world.xtask_with("base-decide --json", env);
+fn key_with(world: &TestEnv, env: &[(&str, &str)]) -> String {
+    let output = world.run_with("base-decide --json", env);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -43,13 +43,13 @@ fn key_with(world: &World, env: &[(&str, &str)]) -> String {
 }
 
 #[track_caller]
-fn key(world: &World) -> String {
+fn key(world: &TestEnv) -> String {
     key_with(world, &[])
 }
 
 /// The key stays, whatever a machine has around what git tracks.
 #[track_caller]
-fn stays(change: impl FnOnce(&World)) {
+fn stays(change: impl FnOnce(&TestEnv)) {
     let world = checkout();
     let before = key(&world);
     change(&world);
@@ -60,7 +60,7 @@ fn stays(change: impl FnOnce(&World)) {
 fn refused(change: impl FnOnce(&Path), parts: &[&str]) {
     let world = checkout();
     change(&world.root);
-    let text = world.fails("base-decide", &[], 1);
+    let text = world.fails("base-decide", 1);
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
@@ -81,7 +81,7 @@ fn an_untracked_file_is_no_input() {
     stays(|world| write(&world.root, "rootfs/x.swp", "x"));
     let world = checkout();
     write(&world.root, "rootfs/x", "x");
-    let output = world.xtask("base-decide");
+    let output = world.run("base-decide");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("rootfs/x: not tracked by git, so no input: run `git add rootfs/x`"), "{text}");
     let before = key(&world);
@@ -195,7 +195,7 @@ fn line_ends_stay_as_they_are_committed() {
     write(&world.root, ".git/info/attributes", "* text=auto\n");
     again("-c core.autocrlf=true");
     assert!(fs::read_to_string(world.root.join("images/with-host-ca")).unwrap().contains('\r'));
-    let output = world.xtask("base-decide");
+    let output = world.run("base-decide");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("converted") && text.contains("committed bytes are used"), "{text}");
     assert_eq!(key(&world), before);
@@ -290,8 +290,8 @@ fn a_checkout_of_another_owner_keeps_its_revision() {
     let status =
         Command::new("git").arg("status").env(owner.0, owner.1).current_dir(&world.root).output().unwrap();
     assert!(String::from_utf8_lossy(&status.stderr).contains("dubious ownership"), "git itself refuses");
-    let own = world.xtask("build-base --dry-run");
-    let foreign = world.xtask_with("build-base --dry-run", &[owner, ("GIT_CONFIG_COUNT", "0")]);
+    let own = world.run("build-base --dry-run");
+    let foreign = world.run_with("build-base --dry-run", &[owner, ("GIT_CONFIG_COUNT", "0")]);
     assert!(foreign.status.success(), "{}", String::from_utf8_lossy(&foreign.stderr));
     let text = String::from_utf8_lossy(&own.stdout);
     assert!(
@@ -306,9 +306,9 @@ fn an_unreadable_checkout_is_refused_and_an_archive_named() {
     let before = key(&world);
     fs::rename(world.root.join(".git"), world.root.with_file_name("git")).unwrap();
     write(&world.root, ".git", "gitdir: /nonexistent\n");
-    assert!(world.fails("base-decide", &[], 1).contains("cannot read what git tracks of this checkout"));
+    assert!(world.fails("base-decide", 1).contains("cannot read what git tracks of this checkout"));
     fs::remove_file(world.root.join(".git")).unwrap();
-    let output = world.xtask("base-decide");
+    let output = world.run("base-decide");
     assert!(String::from_utf8_lossy(&output.stderr).contains("this tree is not a git checkout"));
     assert_eq!(key(&world), before, "an unpacked archive has the same files");
     // A repository around it is not its own.
@@ -352,7 +352,7 @@ const SUMS: &str = "HEAD /v0.1.0/checksums.txt";
 const MODEL: &str = "HEAD /model";
 
 /// Gives the tree both parts, locked, from a host of their own.
-fn with_parts(world: &World) -> Expecting {
+fn with_parts(world: &TestEnv) -> Expecting {
     let host = Expecting::start([SUMS, MODEL].map(|line| (line, Answer::status(404))));
     let url = host.url();
     let file = world.root.join("images/Dockerfile.base");
@@ -370,12 +370,12 @@ fn with_parts(world: &World) -> Expecting {
 /// What a base on this machine is without depends on when it was built, not on who answers the next job.
 #[test]
 fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
-    let world = World::new();
+    let world = TestEnv::new();
     let host = with_parts(&world);
     for status in [503, 429, 403] {
         host.expect(SUMS, Answer::status(status));
         host.expect(MODEL, Answer::status(200));
-        let output = world.xtask("build-base --dry-run");
+        let output = world.run("build-base --dry-run");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let why = "gitea-mcp is left out of base-".to_owned();
         assert!(
@@ -383,7 +383,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
             "{text}"
         );
     }
-    let output = world.xtask("build-base");
+    let output = world.run("build-base");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let without = key(&world);
     // The host answers: the jobs that follow use the base that was built.
@@ -397,7 +397,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
     assert_ne!(whole, without);
     host.expect(SUMS, Answer::status(503));
     assert_eq!(key(&world), whole);
-    let output = world.xtask("build-base");
+    let output = world.run("build-base");
     assert!(String::from_utf8_lossy(&output.stderr).contains("is there: nothing to build"));
     assert_eq!(key(&world), whole);
 }
@@ -405,7 +405,7 @@ fn a_host_that_comes_and_goes_between_jobs_changes_no_base() {
 /// A clear 404 is no reason to leave a part out, and the tree may say that it is not wanted.
 #[test]
 fn the_tree_decides_what_the_base_contains() {
-    let world = World::new();
+    let world = TestEnv::new();
     let host = with_parts(&world);
     host.expect(SUMS, Answer::status(404));
     host.expect(MODEL, Answer::status(404));
@@ -421,12 +421,12 @@ fn the_tree_decides_what_the_base_contains() {
             && text.contains("\"INSTALL_EMBEDDING_MODEL\": \"true\"")
     );
     // Without a lock a part is in no base at all.
-    let world = World::new();
+    let world = TestEnv::new();
     let host = with_parts(&world);
     host.expect(SUMS, Answer::status(200));
     host.expect(MODEL, Answer::status(200));
     fs::write(world.root.join("images/locks/gitea-mcp/checksums.txt"), "# gitea-mcp 0.0.9\n").unwrap();
-    let output = world.xtask("build-base --dry-run");
+    let output = world.run("build-base --dry-run");
     let text = String::from_utf8_lossy(&output.stderr);
     let why = "does not lock gitea-mcp 0.1.0: run `cargo xtask lock gitea-mcp`";
     assert!(text.contains(why), "{text}");
@@ -436,7 +436,7 @@ fn the_tree_decides_what_the_base_contains() {
 /// A run that ended between the push of a base and the record of its packages.
 #[test]
 fn a_base_that_was_not_recorded_is_recorded_by_the_next_run() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     let registry = world.registry();
     for (tag, _) in registry.tags("devbox-staging").into_iter().filter(|(tag, _)| tag.starts_with("sha256-"))
@@ -477,7 +477,7 @@ fn a_dry_run_on_a_fresh_machine_writes_nothing() {
 /// A bump is one cause, in every variant whose inputs it changes.
 #[test]
 fn a_bump_is_one_cause() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     world.ok("build");
     for smoke in ["base", "omos", "with-pi", "omos-with-pi"] {

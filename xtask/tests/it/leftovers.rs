@@ -8,20 +8,20 @@ use xtask::model::oci::Digest;
 use xtask::model::promotion::{AttemptId, Holder, LEASE_SECONDS, Move, Promotion, PromotionKind};
 
 use crate::recovery::{bump, killed, release, released, stage};
-use crate::support::fakes::{DEBIAN, World};
+use crate::support::env::{DEBIAN, TestEnv};
 use crate::support::releases::{moved_versions, open_attempts};
 
 const STAGING: &str = "devbox-staging";
 
-fn tag(world: &World, tag: &str) -> Option<String> {
+fn tag(world: &TestEnv, tag: &str) -> Option<String> {
     world.registry().tag("devbox", tag)
 }
 
-fn tags(world: &World, name: &str) -> Vec<Option<String>> {
+fn tags(world: &TestEnv, name: &str) -> Vec<Option<String>> {
     ["", "-omos", "-with-pi", "-omos-with-pi"].map(|suffix| tag(world, &format!("{name}{suffix}"))).to_vec()
 }
 
-fn settled(world: &World) {
+fn settled(world: &TestEnv) {
     let text = world.notes("repair");
     assert!(text.contains("no promotion was interrupted: nothing to repair"), "{text}");
     assert_eq!(open_attempts(world.registry(), "devbox"), [""; 0]);
@@ -51,7 +51,7 @@ fn immutable_version_tags_are_written_once() {
 /// A rollback that leaves a tag without an image on the newer release has moved what it was asked to move.
 #[test]
 fn a_repair_does_not_undo_a_rollback_that_kept_a_tag() {
-    let world = World::new();
+    let world = TestEnv::new();
     let file = world.root.join("images/devbox.toml");
     let whole = fs::read_to_string(&file).unwrap();
     let start = whole.find("[[variant]]\nname = \"omos-with-pi\"\n").unwrap();
@@ -85,7 +85,7 @@ fn what_looks_like_an_attempt_and_is_none_is_settled_by_repair() {
         world.registry().put(STAGING, &id.tag(), manifest.as_bytes());
         bump(&world);
         stage(&world);
-        let text = world.fails("publish --promote-latest", &[], 3);
+        let text = world.fails("publish --promote-latest", 3);
         assert!(text.contains(&id.tag()) && text.contains("run `cargo xtask repair`"), "{text}");
         world.ok("status");
         let text = world.notes("repair");
@@ -134,7 +134,7 @@ fn a_repair_whose_version_tag_is_taken_names_the_command() {
     );
     world.registry().put("devbox", "v1.18.19-omos", DEBIAN.as_bytes());
     let before = world.tags();
-    let text = world.fails("repair", &[], 1);
+    let text = world.fails("repair", 1);
     assert!(text.contains("v1.18.19-omos is another image"), "{text}");
     assert!(text.contains("run `cargo xtask repair --undo`"), "{text}");
     assert!(!text.contains("run the same command again"), "{text}");
@@ -176,7 +176,7 @@ fn a_damaged_record_is_written_again() {
     let world = released();
     world.registry().forget("devbox", "latest-omos");
     world.registry().put(STAGING, "release-v1.18.18", DEBIAN.as_bytes());
-    let text = world.fails("status", &[], 1);
+    let text = world.fails("status", 1);
     assert!(text.contains("release-v1.18.18") && text.contains("run `cargo xtask publish"), "{text}");
     world.ok("publish --promote-latest");
     world.ok("status");
@@ -185,15 +185,15 @@ fn a_damaged_record_is_written_again() {
 /// The downgrade guard knows the releases of a family in which no variant has the empty suffix.
 #[test]
 fn latest_never_goes_back_where_every_variant_has_a_suffix() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.configure("name = \"base\"\nsuffix = \"\"\n", "name = \"base\"\nsuffix = \"-core\"\n");
-    let old = World::before(world.lab().host(), "devbox");
+    let old = TestEnv::before(world.lab().host(), "devbox");
     old.configure("name = \"base\"\nsuffix = \"\"\n", "name = \"base\"\nsuffix = \"-core\"\n");
     release(&world);
     bump(&world);
     release(&world);
     assert!(world.ok("status").contains("v1.18.19"));
-    let text = old.fails("publish --promote-latest", &[], 3);
+    let text = old.fails("publish --promote-latest", 3);
     assert!(text.contains("latest is at v1.18.19, which is newer than v1.18.18"), "{text}");
     assert_eq!(tag(&world, "latest-core"), tag(&world, "v1.18.19-core"));
 }
@@ -209,7 +209,7 @@ fn a_rollback_beyond_the_limit_of_reads_writes_no_tag() {
     for limit in [9, 7, 5, 3] {
         world.lab().set_pull_limit(PullLimit::from(limit));
         world.lab().arm([]);
-        let output = world.xtask("rollback v1.18.18");
+        let output = world.run("rollback v1.18.18");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.success() {
             assert_ne!(world.tags(), before);

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use serde_json::Value;
 use xtask::model::platform::Platform;
 
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 use crate::support::server::{Answer, Expecting};
 
 const WORKS: &str = "#!/bin/sh\nexit 0\n";
@@ -17,20 +17,20 @@ const RELEASE: &str = "HEAD /debian/dists/trixie/InRelease";
 
 /// A tree on a machine that has what a release on this platform needs, and Debian's archive.
 struct Machine {
-    world: World,
+    world: TestEnv,
     archive: Expecting,
 }
 
 impl Deref for Machine {
-    type Target = World;
+    type Target = TestEnv;
 
-    fn deref(&self) -> &World {
+    fn deref(&self) -> &TestEnv {
         &self.world
     }
 }
 
 fn machine() -> Machine {
-    let world = World::new();
+    let world = TestEnv::new();
     for name in ["shellcheck", "python3"] {
         world.program(name, WORKS);
     }
@@ -41,13 +41,13 @@ fn machine() -> Machine {
 }
 
 /// Package registries that answer, and the one platform that needs no emulation.
-fn settings(world: &World) -> [(&'static str, String); 2] {
+fn settings(world: &TestEnv) -> [(&'static str, String); 2] {
     let at = |path: &str| format!("http://{}/{path}", world.host);
     [("npm_config_registry", at("npm")), ("PIP_INDEX_URL", at("simple"))]
 }
 
 /// Exit code, standard output and standard error on the platform of this machine.
-fn run(world: &World, line: &str, env: &[(&str, &str)]) -> (i32, String, String) {
+fn run(world: &TestEnv, line: &str, env: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = world.command(&format!("{line} --platform {}", Platform::host()));
     let output = command.envs(settings(world)).envs(env.iter().copied()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -257,7 +257,7 @@ fn crane_comes_from_its_archive_where_no_package_has_it() {
     let (machine, version) = (if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }, "0.20.7");
     let file = format!("go-containerregistry_Linux_{machine}.tar.gz");
     let folder = world.root.with_file_name("archive");
-    crate::support::fakes::script(&folder.join("crane"), "#!/bin/sh\necho 0.20.7\n");
+    crate::support::env::script(&folder.join("crane"), "#!/bin/sh\necho 0.20.7\n");
     let pack = std::process::Command::new("tar").args(["-czf", &file, "crane"]).current_dir(&folder).status();
     assert!(pack.unwrap().success());
     let bytes = fs::read(folder.join(&file)).unwrap();
@@ -308,7 +308,7 @@ fn crane_comes_from_its_archive_where_no_package_has_it() {
 #[test]
 fn crane_is_locked_for_all_systems() {
     let text =
-        fs::read_to_string(crate::support::fakes::tree().join(xtask::upstream::crane_archive::LOCK)).unwrap();
+        fs::read_to_string(crate::support::env::tree().join(xtask::upstream::crane_archive::LOCK)).unwrap();
     assert!(xtask::model::release_lock::locks(&text, "crane", xtask::upstream::crane_archive::VERSION));
     let sums = xtask::model::release_lock::checksums(&text);
     assert!(
@@ -384,7 +384,7 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 #[test]
 fn the_local_registry_is_started_shown_and_stopped() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.program("docker-registry", REGISTRY);
     let local = |line: &str| {
         let output = world.command(line).env_remove("DEVBOX_REPOSITORY").output().unwrap();
@@ -430,7 +430,7 @@ fn the_local_registry_is_started_shown_and_stopped() {
 
 #[test]
 fn a_registry_that_does_not_start_is_told() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.program("docker-registry", "#!/bin/sh\n[ \"$1\" = --version ] || exit 127\n");
     let output = world.command("local up").env_remove("DEVBOX_REPOSITORY").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
@@ -515,7 +515,7 @@ fn test_runs_the_cheapest_first_and_stops_at_what_fails() {
 
 #[test]
 fn fmt_formats_the_whole_workspace() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.program("cargo", "#!/bin/sh\necho \"cargo $*\" >> $FAKE_LOG\n");
     world.ok("fmt");
     assert_eq!(world.log(), ["cargo fmt --all"]);
@@ -574,14 +574,14 @@ fn doctor_asks_for_what_a_local_release_needs() {
 /// away, and an engine keeps what is not this project's.
 #[test]
 fn reclaim_frees_what_no_job_uses() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.disk("9");
     world.program("rm", "#!/bin/sh\necho \"rm $*\" >> $FAKE_LOG\n");
     world.program("sudo", "#!/bin/sh\necho \"sudo $*\" >> $FAKE_LOG\n");
     world.program("id", "#!/bin/sh\necho 1000\n");
     let reclaim = |environment: &str| {
         let env = [("GITHUB_ACTIONS", "true"), ("RUNNER_ENVIRONMENT", environment)];
-        let output = world.xtask_with("reclaim", &env);
+        let output = world.run_with("reclaim", &env);
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && text.contains("9 GB were free, now 9 GB"), "{text}");
         let mut log = world.log();

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use xtask::tools::command::Cmd;
 use xtask::tools::runner::Runner;
 
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 
 /// Cleans up on SIGTERM, waits for a grandchild that would go on without it, and is silent.
 const SILENT: &str = "trap 'echo cleaned > \"$0/cleaned\"; exit 9' TERM
@@ -174,14 +174,14 @@ fn the_exit_code_and_the_last_lines_are_reported() {
 #[test]
 fn a_script_of_the_tree_is_found() {
     let case = patient();
-    crate::support::fakes::script(&case.path("scripts/suite"), "#!/bin/sh\npwd\n");
+    crate::support::env::script(&case.path("scripts/suite"), "#!/bin/sh\npwd\n");
     let folder = fs::canonicalize(case.folder.path()).unwrap();
     let printed = case.runner.read(&Cmd::new("scripts/suite", [""; 0])).unwrap();
     assert_eq!(Path::new(printed.trim()), folder);
 }
 
 /// xtask while `cargo`, which it runs, is this script.
-fn started(world: &World, script: &str) -> Child {
+fn started(world: &TestEnv, script: &str) -> Child {
     world.program("cargo", &format!("#!/bin/sh\ncd {}\n{script}", world.root.display()));
     let mut command = world.command("fmt");
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -203,7 +203,7 @@ fn ends(child: Child, code: i32) -> String {
 
 #[test]
 fn output_keeps_its_order() {
-    let world = World::new();
+    let world = TestEnv::new();
     let script = "for line in $(seq 500); do echo out$line; echo err$line >&2; done";
     let text = ends(started(&world, script), 0);
     let expected: Vec<String> = (1..=500).flat_map(|it| [format!("out{it}"), format!("err{it}")]).collect();
@@ -213,7 +213,7 @@ fn output_keeps_its_order() {
 #[test]
 fn a_signal_ends_all_that_runs() {
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
-        let world = World::new();
+        let world = TestEnv::new();
         // Its last words name a cause after which a program is run again.
         let script = SILENT.replace("$0", ".").replace("exit 9", "echo 503 Service Unavailable; exit 9");
         let child = started(&world, &script);
@@ -228,7 +228,7 @@ fn a_signal_ends_all_that_runs() {
 
 #[test]
 fn a_signal_ends_a_program_that_is_read() {
-    let world = World::new();
+    let world = TestEnv::new();
     let script = SILENT.replace("$0", world.root.to_str().unwrap());
     world.program("docker", &format!("#!/bin/sh\n{script}"));
     let child = world.command("doctor").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -241,7 +241,7 @@ fn a_signal_ends_a_program_that_is_read() {
 
 #[test]
 fn a_second_signal_skips_the_grace_period() {
-    let world = World::new();
+    let world = TestEnv::new();
     let child =
         started(&world, "trap 'echo asked > asked' INT TERM\necho $$ > leader\nwhile :; do sleep 0.1; done");
     let leader = content(&world.root.join("leader"));
@@ -255,7 +255,7 @@ fn a_second_signal_skips_the_grace_period() {
 
 #[test]
 fn a_hangup_that_nohup_ignores_ends_nothing() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.program(
         "cargo",
         &format!("#!/bin/sh\ncd {}\necho > begun\nuntil [ -e go ]; do sleep 0.1; done", world.root.display()),
@@ -274,7 +274,7 @@ fn a_hangup_that_nohup_ignores_ends_nothing() {
 /// The reader of the output goes away, as `head` does: what runs ends, too.
 #[test]
 fn a_broken_pipe_ends_what_runs() {
-    let world = World::new();
+    let world = TestEnv::new();
     let script = format!(
         "{}\n",
         SILENT.replace("$0", ".").replace("\nwait", "\nwhile :; do echo busy; sleep 0.1; done")

@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 use registry_lab::{Fault, RetryAfter, Rule};
 
 use crate::recovery::{bump, release, released, stage};
-use crate::support::fakes::{DEBIAN, World};
+use crate::support::env::{DEBIAN, TestEnv};
 use crate::support::releases::{moved_versions, open_attempts};
 
-fn tag(world: &World, tag: &str) -> Option<String> {
+fn tag(world: &TestEnv, tag: &str) -> Option<String> {
     world.registry().tag("devbox", tag)
 }
 
-fn latest(world: &World) -> Vec<Option<String>> {
+fn latest(world: &TestEnv) -> Vec<Option<String>> {
     ["", "-omos", "-with-pi", "-omos-with-pi"].map(|suffix| tag(world, &format!("latest{suffix}"))).to_vec()
 }
 
-fn of_release(world: &World, release: &str) -> Vec<Option<String>> {
+fn of_release(world: &TestEnv, release: &str) -> Vec<Option<String>> {
     ["", "-omos", "-with-pi", "-omos-with-pi"]
         .map(|suffix| tag(world, &format!("{release}{suffix}")))
         .to_vec()
 }
 
-fn settled(world: &World) {
+fn settled(world: &TestEnv) {
     assert!(world.notes("repair").contains("no promotion was interrupted: nothing to repair"));
     assert_eq!(open_attempts(world.registry(), "devbox"), [""; 0]);
     assert_eq!(moved_versions(world.registry(), "devbox"), [""; 0]);
@@ -46,7 +46,7 @@ fn lagging_reads_end_in_one_release() {
 /// A registry may answer a mount with the offer of an upload (distribution-spec, "Mounting a blob from another repository").
 #[test]
 fn crane_copies_what_a_registry_does_not_mount() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     stage(&world);
     world.lab().arm([Rule::on("POST */devbox/blobs/uploads/*mount=*", Fault::Status(202)).nth(1)]);
@@ -63,14 +63,14 @@ fn an_attempt_that_waits_for_its_write_sees_who_came_meanwhile() {
     bump(&world);
     stage(&world);
     let client = world.lab().client();
-    let other = World::before(client.host(), "devbox");
+    let other = TestEnv::before(client.host(), "devbox");
     let file = other.root.join("images/Dockerfile.variant");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("1.18.18", "1.18.20")).unwrap();
     stage(&other);
     let later = Fault::RetryLater(429, RetryAfter::Seconds(8));
     world.lab().arm([Rule::on("PUT */devbox-staging/manifests/promotion-*", later).nth(1)]);
     thread::scope(|scope| {
-        let first = scope.spawn(|| world.xtask("publish --promote-latest"));
+        let first = scope.spawn(|| world.run("publish --promote-latest"));
         let (start, refused) = (Instant::now(), |status| status == Some(429));
         while !world.lab().log().iter().any(|entry| refused(entry.status)) {
             assert!(start.elapsed() < Duration::from_secs(60), "the first run does not write its attempt");
@@ -94,7 +94,7 @@ fn a_refusal_after_an_uncertain_try_is_not_final() {
     stage(&world);
     let write = |n, fault| Rule::on("PUT */devbox/manifests/latest-with-pi", fault).nth(n);
     world.lab().arm([write(1, Fault::Lost), write(2, Fault::Status(403))]);
-    let text = world.fails("publish --promote-latest", &[], 1);
+    let text = world.fails("publish --promote-latest", 1);
     assert!(text.contains("an earlier try may have been taken"), "{text}");
     assert!(text.contains("the floating tags point where they did before v1.18.19"), "{text}");
     assert_eq!(latest(&world), old);
@@ -111,7 +111,7 @@ fn a_write_that_timed_out_in_a_gateway_is_taken_back() {
     bump(&world);
     stage(&world);
     world.lab().arm([Rule::on("PUT */devbox/manifests/latest-with-pi", Fault::Status(408)).nth(1)]);
-    let text = world.fails("publish --promote-latest", &[], 1);
+    let text = world.fails("publish --promote-latest", 1);
     assert!(text.contains("an earlier try may have been taken"), "{text}");
     let is_it = |entry: &registry_lab::Entry| {
         entry.to_string().starts_with("PUT /v2/devbox/manifests/latest-with-pi")
@@ -125,7 +125,7 @@ fn a_write_that_timed_out_in_a_gateway_is_taken_back() {
 #[test]
 fn latest_never_goes_back_unasked() {
     let world = released();
-    let old = World::before(world.lab().host(), "devbox");
+    let old = TestEnv::before(world.lab().host(), "devbox");
     fs::write(world.root.join("rootfs/etc/new"), "x").unwrap();
     bump(&world);
     release(&world);
@@ -135,10 +135,10 @@ fn latest_never_goes_back_unasked() {
             world.registry().forget("devbox-staging", &attempt);
         }
     }
-    let text = old.fails("publish --promote-latest", &[], 3);
+    let text = old.fails("publish --promote-latest", 3);
     assert!(text.contains("latest is at v1.18.19, which is newer than v1.18.18"), "{text}");
     assert!(text.contains("--allow-downgrade"), "{text}");
-    let text = old.fails("promote-base-latest", &[], 3);
+    let text = old.fails("promote-base-latest", 3);
     assert!(text.contains("are not what latest points at"), "{text}");
     assert!(old.notes("publish").contains("nothing to publish"), "version tags are no step back");
     assert_eq!((latest(&world), tag(&world, "base-latest")), now);
@@ -147,7 +147,7 @@ fn latest_never_goes_back_unasked() {
 }
 
 /// Takes the stanza of a variant out of the definition.
-fn remove_variant(world: &World, name: &str) {
+fn remove_variant(world: &TestEnv, name: &str) {
     let file = world.root.join("images/devbox.toml");
     let text = fs::read_to_string(&file).unwrap();
     let start = text.find(&format!("[[variant]]\nname = \"{name}\"\n")).unwrap();
@@ -155,7 +155,7 @@ fn remove_variant(world: &World, name: &str) {
     fs::write(&file, format!("{}{}", &text[..start], &text[end..])).unwrap();
 }
 
-fn stage_all(world: &World, variants: &[&str]) {
+fn stage_all(world: &TestEnv, variants: &[&str]) {
     world.ok("build");
     for variant in variants {
         world.ok(&format!("smoke {variant}"));
@@ -172,7 +172,7 @@ fn a_removed_variant_is_named_and_left_only_when_asked() {
     assert!(world.ok("plan").contains("latest-omos-with-pi is published and no variant has it"));
     let text = world.ok("status");
     assert!(text.contains("latest-omos-with-pi is published and no variant of this tree has it"), "{text}");
-    let text = world.fails("publish --promote-latest", &[], 3);
+    let text = world.fails("publish --promote-latest", 3);
     assert!(text.contains("latest-omos-with-pi is published and no variant has it"), "{text}");
     assert!(text.contains("add \"-omos-with-pi\" to `retired` in images/devbox.toml"), "{text}");
     assert_eq!(tag(&world, "v1.18.19"), None, "nothing was published");
@@ -193,7 +193,7 @@ fn a_renamed_variant_is_an_added_and_a_removed_one() {
     assert!(plan.contains("latest-slim is new"), "{plan}");
     assert!(plan.contains("latest-omos is published and no variant has it"), "{plan}");
     assert!(world.ok("status").contains("latest-slim is not published yet"));
-    let text = world.fails("publish --promote-latest", &[], 3);
+    let text = world.fails("publish --promote-latest", 3);
     assert!(text.contains("latest-omos is published and no variant has it"), "{text}");
     world.configure("suffix = \"-slim\"\n", "suffix = \"-omos\"\n");
     stage(&world);
@@ -202,12 +202,12 @@ fn a_renamed_variant_is_an_added_and_a_removed_one() {
 
 #[test]
 fn a_rollback_leaves_tags_without_an_image_only_when_asked() {
-    let world = World::new();
+    let world = TestEnv::new();
     remove_variant(&world, "omos-with-pi");
     world.ok("build-base");
     stage_all(&world, &["base", "omos", "with-pi"]);
     world.ok("publish --promote-latest");
-    let definition = fs::read_to_string(crate::support::fakes::tree().join("images/devbox.toml")).unwrap();
+    let definition = fs::read_to_string(crate::support::env::tree().join("images/devbox.toml")).unwrap();
     let start = definition.find("[[variant]]\nname = \"omos-with-pi\"\n").unwrap();
     let stanza = &definition[start..start + definition[start..].find("\n\n").unwrap() + 2];
     let own = "[[variant]]\nname = \"with-pi\"\n";
@@ -216,7 +216,7 @@ fn a_rollback_leaves_tags_without_an_image_only_when_asked() {
     stage(&world);
     assert!(world.notes("publish --promote-latest").contains("latest-omos-with-pi is new"));
     let now = world.tags();
-    let text = world.fails("rollback v1.18.18", &[], 3);
+    let text = world.fails("rollback v1.18.18", 3);
     assert!(text.contains("v1.18.18 has no image for latest-omos-with-pi: give --keep-others"), "{text}");
     assert_eq!(world.tags(), now, "nothing has moved");
     let text = world.notes("rollback v1.18.18 --keep-others");

@@ -9,22 +9,22 @@ use tempfile::TempDir;
 use xtask::model::oci::Digest;
 use xtask::model::promotion::{AttemptId, Holder, LEASE_SECONDS, Move, Promotion, PromotionKind};
 
-use crate::support::fakes::{DEBIAN, World};
+use crate::support::env::{DEBIAN, TestEnv};
 
 /// A world in which v1.18.18 is out. It is released once, and what the registry then holds is copied for each test.
-pub fn released() -> World {
+pub fn released() -> TestEnv {
     static RELEASED: OnceLock<TempDir> = OnceLock::new();
     let data = RELEASED.get_or_init(|| {
         let data = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let world = World::new();
+        let world = TestEnv::new();
         release(&world);
         world.registry().save(data.path());
         data
     });
-    World::of(Registry::restore(data.path()))
+    TestEnv::of(Registry::restore(data.path()))
 }
 
-pub fn release(world: &World) {
+pub fn release(world: &TestEnv) {
     for line in ["build-base", "build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
         world.ok(line);
     }
@@ -32,13 +32,13 @@ pub fn release(world: &World) {
     world.ok("promote-base-latest");
 }
 
-pub fn bump(world: &World) {
+pub fn bump(world: &TestEnv) {
     let file = world.root.join("images/Dockerfile.variant");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(file, text.replace("OPENCODE_VERSION=1.18.18", "OPENCODE_VERSION=1.18.19")).unwrap();
 }
 
-fn json(world: &World, line: &str) -> serde_json::Value {
+fn json(world: &TestEnv, line: &str) -> serde_json::Value {
     serde_json::from_str(&world.ok(line)).unwrap()
 }
 
@@ -54,25 +54,25 @@ fn a_rollback_moves_all_floating_tags_and_refuses_a_downgrade() {
         assert!(now.contains(&(tag.clone(), digest.clone())), "{tag}");
     }
     assert!(now.iter().any(|(tag, _)| tag == "v1.18.19"), "the version tags stay");
-    let text = world.fails("rollback v9.9.9", &[], 1);
+    let text = world.fails("rollback v9.9.9", 1);
     assert!(text.contains("no record of v9.9.9"), "{text}");
 
     // Forward again, and then the older tree may not take latest back unasked.
     world.ok("publish --promote-latest");
     let file = world.root.join("images/Dockerfile.variant");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("1.18.19", "1.18.18")).unwrap();
-    let text = world.fails("publish --promote-latest", &[], 3);
+    let text = world.fails("publish --promote-latest", 3);
     assert!(text.contains("latest is at v1.18.19") && text.contains("--allow-downgrade"), "{text}");
     world.ok("publish --promote-latest --allow-downgrade");
 }
 
 #[test]
 fn variants_that_do_not_share_the_base_are_not_published() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
-    assert!(world.xtask_with("build", &[("FAKE_FIRST_LAYER", "other")]).status.success());
+    assert!(world.run_with("build", &[("FAKE_FIRST_LAYER", "other")]).status.success());
     for line in ["smoke base", "publish"] {
-        let text = world.fails(line, &[], 1);
+        let text = world.fails(line, 1);
         assert!(
             text.contains("has other layers than its base and one for each of opencode"),
             "{line}: {text}"
@@ -83,9 +83,9 @@ fn variants_that_do_not_share_the_base_are_not_published() {
 
 #[test]
 fn one_broken_variant_does_not_stop_the_other_builds() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
-    let text = world.fails("build", &[("FAKE_UNBUILDABLE", "omos-with-pi")], 1);
+    let text = world.fails_with("build", &[("FAKE_UNBUILDABLE", "omos-with-pi")], 1);
     assert!(text.contains("1 of 4 variants cannot be built"), "{text}");
     world.log();
     world.ok("build");
@@ -97,7 +97,7 @@ fn one_broken_variant_does_not_stop_the_other_builds() {
 
 #[test]
 fn plan_tells_the_cause_and_changes_nothing() {
-    let world = World::new();
+    let world = TestEnv::new();
     let plan = json(&world, "plan --json");
     assert_eq!(plan["rows"].as_array().unwrap().len(), 10);
     assert_eq!(plan["rows"][0]["actions"][0], "build");
@@ -131,14 +131,14 @@ fn explain_compares_images_and_the_tree() {
     assert_eq!(both["layers"][0]["shared"], 3, "the base, bun and omos");
     assert_eq!(both["layers"][0]["added"].as_array().unwrap().len(), 2, "opencode and the identity");
     assert_eq!(both["packages"], serde_json::json!([]));
-    let text = world.fails("explain nothing", &[], 1);
+    let text = world.fails("explain nothing", 1);
     assert!(text.contains("has an image \"nothing\""), "{text}");
 }
 
 #[test]
 fn status_draws_the_grid_from_the_registry() {
-    let world = World::new();
-    assert!(world.fails("status", &[], 1).contains("nothing was released"));
+    let world = TestEnv::new();
+    assert!(world.fails("status", 1).contains("nothing was released"));
     release(&world);
     let status = json(&world, "status --json");
     assert_eq!(status["release"], "v1.18.18");
@@ -154,7 +154,7 @@ fn status_draws_the_grid_from_the_registry() {
 }
 
 /// An attempt that another machine has begun so many seconds ago, at a release whose floating tag does not move.
-fn plant(world: &World, seconds_ago: u64) -> AttemptId {
+fn plant(world: &TestEnv, seconds_ago: u64) -> AttemptId {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let id = AttemptId { begun: now - seconds_ago, nonce: format!("{seconds_ago:016x}") };
     let moves =
@@ -167,11 +167,11 @@ fn plant(world: &World, seconds_ago: u64) -> AttemptId {
 
 #[test]
 fn a_lease_keeps_a_second_release_out_until_it_expires() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     stage(&world);
     let id = plant(&world, LEASE_SECONDS - 100);
-    let text = world.fails("publish", &[], 3);
+    let text = world.fails("publish", 3);
     assert!(text.contains("process 7 on elsewhere is promoting") && text.contains("--break-lease"), "{text}");
     assert!(world.tags().is_empty());
     world.registry().forget("devbox-staging", &id.tag());
@@ -184,7 +184,7 @@ fn a_lease_keeps_a_second_release_out_until_it_expires() {
 fn a_lease_is_broken_only_when_asked() {
     let world = released();
     let id = plant(&world, 100);
-    let text = world.fails("repair", &[], 3);
+    let text = world.fails("repair", 3);
     assert!(text.contains("process 7 on elsewhere is promoting"), "{text}");
     let text = world.notes("repair --break-lease");
     assert!(text.contains(&format!("breaking the lease of {}", id.tag())), "{text}");
@@ -193,7 +193,7 @@ fn a_lease_is_broken_only_when_asked() {
 
 #[test]
 fn a_build_that_would_fill_the_disk_is_refused() {
-    let world = World::new();
+    let world = TestEnv::new();
     // Each look at the disk finds one gigabyte less than the one before.
     let left = world.root.join("left");
     fs::write(&left, "50").unwrap();
@@ -201,7 +201,7 @@ fn a_build_that_would_fill_the_disk_is_refused() {
     release(&world);
     bump(&world);
     fs::write(&left, "0").unwrap();
-    let text = world.fails("build", &[], 3);
+    let text = world.fails("build", 3);
     assert!(text.contains("0 MB of disk are free and the last build of variants took 1000 MB"), "{text}");
     assert_eq!(world.log().iter().filter(|line| line.contains("bake")).count(), 3, "nothing more was built");
 }
@@ -215,7 +215,7 @@ fn a_registry_that_falls_silent_has_the_floating_tags_returned() {
     stage(&world);
     let silent = Rule::on("PUT */devbox/manifests/latest-with-pi", Fault::Silence);
     world.lab().arm([silent.times(5)]);
-    let text = world.fails("publish --promote-latest", &[("DEVBOX_HTTP_TIMEOUT", "1")], 1);
+    let text = world.fails_with("publish --promote-latest", &[("DEVBOX_HTTP_TIMEOUT", "1")], 1);
     assert!(text.contains("timed out; trying again"), "{text}");
     assert!(text.contains("the floating tags point where they did before v1.18.19"), "{text}");
     let now = world.tags();
@@ -238,7 +238,7 @@ fn a_copy_that_hangs_is_ended() {
         Rule::on("POST */devbox/blobs/uploads/*mount=*", Fault::Status(202)).nth(1),
         Rule::on("PUT */devbox/manifests/sha256:*", Fault::Silence),
     ]);
-    let text = world.fails("publish --promote-latest", &[("DEVBOX_STALL_SECONDS", "1")], 1);
+    let text = world.fails_with("publish --promote-latest", &[("DEVBOX_STALL_SECONDS", "1")], 1);
     assert!(
         text.contains("no output; trying again") && text.contains("was ended: it printed nothing for 1 s"),
         "{text}"
@@ -249,14 +249,14 @@ fn a_copy_that_hangs_is_ended() {
 }
 
 /// Runs a line that is killed right after the registry has taken a request.
-pub fn killed(world: &World, line: &str, after: &str) {
+pub fn killed(world: &TestEnv, line: &str, after: &str) {
     world.lab().arm([Rule::on(after, Fault::KillAfter)]);
     let (code, text) = world.struck(line, &[]);
     assert_eq!(code, None, "{line} was not killed after {after}: {text}");
     world.lab().arm([]);
 }
 
-pub fn stage(world: &World) {
+pub fn stage(world: &TestEnv) {
     for line in ["build", "smoke base", "smoke omos", "smoke with-pi", "smoke omos-with-pi"] {
         world.ok(line);
     }
@@ -271,7 +271,7 @@ fn a_run_killed_between_two_tags_is_undone_or_completed() {
     stage(&world);
     killed(&world, "publish --promote-latest", "PUT */devbox/manifests/latest-omos");
     assert!(world.ok("status").contains("the promotion of v1.18.19 was interrupted"));
-    let text = world.fails("publish", &[], 3);
+    let text = world.fails("publish", 3);
     assert!(text.contains("the promotion of v1.18.19 was interrupted: run `cargo xtask repair`"), "{text}");
     let text = world.notes("repair --undo");
     assert!(text.contains("the floating tags point where they did before v1.18.19"), "{text}");
@@ -323,19 +323,19 @@ fn an_interrupted_move_of_base_latest_is_closed_by_the_next() {
 /// An image that is gone, or that no suite has passed, cannot be promoted by a repair either.
 #[test]
 fn a_repair_refuses_what_a_release_would_refuse() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     stage(&world);
     // It dies before the first variant has its version tag.
     killed(&world, "publish", "PUT */devbox-staging/manifests/promotion-*");
-    world.fails("smoke omos --force", &[("FAKE_BROKEN", "omos")], 1);
-    let text = world.fails("repair", &[], 1);
+    world.fails_with("smoke omos --force", &[("FAKE_BROKEN", "omos")], 1);
+    let text = world.fails("repair", 1);
     assert!(text.contains("the image of v1.18.18-omos is untested or failed: sha256:"), "{text}");
     assert!(text.contains("v1.18.18 cannot be completed, run `cargo xtask repair --undo`"), "{text}");
     world.ok("smoke omos --force");
     let staged = world.staged("with-pi");
     world.registry().forget("devbox-staging", &staged);
-    let text = world.fails("repair", &[], 1);
+    let text = world.fails("repair", 1);
     assert!(text.contains("the image of v1.18.18-with-pi is no longer staged"), "{text}");
     assert!(world.tags().is_empty());
 }
@@ -356,9 +356,9 @@ fn a_rollback_is_done_once_and_only_to_what_is_whole() {
     world.ok("rollback v1.18.19 --dry-run");
     world.registry().forget("devbox", &image);
     world.registry().forget("devbox-staging", &image);
-    let text = world.fails("rollback v1.18.19", &[], 1);
+    let text = world.fails("rollback v1.18.19", 1);
     assert!(text.contains("v1.18.19 is not complete in") && text.contains(&image), "{text}");
-    assert!(world.fails("status --release-tag v9.9.9", &[], 1).contains("no record of v9.9.9"));
+    assert!(world.fails("status --release-tag v9.9.9", 1).contains("no record of v9.9.9"));
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn explain_compares_packages_and_layers() {
     let packages =
         [("FAKE_PACKAGES", r"git\t1:2.48\tamd64\nnew\t1\tamd64\n"), ("FAKE_FIRST_LAYER", "packages")];
     for line in ["build-base", "build", "smoke base"] {
-        assert!(world.xtask_with(line, &packages).status.success(), "{line}");
+        assert!(world.run_with(line, &packages).status.success(), "{line}");
     }
     let text = world.ok("explain latest");
     let part =
@@ -394,7 +394,7 @@ fn explain_compares_packages_and_layers() {
         assert!(text.contains("layers: one side is not built"), "{text}");
     }
     world.registry().put("devbox", "foreign", DEBIAN.as_bytes());
-    let text = world.fails("explain foreign", &[], 1);
+    let text = world.fails("explain foreign", 1);
     assert!(text.contains("devbox:foreign does not say what it was made from"), "{text}");
     let file = world.root.join("images/devbox.toml");
     let text = fs::read_to_string(&file).unwrap();
@@ -406,12 +406,12 @@ fn explain_compares_packages_and_layers() {
         ),
     )
     .unwrap();
-    assert!(world.fails("explain latest-omos", &[], 1).contains("this tree has no variant like latest-omos"));
+    assert!(world.fails("explain latest-omos", 1).contains("this tree has no variant like latest-omos"));
 }
 
 #[test]
 fn plan_tells_what_is_only_to_be_tested_and_tagged() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     world.ok("build");
     world.ok("smoke omos");
@@ -435,15 +435,15 @@ fn plan_tells_what_is_only_to_be_tested_and_tagged() {
 
 #[test]
 fn a_release_has_the_opencode_version_and_letters_up_to_z() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     stage(&world);
-    let text = world.fails("promote-base-latest", &[], 3);
+    let text = world.fails("promote-base-latest", 3);
     assert!(
         text.contains("are not what latest points at: run `cargo xtask publish --promote-latest`"),
         "{text}"
     );
-    let text = world.fails("publish --release-tag v1.18.99", &[], 1);
+    let text = world.fails("publish --release-tag v1.18.99", 1);
     assert!(
         text.contains("does not match the pinned opencode 1.18.18: run `cargo xtask bump-opencode 1.18.99`")
     );
@@ -456,6 +456,6 @@ fn a_release_has_the_opencode_version_and_letters_up_to_z() {
     for letter in 'b'..='z' {
         world.registry().put("devbox", &format!("v1.18.18{letter}-omos"), DEBIAN.as_bytes());
     }
-    let text = world.fails("publish", &[], 1);
+    let text = world.fails("publish", 1);
     assert!(text.contains("all releases of 1.18.18 from v1.18.18 to v1.18.18z are taken"), "{text}");
 }

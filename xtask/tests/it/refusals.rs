@@ -9,7 +9,7 @@ use registry_lab::{
 use xtask::tools::{http, registry::Registry as Client, runner::Runner};
 
 use crate::accounts::{Site, doctor};
-use crate::support::fakes::{World, script};
+use crate::support::env::{TestEnv, script};
 use crate::support::releases::CHAIN;
 use crate::support::server::{Answer, Server};
 
@@ -129,7 +129,7 @@ fn guarded_by(challenges: &[&str], answer: impl Fn(&str) -> Answer + Send + Sync
 
 fn run(server: &Server, line: &str) -> String {
     let host = &server.host;
-    let world = World::before(host, "team/devbox");
+    let world = TestEnv::before(host, "team/devbox");
     let config = DockerConfig::new(host, &Login::password("ci", "s3cret"));
     let output = world.command(line).env("DOCKER_CONFIG", config.path()).output().unwrap();
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -204,7 +204,7 @@ fn a_page_in_html_is_no_image() {
 fn a_limit_belongs_to_its_registry() {
     let (hub, own) = (Lab::start().pull_limit(PullLimit::from(1)).clock_skew(600), Lab::start());
     for lab in [&hub, &own] {
-        lab.registry().put("team/devbox", "latest", crate::support::fakes::DEBIAN.as_bytes());
+        lab.registry().put("team/devbox", "latest", crate::support::env::DEBIAN.as_bytes());
     }
     let runner = Runner::new("/tmp".into(), Duration::from_secs(5));
     let client = Client::new(&http::agent(Duration::from_secs(5), ""), None);

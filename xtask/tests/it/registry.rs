@@ -4,12 +4,12 @@
 use registry_lab::{Address, Fault, Lab, Referrers, RetryAfter, Rule};
 
 use crate::recovery::{released, stage};
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 
 /// A verdict that was stored is found again, whatever the registry answers when it is asked for referrers.
 #[test]
 fn verdicts_are_found_in_every_form_of_the_referrers_api() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     world.ok("build");
     let statuses = [400, 401, 403, 405, 406, 501].map(Referrers::Status);
@@ -34,13 +34,13 @@ fn verdicts_are_found_in_every_form_of_the_referrers_api() {
     }
     // A failure of the registry is no missing verdict.
     world.lab().set_referrers(Referrers::Status(500));
-    let text = world.fails("smoke omos", &[], 1);
+    let text = world.fails("smoke omos", 1);
     assert!(text.contains("cannot list what refers to"), "{text}");
 }
 
 #[test]
 fn a_date_in_retry_after_is_waited_for() {
-    let world = World::new();
+    let world = TestEnv::new();
     let later = Fault::RetryLater(429, RetryAfter::Date(2));
     world.lab().arm([Rule::on("HEAD */manifests/*", later).nth(1)]);
     let text = world.notes("base-decide");
@@ -49,16 +49,16 @@ fn a_date_in_retry_after_is_waited_for() {
     // One that is too far away is told and not waited for.
     let later = Fault::RetryLater(429, RetryAfter::Date(7200));
     world.lab().arm([Rule::on("HEAD */manifests/*", later)]);
-    assert!(world.fails("base-decide", &[], 1).contains("rate limited"));
+    assert!(world.fails("base-decide", 1).contains("rate limited"));
 }
 
 #[test]
 fn a_loopback_registry_is_not_asked_through_the_proxy() {
-    let world = World::new();
+    let world = TestEnv::new();
     let proxy = "http://127.0.0.1:9";
     let env = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
         .map(|name| (name, proxy));
-    let output = world.xtask_with("base-decide", &env);
+    let output = world.run_with("base-decide", &env);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(world.lab().counts().requests > 0);
 }
@@ -87,7 +87,7 @@ fn every_loopback_address_is_a_registry_on_this_machine() {
 /// The content key is short, and any account that may push can put anything under it.
 #[test]
 fn an_image_under_a_key_with_other_inputs_is_refused() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     stage(&world);
     let registry = world.registry();
@@ -100,14 +100,14 @@ fn an_image_under_a_key_with_other_inputs_is_refused() {
     let own = registry.blob(&world.staged("omos")).unwrap();
     registry.put("devbox-staging", &key("omos"), &foreign);
     for line in ["build", "smoke omos", "publish"] {
-        let text = world.fails(line, &[], 1);
+        let text = world.fails(line, 1);
         assert!(text.contains("was made from other inputs than its name promises"), "{line}: {text}");
         assert!(text.contains("delete that tag"), "{line}: {text}");
     }
     registry.put("devbox-staging", &key("with-pi"), &own);
     let base = registry.tags("devbox").into_keys().find(|tag| tag.starts_with("base-")).unwrap();
     registry.put("devbox", &base, &own);
-    let text = world.fails("build-base", &[], 1);
+    let text = world.fails("build-base", 1);
     assert!(text.contains(&format!("{base} is an image that was made from other inputs")), "{text}");
     assert!(world.tags().is_empty());
 }

@@ -6,20 +6,20 @@ use std::fs;
 
 use registry_lab::{Counts, Lab};
 
-use crate::support::fakes::{DEBIAN, World};
+use crate::support::env::{DEBIAN, TestEnv};
 use crate::support::releases::CHAIN;
 
 struct Site {
     lab: Lab,
     open: Lab,
-    world: World,
+    world: TestEnv,
 }
 
 impl Site {
     fn new() -> Self {
         let lab = Lab::start();
         lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
-        let (open, world) = (Lab::before(lab.registry()), World::before(lab.host(), "team/devbox"));
+        let (open, world) = (Lab::before(lab.registry()), TestEnv::before(lab.host(), "team/devbox"));
         // A public base has exactly what the tree includes; only a loopback registry is asked for bases without a part.
         while world.try_configure("include = true", "include = false") {}
         Self { lab, open, world }

@@ -14,7 +14,7 @@ use xtask::model::platform::Platform;
 use xtask::model::suite::{Pins, Subject, Suite};
 use xtask::model::verdict::{Anatomy, Place, key};
 
-use crate::support::fakes::tree;
+use crate::support::env::tree;
 
 /// Containers start, print what a server prints, and can be removed; nothing works in them.
 const DOCKER: &str = r#"#!/bin/sh

@@ -4,32 +4,32 @@ use registry_lab::digest;
 use serde_json::{Value, json};
 
 use crate::recovery::stage;
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 
 const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v2+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A world in which the suite has failed on omos, and the digest of its image for amd64.
-fn failed() -> (World, String) {
-    let world = World::new();
+fn failed() -> (TestEnv, String) {
+    let world = TestEnv::new();
     world.ok("build-base");
     world.ok("build");
     for variant in ["base", "with-pi", "omos-with-pi"] {
         world.ok(&format!("smoke {variant}"));
     }
-    world.fails("smoke omos", &[("FAKE_BROKEN", "omos")], 1);
+    world.fails_with("smoke omos", &[("FAKE_BROKEN", "omos")], 1);
     let image = amd64(&world, "omos");
     (world, image)
 }
 
-fn amd64(world: &World, variant: &str) -> String {
+fn amd64(world: &TestEnv, variant: &str) -> String {
     let index = world.registry().blob(&world.staged(variant)).unwrap();
     let index: Value = serde_json::from_slice(&index).unwrap();
     index["manifests"][0]["digest"].as_str().unwrap().to_owned()
 }
 
 /// The referrers tag of an image, the digests it lists, and the verdict that the first one holds.
-fn listed(world: &World, image: &str) -> (String, Value, Value) {
+fn listed(world: &TestEnv, image: &str) -> (String, Value, Value) {
     let tag = image.replace(':', "-");
     let listing = world.registry().tag("devbox-staging", &tag).unwrap();
     let listing: Value = serde_json::from_slice(&world.registry().blob(&listing).unwrap()).unwrap();
@@ -42,7 +42,7 @@ fn listed(world: &World, image: &str) -> (String, Value, Value) {
 }
 
 /// Stores a verdict as an artifact that refers to an image, and returns its entry for a listing.
-fn artifact(world: &World, subject: &str, verdict: &Value) -> Value {
+fn artifact(world: &TestEnv, subject: &str, verdict: &Value) -> Value {
     let empty =
         json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(b"{}"), "size": 2 });
     let size = world.registry().blob(subject).unwrap().len();
@@ -55,7 +55,7 @@ fn artifact(world: &World, subject: &str, verdict: &Value) -> Value {
         "annotations": manifest["annotations"] })
 }
 
-fn list(world: &World, tag: &str, mut listing: Value, more: &[Value]) {
+fn list(world: &TestEnv, tag: &str, mut listing: Value, more: &[Value]) {
     listing["manifests"].as_array_mut().unwrap().extend(more.iter().cloned());
     world.registry().put("devbox-staging", tag, &serde_json::to_vec(&listing).unwrap());
 }
@@ -75,8 +75,8 @@ fn with(verdict: &Value, fields: &Value) -> Value {
 }
 
 #[track_caller]
-fn is_refused(world: &World, case: &str) {
-    let text = world.fails("publish", &[], 3);
+fn is_refused(world: &TestEnv, case: &str) {
+    let text = world.fails("publish", 3);
     assert!(text.contains("omos failed its smoke test on linux/amd64"), "{case}: {text}");
     assert!(world.tags().is_empty(), "{case}");
 }
@@ -132,7 +132,7 @@ fn skewed_clocks_hide_no_failure() {
     list(&world, &tag, listing.clone(), &[verdict(true, sequence + 1, at + 600, !emulated)]);
     is_refused(&world, "a pass of the other kind");
     list(&world, &tag, listing, &[verdict(true, sequence + 1, at - 600, emulated)]);
-    let text = world.fails("publish", &[], 3);
+    let text = world.fails("publish", 3);
     assert!(!text.contains("omos failed its smoke test on linux/amd64"), "{text}");
     assert!(text.contains("omos failed its smoke test on linux/arm64"), "{text}");
     // A real run counts after all of them.
@@ -142,7 +142,7 @@ fn skewed_clocks_hide_no_failure() {
 }
 
 /// The log of the starts of the suite, without anything else.
-fn smokes(world: &World) -> Vec<String> {
+fn smokes(world: &TestEnv) -> Vec<String> {
     world.log().into_iter().filter(|line| line.starts_with("smoke ")).collect()
 }
 
@@ -154,7 +154,7 @@ fn both(images: &[&str]) -> Vec<String> {
 /// A check that has passed is not run again in another variant or after a bump, and `--force` runs it.
 #[test]
 fn a_check_runs_once_for_all_images_with_the_same_layers() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     world.ok("build");
     world.log();
@@ -202,13 +202,13 @@ fn a_check_runs_once_for_all_images_with_the_same_layers() {
 /// Soundness of all this: a layer that holds a file of another one is refused before anything is published.
 #[test]
 fn a_layer_with_foreign_files_fails_its_image() {
-    let world = World::new();
+    let world = TestEnv::new();
     world.ok("build-base");
     let foreign = [("FAKE_FOREIGN_FILE", "etc/passwd")];
-    assert!(world.xtask_with("build", &foreign).status.success());
-    let text = world.fails("smoke base", &[], 1);
+    assert!(world.run_with("build", &foreign).status.success());
+    let text = world.fails("smoke base", 1);
     assert!(text.contains("the layer of opencode in base on linux/amd64 has /etc/passwd"), "{text}");
-    let text = world.fails("publish", &[], 3);
+    let text = world.fails("publish", 3);
     assert!(text.contains("base failed its smoke test on linux/amd64"), "{text}");
     assert!(world.tags().is_empty());
 }

@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::fakes::{without_hashes, without_inputs};
-use crate::support::published::{INDEX, World};
+use crate::support::env::{TestEnv, without_hashes, without_inputs};
+use crate::support::published::INDEX;
 
 #[track_caller]
 fn contains(text: &str, parts: &[&str]) {
@@ -17,7 +17,7 @@ fn contains(text: &str, parts: &[&str]) {
 /// A gap that was met: a version that one platform does not have.
 #[test]
 fn an_incomplete_version_is_refused_and_a_complete_one_named() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let text = world.fails("bump-opencode 1.18.33", 1);
     contains(
         &text,
@@ -38,8 +38,8 @@ fn an_incomplete_version_is_refused_and_a_complete_one_named() {
 
 #[test]
 fn latest_is_the_newest_complete_version_and_makes_one_commit() {
-    let world = World::new();
-    let (diff, text) = world.ok("bump-opencode latest --commit --tag");
+    let world = TestEnv::clone_of_tree();
+    let (diff, text) = world.both("bump-opencode latest --commit --tag");
     contains(
         &text,
         &[
@@ -62,20 +62,20 @@ fn latest_is_the_newest_complete_version_and_makes_one_commit() {
     contains(&world.read("CHANGELOG.md"), &[&entry]);
     contains(&world.read("DOCKER_HUB.md"), &["opencode 1.18.18"]);
     // The same again finds nothing to do, and what was made passes every check.
-    let (_, text) = world.ok("bump-opencode 1.18.18");
+    let text = world.notes("bump-opencode 1.18.18");
     contains(&text, &["opencode is at 1.18.18 already"]);
     world.ok("lock --check");
     world.ok("docs --check");
     world.ok("preflight");
     world.ok("changelog check --release-tag v1.18.18");
-    assert!(world.ok("changelog show v1.18.18").0.starts_with("- opencode 1.18.15 → 1.18.18"));
+    assert!(world.ok("changelog show v1.18.18").starts_with("- opencode 1.18.15 → 1.18.18"));
 }
 
 #[test]
 fn a_dirty_tree_a_lower_version_and_a_dry_run_change_nothing() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     // A lock is for all platforms, whichever this run is about.
-    let (text, _) = world.ok("bump-opencode latest --commit --dry-run --platform linux/amd64");
+    let text = world.ok("bump-opencode latest --commit --dry-run --platform linux/amd64");
     contains(&text, &["+ARG OPENCODE_VERSION=1.18.18", "git commit --quiet --message"]);
     assert_eq!(world.git("status --porcelain"), "");
     world.ok("bump-opencode 1.18.18 --commit");
@@ -91,7 +91,7 @@ fn a_dirty_tree_a_lower_version_and_a_dry_run_change_nothing() {
 /// Nothing may be half done when a later file cannot be computed.
 #[test]
 fn a_bump_that_cannot_edit_one_file_edits_none() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     fs::write(world.root.join("CHANGELOG.md"), "# Changelog\n").unwrap();
     world.commit("Broken");
     contains(&world.fails("bump-opencode 1.18.18", 1), &["CHANGELOG.md does not begin with `## Unreleased`"]);
@@ -99,7 +99,7 @@ fn a_bump_that_cannot_edit_one_file_edits_none() {
 
 #[test]
 fn a_lock_follows_its_pin_and_nothing_else() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     world.ok("lock --check");
     let file = world.root.join("images/Dockerfile.variant");
     fs::write(&file, world.read("images/Dockerfile.variant").replace("1.18.15", "1.18.18")).unwrap();
@@ -118,7 +118,7 @@ fn a_lock_follows_its_pin_and_nothing_else() {
 /// A part whose host is not reached from everywhere: locked where it is, left as it is elsewhere.
 #[test]
 fn release_files_are_locked_where_their_host_answers() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let lock = "images/locks/gitea-mcp/checksums.txt";
     let tarball = b"program".to_vec();
     let sum = xtask::model::key::digest(&tarball).replace("sha256:", "");
@@ -126,15 +126,15 @@ fn release_files_are_locked_where_their_host_answers() {
     let sums: String = files.iter().map(|file| format!("{sum}  {file}\n")).collect();
     let mut served = vec![("v0.1.0/checksums.txt".to_owned(), sums.clone().into_bytes())];
     served.extend(files.map(|file| (format!("v0.1.0/{file}"), tarball.clone())));
-    world.published.lock().unwrap().wheels.insert("gitea-mcp".to_owned(), served);
+    world.published().wheels.insert("gitea-mcp".to_owned(), served);
     let base =
         world.read("images/Dockerfile.base").replace("127.0.0.1:9/x", &format!("{}/files", world.host));
     fs::write(world.root.join("images/Dockerfile.base"), base).unwrap();
     contains(&world.fails("lock --check", 1), &["+# gitea-mcp 0.1.0"]);
     world.ok("lock gitea-mcp");
     assert_eq!(world.read(lock), format!("# gitea-mcp 0.1.0\n{sums}"));
-    contains(&world.ok("preflight gitea-mcp").1, &["all 2 packages are there"]);
-    world.published.lock().unwrap().wheels.remove("gitea-mcp");
+    contains(&world.notes("preflight gitea-mcp"), &["all 2 packages are there"]);
+    world.published().wheels.remove("gitea-mcp");
     contains(
         &world.fails("preflight gitea-mcp", 1),
         &["gitea-mcp_Linux_arm64.tar.gz for linux/arm64 is gone"],
@@ -143,26 +143,26 @@ fn release_files_are_locked_where_their_host_answers() {
 
 #[test]
 fn every_file_is_read_once_and_only_asked_for_after_that() {
-    let world = World::new();
-    let (_, text) = world.ok("preflight");
+    let world = TestEnv::clone_of_tree();
+    let text = world.notes("preflight");
     contains(&text, &["all 9 packages are there", "(11 files read"]);
     let reads = |log: &[String]| {
         log.iter()
             .filter(|line| line.starts_with("GET") && (line.contains("/-/") || line.contains("/files/")))
             .count()
     };
-    assert_eq!(reads(&world.log()), 11);
-    let (_, text) = world.ok("preflight");
+    assert_eq!(reads(&world.requests()), 11);
+    let text = world.notes("preflight");
     contains(&text, &["(0 files read"]);
-    let log = world.log();
+    let log = world.requests();
     assert_eq!(reads(&log), 0);
     assert_eq!(log.iter().filter(|line| line.starts_with("HEAD")).count(), 11, "{log:?}");
 }
 
 #[track_caller]
 fn verdict(change: impl FnOnce(&mut crate::support::published::Published), expected: &str) {
-    let world = World::new();
-    change(&mut world.published.lock().unwrap());
+    let world = TestEnv::clone_of_tree();
+    change(&mut world.published());
     contains(
         &world.fails("preflight opencode", 1),
         &["opencode-linux-arm64@1.18.15 for linux/arm64", expected],
@@ -192,27 +192,27 @@ fn a_missing_file_gets_a_verdict() {
 
 #[test]
 fn what_is_propagating_is_waited_for() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.add("opencode-linux-arm64", "1.18.15", 1);
         published.later = Some(("opencode-linux-arm64".to_owned(), 2));
     }
-    let (_, text) = world.ok("preflight opencode --wait 30s");
+    let text = world.notes("preflight opencode --wait 30s");
     contains(&text, &["1 files are not available yet: asking again in 5 s", "match their locks"]);
 }
 
 #[test]
 fn the_next_tag_is_free_in_git_and_in_the_registry() {
-    let world = World::new();
-    let next = || world.ok("next-tag").0.trim().to_owned();
+    let world = TestEnv::clone_of_tree();
+    let next = || world.ok("next-tag").trim().to_owned();
     assert_eq!(next(), "v1.18.15");
     world.git("tag v1.18.15");
     assert_eq!(next(), "v1.18.15b");
-    world.published.lock().unwrap().tags = vec!["v1.18.15b-omos".to_owned()];
+    world.published().tags = vec!["v1.18.15b-omos".to_owned()];
     assert_eq!(next(), "v1.18.15c");
     let all = ('b'..='z').map(|letter| format!("v1.18.15{letter}"));
-    world.published.lock().unwrap().tags = all.collect();
+    world.published().tags = all.collect();
     contains(&world.fails("next-tag", 1), &["from v1.18.15 to v1.18.15z are taken", "bump-opencode latest"]);
 }
 
@@ -220,7 +220,7 @@ const FORGE: [(&str, &str); 2] = [("GITEA_REPOSITORY", "you/devbox"), ("GITEA_TO
 
 #[test]
 fn a_bump_is_proposed_once() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let remote = world.root.with_file_name("remote.git");
     world.git(&format!("init --quiet --bare {}", remote.display()));
     world.git(&format!("remote add origin {}", remote.display()));
@@ -228,10 +228,10 @@ fn a_bump_is_proposed_once() {
     contains(&text, &["GITEA_"]);
     let url = format!("http://{}", world.host);
     let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
-    let output = world.xtask_with("bump opencode latest --pull-request", &env);
+    let output = world.run_with("bump opencode latest --pull-request", &env);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && text.contains("/pulls/1") && !text.contains("s3cret"), "{text}");
-    let post = world.log().into_iter().find(|line| line.starts_with("POST")).unwrap();
+    let post = world.requests().into_iter().find(|line| line.starts_with("POST")).unwrap();
     contains(
         &post,
         &[
@@ -246,21 +246,21 @@ fn a_bump_is_proposed_once() {
         ("main", "")
     );
     contains(&world.git("ls-remote origin"), &["refs/heads/bump-opencode"]);
-    let output = world.xtask_with("bump opencode latest --pull-request", &env);
+    let output = world.run_with("bump opencode latest --pull-request", &env);
     contains(&String::from_utf8(output.stderr).unwrap(), &["is proposed already: http://", "/pulls/1"]);
-    assert!(!world.log().iter().any(|line| line.starts_with("POST")));
+    assert!(!world.requests().iter().any(|line| line.starts_with("POST")));
 }
 
 #[test]
 fn a_release_gets_its_changelog_entry_as_notes_once() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let url = format!("http://{}", world.host);
     let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
     let attach = |expected: &str| {
-        let output = world.xtask_with("changelog attach v1.18.15", &env);
+        let output = world.run_with("changelog attach v1.18.15", &env);
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && text.contains(expected), "{text}");
-        world.log().into_iter().filter(|line| !line.starts_with("GET")).collect::<Vec<_>>()
+        world.requests().into_iter().filter(|line| !line.starts_with("GET")).collect::<Vec<_>>()
     };
     let path = "/api/v1/repos/you/devbox/releases";
     let made = attach("the notes of v1.18.15 are at");
@@ -269,15 +269,15 @@ fn a_release_gets_its_changelog_entry_as_notes_once() {
         &["POST /api/v1/repos/you/devbox/releases {", "\"tag_name\": \"v1.18.15\"", "\"body\": \"- First.\""],
     );
     let there = json!({ "id": 7, "tag_name": "v1.18.15", "body": "- First." });
-    world.published.lock().unwrap().documents.insert(format!("{path}/tags/v1.18.15"), there);
+    world.published().documents.insert(format!("{path}/tags/v1.18.15"), there);
     assert_eq!(attach("are up to date"), [""; 0]);
     contains(&world.fails("changelog show v1.18.16", 1), &["no entry for v1.18.16"]);
 }
 
 #[test]
 fn what_is_behind_is_told_to_people_and_machines() {
-    let world = World::new();
-    let (text, _) = world.ok("outdated");
+    let world = TestEnv::clone_of_tree();
+    let text = world.ok("outdated");
     contains(
         &text,
         &[
@@ -287,7 +287,7 @@ fn what_is_behind_is_told_to_people_and_machines() {
             "Debian packages of 20260101",
         ],
     );
-    let json: serde_json::Value = serde_json::from_str(&world.ok("outdated --json").0).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&world.ok("outdated --json")).unwrap();
     assert_eq!(json["components"][0]["newest_complete"], "1.18.18");
     assert_eq!(json["components"][1]["behind"], false);
     contains(&world.fails("outdated --exit-code", 1), &["behind: opencode"]);
@@ -296,9 +296,9 @@ fn what_is_behind_is_told_to_people_and_machines() {
 /// An unavailable version does not stop the others, and is reported.
 #[test]
 fn all_components_go_to_their_latest() {
-    let world = World::new();
-    world.published.lock().unwrap().add("oh-my-opencode-slim", "2.1.0", 1);
-    let output = world.xtask_with("bump all latest --commit", &[]);
+    let world = TestEnv::clone_of_tree();
+    world.published().add("oh-my-opencode-slim", "2.1.0", 1);
+    let output = world.run_with("bump all latest --commit", &[]);
     let text = String::from_utf8(output.stderr).unwrap();
     contains(&text, &["error: http://127.0.0.1:9 does not answer"]);
     let subjects = "Bump omos 2.0.0 → 2.1.0\nBump opencode 1.18.15 → 1.18.18\nFirst";
@@ -345,7 +345,7 @@ impl Signer {
 }
 
 /// Debian's security archive, with one package newer. `change` may spoil its files before they are served.
-fn serve_archive(world: &World, signer: &Signer, until: &str, change: impl Fn(&mut String, &mut Vec<u8>)) {
+fn serve_archive(world: &TestEnv, signer: &Signer, until: &str, change: impl Fn(&mut String, &mut Vec<u8>)) {
     let list = b"Package: openssl\nVersion: 3.5.1-1+deb13u2\n";
     let script = "import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.argv[1].encode()))";
     let text = std::str::from_utf8(list).unwrap();
@@ -364,13 +364,13 @@ fn serve_archive(world: &World, signer: &Signer, until: &str, change: impl Fn(&m
         file("main/binary-amd64/Packages.xz", &xz),
         file("main/binary-arm64/Packages.xz", &xz),
     ];
-    world.published.lock().unwrap().wheels.insert("debian".to_owned(), files);
+    world.published().wheels.insert("debian".to_owned(), files);
 }
 
 const LATER: &str = "Sun, 06 Dec 2099 00:53:14 UTC";
 
 /// A published base whose packages were recorded.
-fn publish_base(world: &World, has: &str) {
+fn publish_base(world: &TestEnv, has: &str) {
     let list = format!("bash\t5.2-1\tamd64\nopenssl\t{has}\tamd64\n");
     let lists = json!({ "linux/amd64": list, "linux/arm64": list }).to_string();
     let kind = "application/vnd.opencode-devbox.debian-packages.v1+json";
@@ -383,7 +383,7 @@ fn publish_base(world: &World, has: &str) {
     let entry = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": kind, "digest": digest,
         "size": record.to_string().len() });
     let referrers = format!("/v2/devbox-staging/referrers/{}", xtask::model::key::digest(INDEX.as_bytes()));
-    let mut published = world.published.lock().unwrap();
+    let mut published = world.published();
     published.tags = vec!["base-latest".to_owned()];
     published.documents.insert(referrers, json!({ "schemaVersion": 2, "manifests": [entry] }));
     published.documents.insert(format!("/v2/devbox-staging/manifests/{digest}"), record);
@@ -392,10 +392,10 @@ fn publish_base(world: &World, has: &str) {
 /// Failure 11: base tools froze between edits of the base.
 #[test]
 fn security_updates_that_the_published_base_lacks_are_told() {
-    let (world, signer) = (World::new(), Signer::new());
+    let (world, signer) = (TestEnv::clone_of_tree(), Signer::new());
     let (archive, keyring) = (format!("http://{}/files", world.host), signer.keyring());
     let env = [("DEBIAN_SECURITY_URL", archive.as_str()), ("DEBIAN_KEYRING", &keyring)];
-    let run = |line: &str| world.xtask_with(line, &env);
+    let run = |line: &str| world.run_with(line, &env);
     serve_archive(&world, &signer, LATER, |_, _| ());
     publish_base(&world, "3.5.1-1+deb13u1");
     let output = run("outdated");
@@ -422,12 +422,12 @@ fn security_updates_that_the_published_base_lacks_are_told() {
 /// Nothing is concluded from a list that Debian did not sign, or that is not the signed one.
 #[test]
 fn a_list_of_updates_that_debian_did_not_sign_is_refused() {
-    let (world, signer, other) = (World::new(), Signer::new(), Signer::new());
+    let (world, signer, other) = (TestEnv::clone_of_tree(), Signer::new(), Signer::new());
     publish_base(&world, "3.5.1-1+deb13u1");
     let (archive, keyring) = (format!("http://{}/files", world.host), signer.keyring());
     let env = [("DEBIAN_SECURITY_URL", archive.as_str()), ("DEBIAN_KEYRING", &keyring)];
     let refused = |why: &str| {
-        let output = world.xtask_with("refresh-base --if-behind", &env);
+        let output = world.run_with("refresh-base --if-behind", &env);
         contains(&String::from_utf8(output.stderr).unwrap(), &[why]);
         assert!(!output.status.success());
         assert_eq!(world.git("status --porcelain"), "");
@@ -435,8 +435,7 @@ fn a_list_of_updates_that_debian_did_not_sign_is_refused() {
     serve_archive(&world, &other, LATER, |_, _| ());
     refused("is not signed by Debian");
     serve_archive(&world, &signer, LATER, |_, _| ());
-    world.published.lock().unwrap().wheels.get_mut("debian").unwrap()[0].1 =
-        b"Codename: trixie-security\n".to_vec();
+    world.published().wheels.get_mut("debian").unwrap()[0].1 = b"Codename: trixie-security\n".to_vec();
     refused("is not signed by Debian");
     serve_archive(&world, &signer, "Sun, 06 Dec 2020 00:53:14 UTC", |_, _| ());
     refused("was valid until Sun, 06 Dec 2020");
@@ -451,18 +450,18 @@ fn a_list_of_updates_that_debian_did_not_sign_is_refused() {
 
 #[test]
 fn a_refresh_of_the_base_is_one_line_and_one_note() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     world.ok("refresh-base --commit");
     let stamp = jiff::Timestamp::now().strftime("%Y%m%d").to_string();
     contains(&world.read("images/Dockerfile.base"), &[&format!("ARG DEBIAN_DATE={stamp}\n")]);
     assert_eq!(world.git("show --format= --name-only HEAD"), "CHANGELOG.md\nimages/Dockerfile.base");
-    contains(&world.ok("refresh-base").1, &["already"]);
+    contains(&world.notes("refresh-base"), &["already"]);
 }
 
 /// A tag that moves: it is resolved once, and a release is built on that digest or not at all.
 #[test]
 fn the_debian_image_is_locked_to_a_digest() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let dockerfile =
         world.read("images/Dockerfile.base").replace("127.0.0.1:9/debian", &format!("{}/debian", world.host));
     fs::write(world.root.join("images/Dockerfile.base"), dockerfile).unwrap();
@@ -475,7 +474,7 @@ fn the_debian_image_is_locked_to_a_digest() {
             "manifests": architectures.iter().map(entry).collect::<Vec<_>>() })
     };
     let serve = |name: &str, document: &serde_json::Value| {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.documents.insert(format!("/v2/debian/manifests/{name}"), document.clone());
     };
     let definition = world.read("images/devbox.toml").replace("include = true", "include = false");
@@ -515,10 +514,10 @@ fn the_debian_image_is_locked_to_a_digest() {
 /// The page says what a release weighs, as the registry has it.
 #[test]
 fn a_published_release_is_weighed() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     contains(&world.fails("docs --sizes v1.18.15", 1), &["v1.18.15 is not published"]);
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         let layer = |digit: &str, size: u64| {
             json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
             "digest": format!("sha256:{}", digit.repeat(64)), "size": size })
@@ -550,7 +549,7 @@ fn a_published_release_is_weighed() {
 /// Failure 48: three bytes left under the limit of Docker Hub, which counts bytes.
 #[test]
 fn a_page_that_docker_hub_would_cut_off_is_refused() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let template = world.read("docs/DOCKER_HUB.template.md");
     fs::write(world.root.join("docs/DOCKER_HUB.template.md"), template.clone() + &"é".repeat(12_500))
         .unwrap();
@@ -562,7 +561,7 @@ fn a_page_that_docker_hub_would_cut_off_is_refused() {
 }
 
 /// Stand-ins for the programs that a check or a test starts; the log gets their command lines.
-fn programs(world: &World) -> impl Fn() -> Vec<String> {
+fn programs(world: &TestEnv) -> impl Fn() -> Vec<String> {
     let log = world.root.with_file_name("log");
     for name in ["shellcheck", "docker", "cargo", "crane"] {
         let info = r#"{"ServerVersion":"1","DriverStatus":[["","io.containerd.snapshotter.v1"]]}"#;
@@ -584,7 +583,7 @@ fn programs(world: &World) -> impl Fn() -> Vec<String> {
 /// The tree as a person left it: each kind of mistake is found, and all of them in one run.
 #[test]
 fn validate_tells_every_problem_at_once() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let log = programs(&world);
     world.ok("validate");
     let ran = log();
@@ -621,9 +620,9 @@ fn validate_tells_every_problem_at_once() {
 
 #[test]
 fn all_tests_are_named_before_any_runs_in_a_dry_run() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let log = programs(&world);
-    let output = world.xtask_with("test --dry-run", &[("CI", "true")]);
+    let output = world.run_with("test --dry-run", &[("CI", "true")]);
     let (plan, text) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{text}");
     let parts = [
@@ -647,13 +646,13 @@ fn all_tests_are_named_before_any_runs_in_a_dry_run() {
 
 #[test]
 fn a_dry_run_of_a_first_release_prints_all_of_its_phases() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let log = programs(&world);
     // This one also answers which node builds a platform.
     world.stand_in("docker");
     let seen = world.root.with_file_name("docker.log");
     let output =
-        world.xtask_with("release --dry-run --allow-emulation", &[("FAKE_LOG", seen.to_str().unwrap())]);
+        world.run_with("release --dry-run --allow-emulation", &[("FAKE_LOG", seen.to_str().unwrap())]);
     let (plan, text) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{text}");
     assert!(!fs::read_to_string(seen).unwrap().contains("bake"), "{plan}");
@@ -670,21 +669,21 @@ fn a_dry_run_of_a_first_release_prints_all_of_its_phases() {
 
 #[test]
 fn what_is_unreleased_becomes_the_entry_of_a_release() {
-    let world = World::new();
-    let (diff, _) = world.ok("changelog promote v1.18.15b --dry-run");
+    let world = TestEnv::clone_of_tree();
+    let diff = world.ok("changelog promote v1.18.15b --dry-run");
     contains(&diff, &["+## v1.18.15b - "]);
     assert_eq!(world.git("status --porcelain"), "");
     contains(&world.fails("changelog check --release-tag v1.18.15b", 1), &["CHANGELOG.md: ", "v1.18.15b"]);
     world.git("tag v1.18.15");
     world.ok("changelog promote v1.18.15b");
     world.ok("changelog check --release-tag v1.18.15b");
-    assert_eq!(world.ok("changelog show v1.18.15b").0, "- A thing.\n");
+    assert_eq!(world.ok("changelog show v1.18.15b"), "- A thing.\n");
 }
 
 #[test]
 fn machines_get_their_answers_as_json() {
-    let world = World::new();
-    let json = |line: &str| -> serde_json::Value { serde_json::from_str(&world.ok(line).0).unwrap() };
+    let world = TestEnv::clone_of_tree();
+    let json = |line: &str| -> serde_json::Value { serde_json::from_str(&world.ok(line)).unwrap() };
     assert_eq!(json("next-tag --json")["release_tag"], "v1.18.15");
     let preflight = json("preflight --json");
     assert_eq!((&preflight["items"], &preflight["problems"]), (&json!(9), &json!([])));
@@ -698,19 +697,19 @@ fn machines_get_their_answers_as_json() {
 
 #[test]
 fn what_cannot_be_had_is_passed_over_or_said() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     // The newest is there, but its bytes are not those that its registry promises.
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.add("oh-my-opencode-slim", "2.1.0", 1);
         published.package("oh-my-opencode-slim", "2.1.0").tarball = Some(b"other".to_vec());
     }
-    let (_, text) = world.ok("bump omos latest");
+    let text = world.notes("bump omos latest");
     contains(&text, &["passing over omos 2.1.0", "omos stays at 2.0.0: no newer version is complete"]);
     assert_eq!(world.git("status --porcelain"), "");
     // What is pinned has vanished, and an older version is complete.
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.npm.retain(|(name, _), _| name != "opencode-linux-arm64");
         for name in ["opencode-ai", "opencode-linux-x64", "opencode-linux-arm64"] {
             published.add(name, "1.18.14", 3000);
@@ -718,7 +717,7 @@ fn what_cannot_be_had_is_passed_over_or_said() {
     }
     contains(&world.fails("bump-opencode 1.18.16", 1), &["the newest complete version is 1.18.14"]);
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.npm.retain(|(name, _), _| name != "opencode-linux-arm64");
         published.add("opencode-linux-arm64", "0.0.1", 4000);
     }
@@ -732,9 +731,9 @@ fn what_cannot_be_had_is_passed_over_or_said() {
 /// A component is released under the next letter of the opencode that is pinned.
 #[test]
 fn a_bump_of_a_component_can_be_tagged() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     world.git("tag v1.18.15");
-    world.published.lock().unwrap().add("oh-my-opencode-slim", "2.1.0", 1);
+    world.published().add("oh-my-opencode-slim", "2.1.0", 1);
     world.ok("bump omos 2.1.0 --commit --tag");
     assert_eq!(world.git("tag --points-at HEAD"), "v1.18.15b");
     contains(&world.read("CHANGELOG.md"), &["## v1.18.15b - "]);
@@ -742,36 +741,36 @@ fn a_bump_of_a_component_can_be_tagged() {
 
 #[test]
 fn a_refresh_of_the_base_is_proposed_where_there_is_a_server() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     fs::write(world.root.join("x"), "").unwrap();
     contains(&world.fails("refresh-base --commit", 1), &["changes that are not committed"]);
     fs::remove_file(world.root.join("x")).unwrap();
     // On a forge that gives no token of Gitea's, what only Gitea does is left out.
     for line in ["refresh-base --pull-request", "bump omos latest --pull-request"] {
-        let output = world.xtask_with(line, &[("GITHUB_ACTIONS", "true")]);
+        let output = world.run_with(line, &[("GITHUB_ACTIONS", "true")]);
         assert!(output.status.success());
         contains(&String::from_utf8(output.stderr).unwrap(), &["no GITEA_TOKEN", "are left out"]);
     }
-    assert_eq!(world.log(), [""; 0]);
+    assert_eq!(world.requests(), [""; 0]);
     let remote = world.root.with_file_name("remote.git");
     world.git(&format!("init --quiet --bare {}", remote.display()));
     world.git(&format!("remote add origin {}", remote.display()));
     let url = format!("http://{}", world.host);
     let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
-    assert!(world.xtask_with("refresh-base --pull-request", &env).status.success());
+    assert!(world.run_with("refresh-base --pull-request", &env).status.success());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%d").to_string();
     contains(&world.git("ls-remote origin"), &["refs/heads/refresh-base"]);
-    let post = world.log().into_iter().find(|line| line.starts_with("POST")).unwrap();
+    let post = world.requests().into_iter().find(|line| line.starts_with("POST")).unwrap();
     contains(&post, &["/pulls", "\"head\": \"refresh-base\"", "Take the Debian packages of"]);
     assert!(world.git("show origin/refresh-base:images/Dockerfile.base").contains(&stamp));
 }
 
 /// Everything that a run may show: what it printed, and what the programs that it started had on their command lines.
-fn shown(world: &World, line: &str, env: &[(&str, &str)]) -> (bool, String) {
+fn shown(world: &TestEnv, line: &str, env: &[(&str, &str)]) -> (bool, String) {
     let argv = world.root.with_file_name("argv");
     let mut all = env.to_vec();
     all.push(("FAKE_ARGV", argv.to_str().unwrap()));
-    let output = world.xtask_with(line, &all);
+    let output = world.run_with(line, &all);
     let text = [output.stdout, output.stderr, fs::read(&argv).unwrap_or_default()].concat();
     (output.status.success(), String::from_utf8(text).unwrap())
 }
@@ -779,8 +778,8 @@ fn shown(world: &World, line: &str, env: &[(&str, &str)]) -> (bool, String) {
 /// A mirror with an account: it is used for everything, and shown nowhere.
 #[test]
 fn an_account_in_a_registrys_address_is_used_and_not_shown() {
-    let world = World::new();
-    world.published.lock().unwrap().basic = Some("Basic bWU6Y2FuYXJ5QDE=".to_owned());
+    let world = TestEnv::clone_of_tree();
+    world.published().basic = Some("Basic bWU6Y2FuYXJ5QDE=".to_owned());
     let npm = format!("http://me:canary%401@{}/npm", world.host);
     let pypi = format!("http://me:canary%401@{}/simple/", world.host);
     let env = [("npm_config_registry", npm.as_str()), ("PIP_INDEX_URL", &pypi)];
@@ -812,14 +811,14 @@ fn an_account_in_a_registrys_address_is_used_and_not_shown() {
 /// The accounts reach a build as secrets, and are in no argument, definition or key.
 #[test]
 fn a_build_gets_accounts_as_secrets() {
-    let world = crate::support::fakes::World::new();
+    let world = TestEnv::new();
     let env = [
         ("npm_config_registry", "http://me:canary@mirror.example/npm/"),
         ("PIP_INDEX_URL", "http://me:canary@mirror.example:81/simple"),
     ];
     let plain = world.ok("base-decide --json");
     let run = |line: &str| {
-        let output = world.xtask_with(line, &env);
+        let output = world.run_with(line, &env);
         let text = [output.stdout.clone(), output.stderr].concat();
         let text = String::from_utf8(text).unwrap();
         assert!(output.status.success() && !text.contains("canary"), "{line}: {text}");
@@ -852,8 +851,8 @@ fn a_build_gets_accounts_as_secrets() {
 /// A clone as CI makes it knows no tags: the entry of a published release must not become that of another.
 #[test]
 fn the_entry_of_a_published_release_is_never_renamed() {
-    let world = World::new();
-    world.published.lock().unwrap().tags = vec!["v1.18.15-omos".to_owned()];
+    let world = TestEnv::clone_of_tree();
+    world.published().tags = vec!["v1.18.15-omos".to_owned()];
     let before = world.read("CHANGELOG.md");
     world.ok("bump-opencode 1.18.18");
     let entries = |text: &str| {
@@ -861,14 +860,14 @@ fn the_entry_of_a_published_release_is_never_renamed() {
     };
     assert_eq!(entries(&world.read("CHANGELOG.md"))[1..], entries(&before), "no tag in this clone");
     world.git("reset --quiet --hard");
-    let (diff, _) = world.ok("changelog promote v1.18.15b --dry-run");
+    let diff = world.ok("changelog promote v1.18.15b --dry-run");
     assert!(!diff.contains("-## v1.18.15"), "{diff}");
     // Nothing is known to be published, so the entry may still change.
-    world.published.lock().unwrap().tags.clear();
-    assert!(world.ok("changelog promote v1.18.15b --dry-run").0.contains("-## v1.18.15 - 2026-08-09"));
+    world.published().tags.clear();
+    assert!(world.ok("changelog promote v1.18.15b --dry-run").contains("-## v1.18.15 - 2026-08-09"));
     // A registry that gives no answer: the entry stays.
     let away = [("DEVBOX_REPOSITORY", "127.0.0.1:9/devbox")];
-    let output = world.xtask_with("changelog promote v1.18.15b --dry-run", &away);
+    let output = world.run_with("changelog promote v1.18.15b --dry-run", &away);
     let text = String::from_utf8(output.stderr).unwrap();
     contains(&text, &["whether v1.18.15 is published is unknown, so its entry stays as it is"]);
     assert!(!String::from_utf8(output.stdout).unwrap().contains("-## v1.18.15"));
@@ -878,7 +877,7 @@ fn the_entry_of_a_published_release_is_never_renamed() {
     world.git(&format!("clone --quiet --depth 1 file://{} {}", world.root.display(), shallow.display()));
     let root = [("DEVBOX_ROOT", shallow.to_str().unwrap())];
     for line in ["changelog promote v1.18.15b", "bump-opencode 1.18.18"] {
-        let output = world.xtask_with(line, &root);
+        let output = world.run_with(line, &root);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(3), "{text}");
         contains(
@@ -892,24 +891,24 @@ fn the_entry_of_a_published_release_is_never_renamed() {
 
 #[test]
 fn latest_is_upstreams_latest_and_a_major_is_taken_by_name() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         for version in ["2.0.1", "2.0.2", "3.0.0", "3.0.1", "3.0.2", "3.0.3", "3.0.4", "3.0.5", "4.0.0"] {
             published.add("oh-my-opencode-slim", version, 1);
         }
         published.package("oh-my-opencode-slim", "2.0.2").deprecated = Some("breaks everything");
         published.latest.insert("oh-my-opencode-slim".to_owned(), "3.0.5".to_owned());
     }
-    let json: serde_json::Value = serde_json::from_str(&world.ok("outdated --json").0).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&world.ok("outdated --json")).unwrap();
     let row = json["components"].as_array().unwrap().iter().find(|row| row["component"] == "omos").unwrap();
     assert_eq!((&row["newest_complete"], &row["new_major"]), (&json!("2.0.1"), &json!("3.0.5")));
-    let (_, text) = world.ok("bump omos latest --commit");
+    let text = world.notes("bump omos latest --commit");
     contains(&text, &["omos 3.0.5 is a new major version: `cargo xtask bump omos 3.0.5` takes it"]);
     assert_eq!(world.git("log -1 --format=%s"), "Bump omos 2.0.0 → 2.0.1");
-    let (_, text) = world.ok("bump omos 2.0.2 --commit");
+    let text = world.notes("bump omos 2.0.2 --commit");
     contains(&text, &["upstream says not to use omos 2.0.2: breaks everything"]);
-    contains(&world.ok("outdated").0, &["omos: upstream says not to use 2.0.2: breaks everything"]);
+    contains(&world.ok("outdated"), &["omos: upstream says not to use 2.0.2: breaks everything"]);
     world.ok("bump omos 3.0.1 --commit");
     world.ok("bump omos latest --commit");
     assert_eq!(world.git("log -1 --format=%s"), "Bump omos 3.0.1 → 3.0.5", "nothing beyond the latest");
@@ -920,23 +919,23 @@ fn latest_is_upstreams_latest_and_a_major_is_taken_by_name() {
 /// One open request for each component, and one that was closed stays closed.
 #[test]
 fn proposals_are_updated_and_refused_ones_stay_away() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let remote = world.root.with_file_name("remote.git");
     world.git(&format!("init --quiet --bare {}", remote.display()));
     world.git(&format!("remote add origin {}", remote.display()));
     let url = format!("http://{}", world.host);
     let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
     let propose = || {
-        let output = world.xtask_with("bump omos latest --pull-request", &env);
+        let output = world.run_with("bump omos latest --pull-request", &env);
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{text}");
         text
     };
-    let publish = |version: &str| world.published.lock().unwrap().add("oh-my-opencode-slim", version, 1);
-    let pulls = || world.published.lock().unwrap().pulls.clone();
+    let publish = |version: &str| world.published().add("oh-my-opencode-slim", version, 1);
+    let pulls = || world.published().pulls.clone();
     // Others' requests fill a page of their own, and one comes from a fork with the same name of its branch.
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.page_limit = 2;
         for number in 1..=3 {
             let head = json!({ "label": "bump-omos", "ref": "bump-omos", "repo_id": 7 + number });
@@ -955,13 +954,13 @@ fn proposals_are_updated_and_refused_ones_stay_away() {
     assert_eq!(all[3]["title"], "Bump omos 2.0.0 → 2.0.2");
     contains(&world.git("show origin/bump-omos:images/Dockerfile.variant"), &["OMOS_VERSION=2.0.2"]);
     // One with conflicts is made again on top of what is there now.
-    world.published.lock().unwrap().pulls[3]["mergeable"] = false.into();
+    world.published().pulls[3]["mergeable"] = false.into();
     world.git("commit --quiet --allow-empty --message Meanwhile");
     propose();
     assert_eq!(world.git("merge-base origin/bump-omos main"), world.git("rev-parse main"));
     // Closed, and its branch deleted, so that `ref` no longer names it.
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.pulls[3]["state"] = "closed".into();
         published.pulls[3]["head"]["ref"] = "refs/pull/4/head".into();
     }
@@ -975,9 +974,9 @@ fn proposals_are_updated_and_refused_ones_stay_away() {
 #[test]
 fn a_body_that_breaks_off_is_read_again() {
     for part in ["opencode-linux-x64/1.18.15", "opencode-linux-x64/-/", "simple/mempalace"] {
-        let world = World::new();
-        world.published.lock().unwrap().broken = Some((part.to_owned(), 2));
-        let (_, text) = world.ok("preflight opencode mempalace");
+        let world = TestEnv::clone_of_tree();
+        world.published().broken = Some((part.to_owned(), 2));
+        let text = world.notes("preflight opencode mempalace");
         contains(&text, &["trying again in", "match their locks"]);
     }
 }
@@ -985,7 +984,7 @@ fn a_body_that_breaks_off_is_read_again() {
 /// A job container may have neither pip nor npm: their configuration files are read without them.
 #[test]
 fn preflight_needs_no_pip_and_no_npm() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let home = world.root.with_file_name("home");
     fs::create_dir_all(home.join(".config/pip")).unwrap();
     fs::write(
@@ -1006,12 +1005,12 @@ fn preflight_needs_no_pip_and_no_npm() {
         ("NPM_CONFIG_USERCONFIG", ""),
         ("XDG_CONFIG_HOME", ""),
     ];
-    let output = world.xtask_with("preflight", &env);
+    let output = world.run_with("preflight", &env);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("match their locks"), "{text}");
     // Without an index anywhere, the message names the variable.
     fs::remove_file(format!("{home}/.config/pip/pip.conf")).unwrap();
-    let output = world.xtask_with("preflight", &env);
+    let output = world.run_with("preflight", &env);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     contains(&text, &["set PIP_INDEX_URL, or run `cargo xtask doctor --install`"]);
 }
@@ -1019,28 +1018,23 @@ fn preflight_needs_no_pip_and_no_npm() {
 /// One unclear answer must not end the wait for what is propagating.
 #[test]
 fn waiting_goes_on_after_an_answer_that_says_nothing() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     {
-        let mut published = world.published.lock().unwrap();
+        let mut published = world.published();
         published.add("opencode-linux-arm64", "1.18.15", 1);
         published.later = Some(("opencode-linux-arm64".to_owned(), 2));
         published.faults = vec![("opencode-linux-x64/1.18.15".to_owned(), 403, None)];
     }
     contains(
-        &world.ok("preflight opencode --wait 30s").1,
+        &world.notes("preflight opencode --wait 30s"),
         &["2 files are not available yet", "match their locks"],
     );
 }
 
 #[test]
 fn a_withdrawn_wheel_is_a_problem() {
-    let world = World::new();
-    world
-        .published
-        .lock()
-        .unwrap()
-        .yanked
-        .insert("mempalace-3.0.0-py3-none-any.whl".to_owned(), "broken metadata");
+    let world = TestEnv::clone_of_tree();
+    world.published().yanked.insert("mempalace-3.0.0-py3-none-any.whl".to_owned(), "broken metadata");
     let text = world.fails("preflight mempalace", 1);
     contains(&text, &["mempalace-3.0.0-py3-none-any.whl", "was withdrawn by its authors (broken metadata)"]);
 }
@@ -1048,7 +1042,7 @@ fn a_withdrawn_wheel_is_a_problem() {
 /// A release for others needs every part of the base, locked.
 #[test]
 fn a_public_release_refuses_a_part_that_is_not_locked() {
-    let world = World::new();
+    let world = TestEnv::clone_of_tree();
     let text = world.fails("preflight --repository registry.example/you/devbox", 1);
     contains(
         &text,

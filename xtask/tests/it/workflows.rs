@@ -9,7 +9,7 @@ use clap::Parser;
 use serde::Deserialize;
 use xtask::cli::Cli;
 
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 use crate::support::server::{Answer, Server};
 
 type Table = BTreeMap<String, String>;
@@ -153,8 +153,8 @@ fn commit(root: &Path, tag: &str) {
 }
 
 /// A repository whose tag is to be released.
-fn repository() -> World {
-    let world = World::new();
+fn repository() -> TestEnv {
+    let world = TestEnv::new();
     commit(&world.root, "v1.18.18");
     world
 }
@@ -162,13 +162,13 @@ fn repository() -> World {
 /// An engine passes on as text what it cannot evaluate, such as an input of another event.
 #[test]
 fn an_expression_that_an_engine_did_not_evaluate_is_refused() {
-    let world = World::new();
+    let world = TestEnv::new();
     for name in ["INPUT_RELEASE_TAG", "INPUT_PROMOTE_LATEST", "DOCKERHUB_TOKEN", "DEVBOX_STALL_SECONDS"] {
-        let text = world.fails("publish", &[(name, "${{ inputs.x }}")], 1);
+        let text = world.fails_with("publish", &[(name, "${{ inputs.x }}")], 1);
         let line = format!("error: {name} holds the expression of a workflow as text");
         assert!(text.starts_with(&line) && text.lines().count() == 1, "{text}");
     }
-    let text = world.fails("publish", &[("INPUT_PROMOTE_LATEST", "yes")], 1);
+    let text = world.fails_with("publish", &[("INPUT_PROMOTE_LATEST", "yes")], 1);
     assert_eq!(text, "error: INPUT_PROMOTE_LATEST=yes: expected true or false\n");
 }
 
@@ -199,14 +199,14 @@ fn a_push_has_the_token_of_the_server_that_it_goes_to() {
 /// It deletes toolchains, so nothing but a runner of a forge may call it.
 #[test]
 fn reclaim_refuses_outside_a_runner_and_looks_before_it_deletes() {
-    let world = World::new();
-    assert!(world.fails("reclaim", &[("CI", "true")], 3).contains("GITHUB_ACTIONS"));
+    let world = TestEnv::new();
+    assert!(world.fails_with("reclaim", &[("CI", "true")], 3).contains("GITHUB_ACTIONS"));
     let actions = [("GITHUB_ACTIONS", "true")];
     world.disk("90");
-    let output = world.xtask_with("reclaim --dry-run", &actions);
+    let output = world.run_with("reclaim --dry-run", &actions);
     assert!(String::from_utf8_lossy(&output.stderr).contains("90 GB are free, enough"));
     world.disk("9");
-    let output = world.xtask_with("reclaim --dry-run", &actions);
+    let output = world.run_with("reclaim --dry-run", &actions);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let label = "label=org.opencontainers.image.source=https://gitea.jordbo.se/joakimp/opencode-devbox";
     let prune = format!("docker image prune --all --force --filter {label} --filter until=168h");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use registry_lab::{Account, Lab, TokenServer};
 use tempfile::TempDir;
 
-use crate::support::fakes::{DEBIAN, World};
+use crate::support::env::{DEBIAN, TestEnv};
 use crate::support::hub::{self, Hub};
 use crate::support::server::{Answer, Server};
 
@@ -24,7 +24,7 @@ const CARGO: &str = include_str!("act/cargo");
 struct Forge {
     lab: Lab,
     open: Lab,
-    world: World,
+    world: TestEnv,
     hub_url: String,
     hub: Arc<Mutex<Hub>>,
     dir: TempDir,
@@ -54,7 +54,7 @@ impl Forge {
     fn new() -> Self {
         let lab = Self::lab();
         lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
-        let world = World::before(lab.host(), REPOSITORY);
+        let world = TestEnv::before(lab.host(), REPOSITORY);
         Self::of(lab, world)
     }
 
@@ -63,7 +63,7 @@ impl Forge {
     }
 
     /// The tree, committed and tagged.
-    fn of(lab: Lab, world: World) -> Self {
+    fn of(lab: Lab, world: TestEnv) -> Self {
         let open = Lab::before(lab.registry());
         world.program("cargo", CARGO);
         let workflows = world.root.join(".gitea/workflows");
@@ -335,9 +335,9 @@ fn a_pushed_tag_is_released_from_job_containers() {
     world.keep_variant("base");
     let layer = "{ name = \"a layer\", budget_mb = 100 }";
     world.configure("{ name = \"all of it\", budget_mb = 1 }", &[layer; 4].join(", "));
-    crate::support::fakes::script(
+    crate::support::env::script(
         &world.root.join("scripts/smoke-test.sh"),
-        &format!("{}{SUITE}", crate::support::fakes::SMOKE_OPTIONS),
+        &format!("{}{SUITE}", crate::support::env::SMOKE_OPTIONS),
     );
     let mut forge = Forge::of(lab, world);
     forge.container = Some(runner_image(&debian));

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use registry_lab::{Client, Fault, Lab, Registry, RetryAfter, Rule, Tags};
 
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 use crate::support::releases::{CHAIN, moved_versions, open_attempts, put_debian};
 
 pub const FLOATING: [&str; 5] =
@@ -42,12 +42,12 @@ pub fn is_exhaustive() -> bool {
 
 /// A tree at a client of a lab.
 pub struct Bench {
-    pub world: World,
+    pub world: TestEnv,
 }
 
 impl Bench {
     pub fn new(client: &Client, path: &str) -> Self {
-        Self { world: World::before(client.host(), path) }
+        Self { world: TestEnv::before(client.host(), path) }
     }
 
     /// The release after the seeded one: a new base and new variants.

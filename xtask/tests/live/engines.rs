@@ -16,7 +16,7 @@ use xtask::tools::engine::Scratch;
 use xtask::tools::runner::Runner;
 
 use crate::emulation::foreign;
-use crate::support::fakes::World;
+use crate::support::env::TestEnv;
 
 /// A base of Debian and two files, one of which a test can make different each time.
 const BASE: &str = r#"
@@ -64,9 +64,8 @@ fn port() -> u16 {
 }
 
 /// A small tree before a registry, with the machine's own docker.
-pub fn small(host: &str, path: &str) -> World {
-    let world = World::before(host, path);
-    fs::remove_file(world.root.with_file_name("bin").join("docker")).unwrap();
+pub fn small(host: &str, path: &str) -> TestEnv {
+    let world = TestEnv::before(host, path).on_this_machine();
     for (file, more) in [("base", BASE), ("variant", VARIANT)] {
         let path = world.root.join(format!("images/Dockerfile.{file}"));
         fs::write(&path, fs::read_to_string(&path).unwrap() + more).unwrap();
@@ -80,8 +79,8 @@ fn platform() -> String {
 
 /// Standard error of a run that has to end well.
 #[track_caller]
-fn run(world: &World, line: &str, env: &[(&str, &str)]) -> String {
-    let output = world.xtask_with(&format!("{line} {}", platform()), env);
+fn run(world: &TestEnv, line: &str, env: &[(&str, &str)]) -> String {
+    let output = world.run_with(&format!("{line} {}", platform()), env);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     println!("{text}");
     assert!(output.status.success(), "{line}: {text}");
@@ -133,7 +132,7 @@ fn what_is_built_again_is_the_same_or_is_named() {
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("echo content", "date +%N")).unwrap();
     run(&world, "build-base", &[]);
     run(&world, "build base", &[]);
-    let output = world.xtask(&format!("verify-reproducible base {}", platform()));
+    let output = world.run(&format!("verify-reproducible base {}", platform()));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     for part in ["/chance has other bytes", "base: sha256:", "base-image: sha256:", "was built", "layer "] {
@@ -238,7 +237,7 @@ fn two_engines_are_nodes_of_one_builder() {
     let world = small(lab.host(), "engines-test/nodes");
     let env = [("BUILDX_BUILDER", "farm"), ("BUILDX_CONFIG", config.as_str())];
     world.configure("emulation = \"always\"", "emulation = \"never\"");
-    let output = world.xtask_with("build-base", &env);
+    let output = world.run_with("build-base", &env);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(
@@ -247,7 +246,7 @@ fn two_engines_are_nodes_of_one_builder() {
     );
     world.configure("emulation = \"never\"", "emulation = \"always\"");
     for line in ["build-base", "build base"] {
-        let output = world.xtask_with(line, &env);
+        let output = world.run_with(line, &env);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{line}: {text}");
         for node in ["node node0 of builder farm (remote)", "node node1 of builder farm (remote)"] {

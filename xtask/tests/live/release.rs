@@ -72,8 +72,7 @@ fn a_container_serves_the_local_registry() {
              RUN printf '{config}' > /config.yml\nCMD [\"docker-registry\", \"serve\", \"/config.yml\"]\n"
         ),
     );
-    let world = crate::support::fakes::World::before("127.0.0.1:9", "none");
-    std::fs::remove_file(world.root.with_file_name("bin").join("docker")).unwrap();
+    let world = crate::support::env::TestEnv::before("127.0.0.1:9", "none").on_this_machine();
     let local = |line: &str| {
         let mut command = world.command(line);
         command.env_remove("DEVBOX_REPOSITORY").env("DEVBOX_REGISTRY_IMAGE", &image);

@@ -1,6 +1,6 @@
 //! What tests of both targets start from: trees, stand-ins, scripted servers.
 
-pub mod fakes;
+pub mod env;
 pub mod hub;
 pub mod pages;
 pub mod published;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::fakes::tree;
+use crate::support::env::tree;
 
 /// Every Markdown file that git knows or would add.
 pub fn pages() -> Vec<(PathBuf, String)> {

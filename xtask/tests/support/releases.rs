@@ -3,7 +3,7 @@
 use registry_lab::Registry;
 use xtask::model::promotion::Attempt;
 
-use crate::support::fakes::DEBIAN;
+use crate::support::env::DEBIAN;
 
 pub const CHAIN: [&str; 8] = [
     "build-base",

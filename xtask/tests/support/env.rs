@@ -1,38 +1,48 @@
-//! A release without an engine: a tree before a registry lab, with the real registry and the real crane, and stand-ins
-//! for docker and the smoke script that keep an ordered log of their command lines.
+//! A checkout of this tree, the programs and servers that a command line finds there, and what it prints.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use expect_test::Expect;
 use registry_lab::{Address, Client, Lab, Registry, digest};
 use tempfile::TempDir;
 use xtask::model::promotion::{AttemptId, Promotion};
 
-/// A command line of xtask that finds the programs of a folder first, and nothing of the forge that runs this test.
-pub fn command(line: &str, programs: &Path) -> Command {
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(line.split(' ')).env("PATH", path);
-    for name in
-        ["ACTIONS", "ENV", "OUTPUT", "REF_NAME", "REF_TYPE", "REPOSITORY", "SERVER_URL", "STEP_SUMMARY"]
-    {
-        command.env_remove(format!("GITHUB_{name}"));
-    }
-    command.env_remove("INPUT_RELEASE_TAG").env_remove("INPUT_PROMOTE_LATEST").env_remove("BUILDX_BUILDER");
-    command
-}
+use crate::support::published::{self, Published};
+
+/// Variables of the machine, of a forge's runner and of a hook of git that would change what a test sees.
+const UNSET: [&str; 11] = [
+    "ACTIONS",
+    "BUILDX_",
+    "CI",
+    "DEVBOX_",
+    "DOCKERHUB_",
+    "FAKE_",
+    "GITEA_",
+    "GITHUB_",
+    "GIT_",
+    "INPUT_",
+    "SSL_CERT_",
+];
+
+/// Those that package managers read.
+const PACKAGES: [&str; 4] = ["NPM_CONFIG_", "PIP_", "UV_", "npm_config_"];
+
+/// An address at which nothing answers.
+const NOWHERE: &str = "127.0.0.1:9";
 
 /// The tree that these tests belong to.
 pub fn tree() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// A copy of the tree whose builds and smoke tests are fake.
-pub struct World {
+/// A checkout in a folder of its own. Its command lines see no variable of the machine that would change them, and find the
+/// folder's programs first.
+pub struct TestEnv {
     pub root: PathBuf,
     pub host: String,
     /// Path of the public repository.
@@ -40,7 +50,11 @@ pub struct World {
     lab: Option<Lab>,
     /// Where the fake docker pushes: what the lab counts is what xtask and crane ask.
     push: Option<Client>,
-    _dir: TempDir,
+    published: Option<Arc<Mutex<Published>>>,
+    variables: Vec<(&'static str, String)>,
+    /// True if package registries and mirrors are the machine's.
+    is_local: bool,
+    dir: TempDir,
 }
 
 /// What a stand-in for the suite does first: its options, and what it tests.
@@ -121,6 +135,53 @@ pub fn without_inputs(text: &str) -> String {
     lines.collect()
 }
 
+/// Copies a file, a link or a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    let kind = fs::symlink_metadata(from).unwrap().file_type();
+    if kind.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(from).unwrap(), to).unwrap();
+    } else if kind.is_dir() {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let name = entry.unwrap().file_name();
+            copy(&from.join(&name), &to.join(&name));
+        }
+    } else {
+        fs::copy(from, to).unwrap();
+    }
+}
+
+/// The machine's Python itself: what `python3` starts may be a script that looks for it, which takes a dozen programs more.
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let ask = ["-c", "import sys; print(sys.executable)"];
+        let output = Command::new("python3").args(ask).output().unwrap();
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
+    })
+}
+
+/// Makes the tree of a family whose builds and smoke tests are fake.
+fn family(root: &Path) {
+    fs::create_dir(root).unwrap();
+    for part in ["images", "rootfs"] {
+        copy(&tree().join(part), &root.join(part));
+    }
+    // Versions of its own, so that a bump of the real ones changes no test.
+    for (path, text) in FILES {
+        fs::write(root.join(path), text).unwrap();
+    }
+    // The fake base is one layer.
+    let definition = fs::read_to_string(root.join("images/devbox.toml")).unwrap();
+    let (head, rest) = definition.split_once("base_layers = [").unwrap();
+    let (_, tail) = rest.split_once("\n]").unwrap();
+    let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
+    fs::write(root.join("images/devbox.toml"), definition).unwrap();
+    script(&root.join("scripts/smoke-test.sh"), &format!("{SMOKE_OPTIONS}{SMOKE}"));
+    fs::create_dir_all(root.join("scripts/smoke/topics")).unwrap();
+    fs::write(root.join("scripts/smoke/topics/all.bash"), CHECKS).unwrap();
+}
+
 /// Makes a file the stand-in for the program of its name (`xtask/test-programs`).
 pub fn link_stand_in(file: &Path) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -135,57 +196,110 @@ pub const DEBIAN: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.
     {"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"platform":{"os":"linux","architecture":"arm64"},
      "digest":"sha256:d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2"}]}"#;
 
-impl World {
-    /// A tree before a registry of its own.
+impl TestEnv {
+    /// The family's tree with fake builds and smoke tests, before a registry of its own.
     pub fn new() -> Self {
         Self::of(Registry::start())
     }
 
-    /// A tree before a lab of its own on this registry.
+    /// The same before a lab of its own on this registry.
     pub fn of(registry: Arc<Registry>) -> Self {
         let lab = Lab::with(registry, Address::V4);
         lab.registry().put("debian", "trixie-slim", DEBIAN.as_bytes());
-        let mut world = Self::before(lab.host(), "devbox");
-        world.stand_in("crane");
-        (world.push, world.lab) = (Some(lab.trusted_client()), Some(lab));
-        world
+        let mut env = Self::before(lab.host(), "devbox");
+        env.stand_in("crane");
+        (env.push, env.lab) = (Some(lab.trusted_client()), Some(lab));
+        env.variables.push(("FAKE_PUSH_HOST", env.push.as_ref().unwrap().host().to_owned()));
+        env
     }
 
-    /// A tree before the registry at `host`, with the machine's crane.
+    /// The same before the registry at `host`, with the machine's crane.
     pub fn before(host: &str, path: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        let root = dir.path().join("tree");
-        fs::create_dir(&root).unwrap();
-        for part in ["images", "rootfs"] {
-            assert!(
-                Command::new("cp").arg("-r").arg(tree().join(part)).arg(&root).status().unwrap().success()
-            );
+        family(&dir.path().join("tree"));
+        let mut env = Self::empty(dir, host, path);
+        env.stand_in("docker");
+        // No program is started to find out what the machine's package managers are set to.
+        env.program("apt-get", &format!("#!/bin/sh\necho 'http://{NOWHERE}/debian main'\n"));
+        env.program("npm", &format!("#!/bin/sh\necho 'http://{NOWHERE}/npm'\n"));
+        env.variables.push(("SSL_CERT_FILE", env.root.join("CHANGELOG.md").to_str().unwrap().to_owned()));
+        env.variables.push(("GIT_DIR", "/nonexistent".to_owned()));
+        env
+    }
+
+    /// With the machine's docker, package registries and mirrors in place of stand-ins.
+    pub fn on_this_machine(mut self) -> Self {
+        for name in ["docker", "apt-get", "npm", "python3"] {
+            fs::remove_file(self.bin().join(name)).unwrap();
         }
-        // Versions of its own, so that a bump of the real ones changes no test.
-        for (path, text) in FILES {
-            fs::write(root.join(path), text).unwrap();
+        self.is_local = true;
+        self
+    }
+
+    /// A Git clone of the whole tree with locks of its own versions, whose registries and forge are one server.
+    pub fn clone_of_tree() -> Self {
+        let dir = TempDir::new().unwrap();
+        published::copy_tree(&dir.path().join("tree"));
+        Self::before_packages(dir)
+    }
+
+    /// A folder's tree, whose registries and forge are one server.
+    pub fn before_packages(dir: TempDir) -> Self {
+        let (host, published) = published::serve();
+        let mut env = Self::empty(dir, &host, "devbox");
+        env.published = Some(published);
+        env.variables.push(("npm_config_registry", format!("http://{host}/npm")));
+        env.variables.push(("PIP_INDEX_URL", format!("http://{host}/simple")));
+        for name in ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"] {
+            env.set(name, "T");
         }
-        // The fake base is one layer.
-        let definition = fs::read_to_string(root.join("images/devbox.toml")).unwrap();
-        let (head, rest) = definition.split_once("base_layers = [").unwrap();
-        let (_, tail) = rest.split_once("\n]").unwrap();
-        let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
-        fs::write(root.join("images/devbox.toml"), definition).unwrap();
-        script(&root.join("scripts/smoke-test.sh"), &format!("{SMOKE_OPTIONS}{SMOKE}"));
-        fs::create_dir_all(root.join("scripts/smoke/topics")).unwrap();
-        fs::write(root.join("scripts/smoke/topics/all.bash"), CHECKS).unwrap();
-        link_stand_in(&dir.path().join("bin/docker"));
-        Self { root, host: host.to_owned(), path: path.to_owned(), lab: None, push: None, _dir: dir }
+        for name in ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"] {
+            env.set(name, "t@example.org");
+        }
+        env
+    }
+
+    fn empty(dir: TempDir, host: &str, path: &str) -> Self {
+        let (host, path) = (host.to_owned(), path.to_owned());
+        let (root, bin) = (dir.path().join("tree"), dir.path().join("bin"));
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir(dir.path().join("home")).unwrap();
+        let help = "  -i, --index-url <url>  Base URL (default http://127.0.0.1:9/simple).";
+        let python = format!(
+            "#!/bin/sh\ncase $* in '-m pip install --help') echo '{help}' ;; *) exec '{}' \"$@\" ;; esac\n",
+            python().display()
+        );
+        script(&bin.join("python3"), &python);
+        let (lab, push, published, variables) = (None, None, None, Vec::new());
+        Self { root, host, path, lab, push, published, variables, is_local: false, dir }
+    }
+
+    /// Sets a variable of all command lines from now on.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.push((name, value.to_owned()));
+    }
+
+    /// The folder alone, without what serves it.
+    pub fn into_folder(self) -> TempDir {
+        self.dir
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.dir.path().join("bin")
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.root.join(path)).unwrap()
     }
 
     /// Puts the stand-in for a program before all others on PATH.
     pub fn stand_in(&self, name: &str) {
-        link_stand_in(&self.root.with_file_name("bin").join(name));
+        link_stand_in(&self.bin().join(name));
     }
 
     /// Puts a program before all others on PATH.
     pub fn program(&self, name: &str, text: &str) {
-        script(&self.root.with_file_name("bin").join(name), text);
+        script(&self.bin().join(name), text);
     }
 
     /// Leaves one variant of the family.
@@ -207,9 +321,9 @@ impl World {
         self.program("df", &format!("#!/bin/sh\necho '{head}'\necho \"{line}\"\n"));
     }
 
-    /// A search path on which the programs of this world come first.
+    /// A search path on which the programs of this checkout come first.
     pub fn path_before(&self, path: &str) -> String {
-        format!("{}:{path}", self.root.with_file_name("bin").display())
+        format!("{}:{path}", self.bin().display())
     }
 
     /// Changes the definition of the family.
@@ -272,50 +386,97 @@ impl World {
         self.without_chance(&without_inputs(&fs::read_to_string(self.root.with_file_name(file)).unwrap()))
     }
 
-    pub fn xtask(&self, line: &str) -> Output {
-        self.xtask_with(line, &[])
-    }
-
-    pub fn xtask_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
-        self.command(line).envs(env.iter().copied()).output().unwrap()
-    }
-
-    /// A command line of xtask that works on this tree.
+    /// A command line of xtask that works on this checkout.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = command(line, &self.root.with_file_name("bin"));
-        command.env("DEVBOX_ROOT", &self.root).env("FAKE_LOG", self.log_file());
-        command.env("SSL_CERT_FILE", self.root.join("CHANGELOG.md"));
-        command.env("DEVBOX_REPOSITORY", format!("{}/{}", self.host, self.path));
-        if let Some(push) = &self.push {
-            command.env("FAKE_PUSH_HOST", push.host());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(line.split(' ')).current_dir(&self.root);
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            let packages = PACKAGES.iter().filter(|_| !self.is_local);
+            if UNSET.iter().chain(packages).any(|prefix| text.starts_with(prefix)) {
+                command.env_remove(&name);
+            }
         }
-        command.env("GIT_DIR", "/nonexistent").current_dir(&self.root);
+        command.env("PATH", self.path_before(&std::env::var("PATH").unwrap()));
+        if !self.is_local {
+            command.env("HOME", self.dir.path().join("home"));
+        }
+        command.env("DEVBOX_ROOT", &self.root).env("FAKE_LOG", self.log_file());
+        command.env("DEVBOX_REPOSITORY", format!("{}/{}", self.host, self.path));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
-    #[track_caller]
-    pub fn ok(&self, line: &str) -> String {
-        let output = self.xtask(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+    pub fn run(&self, line: &str) -> Output {
+        self.run_with(line, &[])
     }
 
-    /// Standard error of a run that has to end with a code.
+    pub fn run_with(&self, line: &str, env: &[(&str, &str)]) -> Output {
+        self.command(line).envs(env.iter().copied()).output().unwrap()
+    }
+
+    /// Standard output of a run that has to succeed.
     #[track_caller]
-    pub fn fails(&self, line: &str, env: &[(&str, &str)], code: i32) -> String {
-        let output = self.xtask_with(line, env);
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{line}: {text}");
-        text
+    pub fn ok(&self, line: &str) -> String {
+        self.both(line).0
     }
 
     /// Standard error of a run that has to succeed.
     #[track_caller]
     pub fn notes(&self, line: &str) -> String {
-        let output = self.xtask(line);
+        self.both(line).1
+    }
+
+    /// Standard output and error of a run that has to succeed.
+    #[track_caller]
+    pub fn both(&self, line: &str) -> (String, String) {
+        let output = self.run(line);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let (shown, told) = (text(output.stdout), text(output.stderr));
+        assert!(output.status.success(), "{line}: {told}");
+        (shown, told)
+    }
+
+    /// Standard error of a run that has to end with a code.
+    #[track_caller]
+    pub fn fails(&self, line: &str, code: i32) -> String {
+        self.fails_with(line, &[], code)
+    }
+
+    /// The same with variables. A run that fails leaves a Git clone as it was.
+    #[track_caller]
+    pub fn fails_with(&self, line: &str, env: &[(&str, &str)], code: i32) -> String {
+        let status = || self.published.is_some().then(|| self.git("status --porcelain"));
+        let before = status();
+        let output = self.run_with(line, env);
         let text = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{line}: {text}");
+        assert_eq!(output.status.code(), Some(code), "{line}: {text}");
+        assert_eq!(status(), before, "{line} changed the tree");
         text
+    }
+
+    /// Compares everything that a command line prints, and its exit code, with a snapshot; `UPDATE_EXPECT=1` renews it.
+    #[track_caller]
+    pub fn prints(&self, line: &str, expected: &Expect) {
+        self.prints_with(line, &[], expected);
+    }
+
+    #[track_caller]
+    pub fn prints_with(&self, line: &str, env: &[(&str, &str)], expected: &Expect) {
+        let output = self.run_with(line, env);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (shown, told) = (text(&output.stdout), text(&output.stderr));
+        let mut all = match (shown.is_empty(), told.is_empty()) {
+            (_, true) => shown,
+            (true, false) => told,
+            (false, false) => format!("{shown}--- stderr\n{told}"),
+        };
+        match output.status.code() {
+            Some(0) => {}
+            Some(code) => all += &format!("--- exit code {code}\n"),
+            None => all += "--- killed\n",
+        }
+        expected.assert_eq(&self.without_chance(&all));
     }
 
     /// Runs a command line in a process group of its own, which the lab's faults strike. Returns its exit code (nothing
@@ -329,7 +490,33 @@ impl World {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 
-    /// The lab of a world that has its own.
+    pub fn git(&self, line: &str) -> String {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=T", "-c", "user.email=t@example.org"]).args(line.split(' '));
+        for name in ["GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"] {
+            command.env_remove(name);
+        }
+        let output = command.current_dir(&self.root).output().unwrap();
+        assert!(output.status.success(), "git {line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    pub fn commit(&self, message: &str) {
+        self.git("add --all");
+        self.git(&format!("commit --quiet --message {message}"));
+    }
+
+    /// What the server of a Git clone has.
+    pub fn published(&self) -> MutexGuard<'_, Published> {
+        self.published.as_ref().unwrap().lock().unwrap()
+    }
+
+    /// Requests to that server since the last call.
+    pub fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.published().log)
+    }
+
+    /// The lab of a checkout that has its own.
     pub fn lab(&self) -> &Lab {
         self.lab.as_ref().unwrap()
     }
