@@ -60,7 +60,9 @@ fn update(lab: &Lab<'_>, engine: &Scratch<'_>) -> Result<()> {
     let (tree, platform) = (lab.new_tree(), &lab.platforms()[0]);
     let pin = debian::pinned(lab.ctx)?;
     let mirror = lab.repository("debian")?.tag(&pin.tag);
-    let cmd = cmd!("docker buildx build --progress=plain --provenance=false --file={tree}/{RECIPE} --platform={platform}");
+    let cmd = cmd!(
+        "docker buildx build --progress=plain --provenance=false --file={tree}/{RECIPE} --platform={platform}"
+    );
     let cmd = cmd.args([
         format!("--build-arg=DEBIAN_IMAGE={}", lab.debian),
         format!("--build-arg=PACKAGES={}", PACKAGES.join(" ")),

@@ -271,7 +271,8 @@ impl Row for Refreshed {
 
 /// All layers of a base as one line.
 pub fn all_layers(layers: &[Refreshed]) -> String {
-    let mb = |layers: &mut dyn Iterator<Item = &Refreshed>| layers.map(|it| it.bytes).sum::<u64>() as f64 / 1e6;
+    let mb =
+        |layers: &mut dyn Iterator<Item = &Refreshed>| layers.map(|it| it.bytes).sum::<u64>() as f64 / 1e6;
     let (all, again) = (mb(&mut layers.iter()), mb(&mut layers.iter().filter(|it| it.is_downloaded)));
     format!("A user downloads {again:.1} of {all:.1} MB.\n")
 }
@@ -379,7 +380,8 @@ mod tests {
 
     #[test]
     fn a_refresh_counts_the_layers_that_changed() {
-        let row = |name: &str, bytes, is_downloaded| Refreshed { name: name.to_owned(), bytes, is_downloaded };
+        let row =
+            |name: &str, bytes, is_downloaded| Refreshed { name: name.to_owned(), bytes, is_downloaded };
         let rows = [row("Go", 64_000_000, false), row("the other packages", 46_400_000, true)];
         let table = "| Go | 64.0 | 0 |\n| the other packages | 46.4 | 46.4 |\n";
         assert!(Table::of(&rows).markdown().ends_with(table));

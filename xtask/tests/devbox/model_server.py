@@ -1,5 +1,5 @@
 """Stands in for a model's server (OpenAI's chat completions, streamed): its first answer to a prompt is one call of the
-tool `bash` that writes a file, its next one is text."""
+tool `bash` that writes a file, its next one is text. A prompt that begins with `delegate` is given to a sub-agent."""
 
 import http.server
 import json
@@ -8,16 +8,33 @@ import sys
 WORDS = "echo made by the agent > made.txt"
 
 
+def text(message):
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+
+
+def wanted(request):
+    """The tool that is called next, with its arguments; nothing where the answer is text."""
+    tools = {tool["function"]["name"] for tool in request.get("tools") or []}
+    messages = request["messages"]
+    if any(message["role"] == "tool" for message in messages):
+        return None, None
+    prompt = next((text(message) for message in messages if message["role"] == "user"), "")
+    if prompt.strip(' "').startswith("delegate") and "task" in tools:
+        return "task", {"description": "make the file", "prompt": "make the file", "subagent_type": "fixer"}
+    if "bash" in tools:
+        return "bash", {"command": WORDS, "description": "write a file"}
+    return None, None
+
+
 def chunks(request):
     def chunk(delta, finish=None):
         return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": request.get("model"),
                 "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
-    tools = {tool["function"]["name"] for tool in request.get("tools") or []}
-    answered = any(message["role"] == "tool" for message in request["messages"])
-    if "bash" in tools and not answered:
-        arguments = json.dumps({"command": WORDS, "description": "write a file"})
-        call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "bash", "arguments": arguments}}
+    name, arguments = wanted(request)
+    if name:
+        call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
         yield chunk({"role": "assistant", "tool_calls": [call]})
         yield chunk({}, "tool_calls")
         return

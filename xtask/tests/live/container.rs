@@ -17,7 +17,14 @@ pub struct Stage {
 impl Stage {
     pub fn new(test: &str) -> Self {
         static IMAGE: OnceLock<String> = OnceLock::new();
-        let image = IMAGE.get_or_init(image).clone();
+        let image = IMAGE.get_or_init(|| image("base")).clone();
+        Self { image, name: format!("devbox-test-{test}-{}", std::process::id()) }
+    }
+
+    /// With an image that has every component.
+    pub fn with_all(test: &str) -> Self {
+        static IMAGE: OnceLock<String> = OnceLock::new();
+        let image = IMAGE.get_or_init(|| image("omos-with-pi")).clone();
         Self { image, name: format!("devbox-test-{test}-{}", std::process::id()) }
     }
 
@@ -55,18 +62,18 @@ impl Drop for Stage {
     }
 }
 
-/// The staged image of the first variant.
-fn image() -> String {
+/// The staged image of a variant.
+fn image(variant: &str) -> String {
     // For work on one image: no build, no registry.
     if let Ok(image) = std::env::var("DEVBOX_LIVE_IMAGE") {
         return image;
     }
-    for phase in [&["build-base"][..], &["build", "base"]] {
+    for phase in [&["build-base"][..], &["build", variant]] {
         let (ok, text) = xtask(phase);
         assert!(ok, "{text}");
     }
     // Now it only says where the image is.
-    let (_, text) = xtask(&["build", "base"]);
+    let (_, text) = xtask(&["build", variant]);
     let line = text.lines().find(|line| line.contains("is there")).unwrap_or_else(|| panic!("{text}"));
     line.split(' ').next().unwrap().to_owned()
 }
