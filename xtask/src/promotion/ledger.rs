@@ -215,6 +215,16 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// Marks interrupted attempts as done whose moves are all made. A dry run marks none.
+    pub fn close_completed(&self, journal: &Journal, is_complete: impl Fn(&Promotion) -> bool) -> Result<()> {
+        for (attempt, _) in journal.interrupted().filter(|(_, it)| is_complete(it)) {
+            if !self.ctx.runner.dry_run {
+                self.mark(&attempt.id, Outcome::Done)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes how an attempt ended, and waits until it can be read.
     pub fn mark(&self, id: &AttemptId, outcome: Outcome) -> Result<()> {
         let (registry, runner) = (&self.ctx.registry, &self.ctx.runner);

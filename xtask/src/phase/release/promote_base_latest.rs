@@ -9,7 +9,7 @@ use crate::image::base::{self, BASE_LATEST, Base, BuiltBase};
 use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant};
 use crate::model::oci::Digest;
-use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind};
+use crate::model::promotion::{Move, Promotion, PromotionKind};
 use crate::promotion::ledger::{Journal, Ledger};
 use crate::tools::crane;
 
@@ -45,15 +45,9 @@ pub fn promote<'a>(
 
 /// Closes attempts that were interrupted after their only move, which nobody has to complete any more.
 fn close_interrupted(ledger: &Ledger<'_>, to: &Digest) -> Result<()> {
-    let journal = ledger.journal()?;
-    for (attempt, promotion) in journal.interrupted() {
-        let is_moved =
-            promotion.kind == PromotionKind::BaseLatest && promotion.moves.iter().all(|it| it.to == *to);
-        if is_moved && !ledger.ctx.runner.dry_run {
-            ledger.mark(&attempt.id, Outcome::Done)?;
-        }
-    }
-    Ok(())
+    ledger.close_completed(&ledger.journal()?, |it| {
+        it.kind == PromotionKind::BaseLatest && it.moves.iter().all(|it| it.to == *to)
+    })
 }
 
 /// Prints the move of `base-latest` that a dry run would make.

@@ -14,7 +14,7 @@ use crate::image::variant::{self, FoundVariant};
 use crate::image::verdict::{self, TestedVariant};
 use crate::model::layers::{self, Layer};
 use crate::model::oci::Digest;
-use crate::model::promotion::{Move, Outcome, Promotion, PromotionKind, Standing};
+use crate::model::promotion::{Move, Promotion, PromotionKind, Standing};
 use crate::model::reference::Repository;
 use crate::model::version::ReleaseTag;
 use crate::output;
@@ -255,17 +255,15 @@ impl Request<'_> {
     /// Nothing is left to move. An attempt at this very release that was interrupted before it was closed is closed now.
     fn finish(&self, journal: &Journal, promotion: &Promotion) -> Result<()> {
         let (ctx, ledger) = (self.ctx, self.ledger);
-        for (attempt, interrupted) in journal.interrupted().filter(|(_, it)| it.can_be_mixed()) {
-            if interrupted.release != Some(self.release) || !promotion.covers(interrupted) {
-                let name = interrupted.name();
-                return Err(missing(format!(
-                    "the promotion of {name} was interrupted: run `cargo xtask repair`"
-                )));
-            }
-            if !ctx.runner.dry_run {
-                ledger.mark(&attempt.id, Outcome::Done)?;
-            }
+        let is_ours = |it: &Promotion| it.release == Some(self.release) && promotion.covers(it);
+        let mut mixed = journal.interrupted().filter(|(_, it)| it.can_be_mixed());
+        if let Some((_, other)) = mixed.find(|(_, it)| !is_ours(it)) {
+            let name = other.name();
+            return Err(missing(format!(
+                "the promotion of {name} was interrupted: run `cargo xtask repair`"
+            )));
         }
+        ledger.close_completed(journal, |it| it.can_be_mixed() && is_ours(it))?;
         if ctx.json {
             let repository = ledger.public.to_string();
             output::json(&json!({ "release": self.release, "repository": repository, "moved": 0 }));

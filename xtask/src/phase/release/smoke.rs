@@ -201,6 +201,11 @@ fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize) -> Res
     let tap = tap.to_string_lossy();
     let platform = run.place.platform.to_string();
     let script = folder.join(SUITE);
+    // A dry run prints what can be pasted in any checkout.
+    let script = match runner.dry_run {
+        true => script.strip_prefix(&runner.root).unwrap_or(&script),
+        false => &script,
+    };
     let mut command = Cmd::new(script.as_str(), ["--image", &run.reference, "--platform", &platform]);
     for (name, version) in &run.pins.versions {
         command = command.args(["--expect".to_owned(), format!("{name}={version}")]);
