@@ -11,6 +11,7 @@ use crate::model::layers::{Entry, facts_file, foreign_entry};
 use crate::model::oci::{Digest, Manifest};
 use crate::model::reference::Repository;
 use crate::tools::crane;
+use crate::tools::registry::{DOCUMENT_LIMIT, Registry};
 use crate::tools::runner::Runner;
 
 /// The layer of a component in an image that has it.
@@ -24,21 +25,31 @@ pub struct ComponentLayer<'a> {
 
 impl ComponentLayer<'_> {
     /// What is wrong with it; nothing if it holds its own files only.
-    pub fn problem(&self, runner: &Runner, staging: &Repository) -> Result<Option<String>> {
-        let layer = self.digest;
+    pub fn problem(
+        &self,
+        registry: &Registry,
+        runner: &Runner,
+        staging: &Repository,
+    ) -> Result<Option<String>> {
+        let layer: Digest = self.digest.parse().map_err(|why: String| anyhow::anyhow!(why))?;
         let descriptor = self.image.as_image().into_iter().flat_map(|image| image.layers());
-        let descriptor = descriptor.into_iter().find(|it| it.digest().as_ref() == layer);
-        let media_type = descriptor.context("an image without its layer")?.media_type().to_string();
-        let name = || format!("cannot read {}", staging.digest(layer));
-        let bytes = runner.read_bytes(&crane::blob(&staging.digest(layer))).with_context(name)?;
-        if *Digest::of(&bytes) != *layer {
-            bail!("{} came with other bytes than its digest says", staging.digest(layer));
+        let descriptor = descriptor.into_iter().find(|it| it.digest().as_ref() == &*layer);
+        let descriptor = descriptor.context("an image without its layer")?;
+        let media_type = descriptor.media_type().to_string();
+        let name = || format!("cannot read {}", staging.digest(&layer));
+        // crane is for the large ones: it asks three times before it reads.
+        let bytes = match descriptor.size() <= DOCUMENT_LIMIT {
+            true => registry.small_blob(runner, staging, &layer)?,
+            false => runner.read_bytes(&crane::blob(&staging.digest(&layer))).with_context(name)?,
+        };
+        if Digest::of(&bytes) != layer {
+            bail!("{} came with other bytes than its digest says", staging.digest(&layer));
         }
         let tar: Box<dyn Read> = match media_type.rsplit(['+', '.']).next() {
             Some("zstd") => Box::new(zstd::Decoder::new(&bytes[..]).with_context(name)?),
             Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(&bytes[..])),
             Some("tar") => Box::new(&bytes[..]),
-            _ => bail!("{} is of the unknown type {media_type}", staging.digest(layer)),
+            _ => bail!("{} is of the unknown type {media_type}", staging.digest(&layer)),
         };
         first_problem(tar, self.component, self.paths).with_context(name)
     }

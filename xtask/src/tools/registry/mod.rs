@@ -42,7 +42,7 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
 /// The largest manifest or JSON blob that is read, in bytes (distribution-spec, "Pushing Manifests": at least 4 MiB).
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+pub const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// How long a tag that was written may take to be readable. Public reports of Docker Hub and GHCR name seconds.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
@@ -363,17 +363,23 @@ impl Registry {
         if let Some(bytes) = self.kept(&digest) {
             return Ok(serde_json::from_slice(&bytes)?);
         }
+        let bytes = self.small_blob(runner, repository, &digest)?;
+        self.keep(runner, &digest, &bytes);
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    /// The bytes of a blob of at most [`DOCUMENT_LIMIT`].
+    pub fn small_blob(&self, runner: &Runner, repository: &Repository, digest: &Digest) -> Result<Vec<u8>> {
         let url = format!("{}/v2/{}/blobs/{digest}", self.api(repository), repository.path());
         let response = self.get(runner, repository, &url)?;
         if response.status() != 200 {
             let what = format!("cannot read blob {digest}");
             return Err(self.refusal(runner, repository, &what, &response, "pull"));
         }
-        if Digest::of(response.body()) != digest {
+        if Digest::of(response.body()) != *digest {
             bail!("blob {digest} of {repository} came with other bytes than its digest says");
         }
-        self.keep(runner, &digest, response.body());
-        Ok(serde_json::from_slice(response.body())?)
+        Ok(response.into_body())
     }
 
     /// Asks what a tag or digest is, without reading it.

@@ -240,8 +240,8 @@ impl<'s> Plan<'s> {
             let image = image.context("an index without its image")?;
             layers.push(ComponentLayer { component, image, digest, paths: self.tester.paths(component) });
         }
-        let (runner, staging) = (&ctx.runner, &self.staging);
-        let proved = side_by_side(&layers, |layer| layer.problem(runner, staging))?;
+        let (registry, runner, staging) = (&ctx.registry, &ctx.runner, &self.staging);
+        let proved = side_by_side(&layers, |layer| layer.problem(registry, runner, staging))?;
         for ((key, (at, component)), problem) in open.into_iter().zip(proved) {
             let seen = &self.seen[at];
             let (image, variant) = (seen.examined.image.clone(), seen.variant.clone());
