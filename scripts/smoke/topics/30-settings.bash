@@ -7,7 +7,8 @@ check 'opencode answers offline' opencode native says '"autoupdate": false' run 
 check 'opencode has the agent of omos' opencode+bun+omos native says '"default_agent": "orchestrator"' run "$image" opencode debug config
 check 'pi has the keys of files, and again the same' pi native gives_pi_its_keys
 check 'a key file that cannot be read is reported' base native refuses_unreadable_key
-check 'each wrong setting gets one line' base native reports_bad_input
+check 'each wrong input gets one line' base native reports_bad_input
+check 'each wrong server gets one line' opencode native reports_bad_servers
 check 'each wrong start gets one line' base native reports_bad_starts
 check 'aws login shows a code for any browser' base native logs_in_to_aws
 check 'gitea is registered where its program and account are' base native registers_gitea
@@ -52,6 +53,10 @@ refuses_unreadable_key() {
 
 reports_bad_input() {
   run -i --entrypoint /bin/bash "$image" -c "$(program bad-input.sh)" < "$suite/bad-input.tsv"
+}
+
+reports_bad_servers() {
+  run -i --network none --entrypoint /bin/bash "$image" -c "$(program bad-input.sh)" < "$suite/bad-server.tsv"
 }
 
 # Options that only a start can have.

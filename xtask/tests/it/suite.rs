@@ -293,7 +293,7 @@ fn changes_of_the_suite_run_again_what_depends_on_them() {
     );
     assert_eq!(
         changed("scripts/smoke/bad-input.tsv", "DEVBOX_OMOS=maybe", "DEVBOX_OMOS=perhaps"),
-        only(&["each wrong setting gets one line"])
+        only(&["each wrong input gets one line"])
     );
     assert_eq!(
         changed("scripts/smoke/topics/20-start.bash", "exits 42", "exits 43"),

@@ -77,6 +77,8 @@ def command(argv):
         case ["forward", *ports]:
             from devbox import network
 
+            if not network.are_ports(ports):
+                return 64
             session()
             return network.forward(ports)
         case ["shell", *rest]:
@@ -96,8 +98,34 @@ def command(argv):
         case ["--help"] | ["-h"] | ["help"]:
             print(USAGE)
             return 0
-    print(USAGE, file=sys.stderr)
-    return 2
+    return refuse(argv)
+
+
+# What each command that takes a fixed kind of arguments expects.
+EXPECTED = {
+    "doctor": "nothing or --wait SECONDS",
+    "versions": "nothing or --json",
+    "config": "show",
+    "credential": "one action",
+}
+
+
+def refuse(argv):
+    """One line about words that are no command, with the one that lists them."""
+    # Only here, since every start would pay for them.
+    import difflib
+    import re
+
+    if not argv:
+        print(USAGE, file=sys.stderr)
+        return 64
+    name = argv[0]
+    if f"\n  {name} " in USAGE or name in EXPECTED:
+        say(f"{' '.join(argv)}: expected {EXPECTED.get(name, 'nothing')} after {name}")
+    else:
+        near = difflib.get_close_matches(name, re.findall(r"^  ([a-z-]+)", USAGE, re.MULTILINE), 1)
+        say(f"{name}: no such command; {f'did you mean {near[0]}?' if near else '`devbox --help` lists them'}")
+    return 64
 
 
 def session():

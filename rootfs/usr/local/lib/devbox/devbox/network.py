@@ -90,6 +90,14 @@ def certificates_in(path):
     return found
 
 
+def are_ports(words):
+    """Whether the words are ports; what is wrong is reported."""
+    wrong = [word for word in words if not (word.isdecimal() and 0 < int(word) < 65536)]
+    if wrong or not words:
+        say(f"{' '.join(['forward', *wrong])}: expected ports, numbers from 1 to 65535, such as 1455")
+    return bool(words) and not wrong
+
+
 def forward(ports):
     """Lets the host reach ports that programs open on this container's loopback only: logins by browser call them back.
 
@@ -98,10 +106,6 @@ def forward(ports):
     import socket
     import subprocess
 
-    wrong = [port for port in ports if not (port.isdecimal() and 0 < int(port) < 65536)]
-    if wrong or not ports:
-        say(f"forward {' '.join(wrong)}: expected ports, numbers from 1 to 65535, such as 1455")
-        return 2
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
             # Nothing is sent: the kernel only says which address it would send from.

@@ -96,7 +96,7 @@ def prepare(settings, environ):
     access.aws(settings, environ)
     skills.deploy(settings, environ)
     embedding_model(environ)
-    if settings.given("DEVBOX_CALLBACK_PORTS") and os.getpid() == 1:
+    if settings.given("DEVBOX_CALLBACK_PORTS") and settings.has_form("DEVBOX_CALLBACK_PORTS") and os.getpid() == 1:
         import subprocess
 
         # Beside the command; it goes with the container.

@@ -12,6 +12,17 @@ LAST_ID = 2**32 - 2
 OCTAL = re.compile("0?[0-7]{3}")
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 
+# The form of values that are used as they are, and what is expected.
+PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+MODEL = (r"[^/\s]+/\S+", "PROVIDER/MODEL")
+FORMS = {
+    "DEVBOX_MODEL": MODEL,
+    "DEVBOX_SMALL_MODEL": MODEL,
+    "DEVBOX_CALLBACK_PORTS": (rf"({PORT})([ ,]+({PORT}))*", "ports from 1 to 65535, such as 1455 19876"),
+    "DEVBOX_UPDATE_REPOSITORY": (r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*", "a repository in lower case, without tag"),
+    "GITEA_URL": (r"https?://[^/\s]+(/\S*)?", "an address such as https://git.example.org"),
+}
+
 
 def load(path=None):
     with open(path or TABLE, "rb") as file:
@@ -47,6 +58,9 @@ class Settings:
         """Whether somebody set it, rather than the default."""
         return bool(self.environ.get(name))
 
+    def has_form(self, name):
+        return name not in FORMS or bool(re.fullmatch(FORMS[name][0], self.text(name)))
+
     def switch(self, name):
         default = SWITCH[self.variables[name]["default"]]
         return SWITCH.get(self.environ.get(name, "").lower(), default)
@@ -81,8 +95,12 @@ class Settings:
         path = self.secret_file(name)
         if path is None:
             return None
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip() or None
+        try:
+            with open(path, encoding="utf-8") as file:
+                return file.read().strip() or None
+        except (OSError, UnicodeDecodeError):
+            # Reported by the start.
+            return None
 
     def has(self, name):
         return self.given(name) or self.secret_file(name) is not None
@@ -100,6 +118,8 @@ class Settings:
                 self.tell(f"{name}={value}: expected on or off; going on with {variable['default']}")
             if variable["kind"] == "secret":
                 self._check_file(name)
+            if value and not self.has_form(name):
+                self.tell(f"{name}={value}: expected {FORMS[name][1]}")
         self._check_unknown()
         if not OCTAL.fullmatch(self.text("UMASK")):
             self.tell(f"UMASK={self.text('UMASK')}: expected three octal digits, such as 002; going on with 022")
@@ -115,7 +135,9 @@ class Settings:
             with open(path, encoding="utf-8") as file:
                 if not file.read(4096).strip():
                     self.tell(f"{name}_FILE={path}: the file is empty; going on without this key")
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            self.tell(f"{name}_FILE={path}: is not text; going on without this key")
+        except OSError as error:
             uid = os.getuid()
             self.tell(f"{name}_FILE={path}: {reason(error)}; going on without this key, user {uid} has to be able to read it")
 
