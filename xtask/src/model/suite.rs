@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::component::Component;
 use super::key::digest;
+use super::layers::IDENTITY;
 
 /// Where a check finds what it tests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,17 @@ pub enum Subject {
     Components(BTreeSet<String>),
     /// A variant as a whole: its configuration, labels and size.
     Image,
+}
+
+impl Subject {
+    /// Other images may have it too, so a verdict on it is worth looking for.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Bare | Self::Base => true,
+            Self::Components(names) => !names.contains(IDENTITY),
+            Self::Image => false,
+        }
+    }
 }
 
 /// One check of the suite.

@@ -101,6 +101,8 @@ pub fn publish(
         return Err(missing(format!("nothing published; {}", problems.join("; "))));
     }
 
+    // The base was pushed to the public repository itself, so its layers need no mount.
+    ctx.registry.note_blobs(&ctx.runner, &base.repository, &base.index.digest)?;
     // The record is stored before the first public tag moves.
     let lease = ledger.begin_with(journal, promotion, &|journal| request.plan(journal))?;
     let latest_before = floating.as_ref().and_then(Floating::newest);

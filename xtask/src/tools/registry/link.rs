@@ -30,6 +30,13 @@ impl Registry {
         }
     }
 
+    /// Notes that a repository has an image, and with it all blobs of that.
+    pub fn note_blobs(&self, runner: &Runner, repository: &Repository, image: &Digest) -> Result<()> {
+        let Some((index, images)) = self.parts(runner, repository, image)? else { return Ok(()) };
+        self.known().linked.extend(blobs(&index, &images).iter().map(|blob| repository.digest(blob)));
+        Ok(())
+    }
+
     /// An index and the images that it names; `None` unless all of them are there.
     fn parts(
         &self,
@@ -52,11 +59,7 @@ impl Registry {
         index: &Manifest,
         images: &[Manifest],
     ) -> Result<bool> {
-        let mut blobs = BTreeSet::new();
-        for image in images.iter().chain([index]).filter_map(Manifest::as_image) {
-            let all = image.layers().iter().chain([image.config()]);
-            blobs.extend(all.map(|blob| blob.digest().to_string()));
-        }
+        let mut blobs = blobs(index, images);
         // Variants share the layers of the base.
         blobs.retain(|blob| !self.known().linked.contains(&to.digest(blob)));
         let blobs: Vec<String> = blobs.into_iter().collect();
@@ -71,14 +74,9 @@ impl Registry {
         Ok(true)
     }
 
-    /// Makes sure that a repository has a blob of another one. False if the registry wants an upload instead.
+    /// Makes sure that a repository has a blob of another one: a mount of one that it has changes nothing. False if the registry wants an upload instead.
     fn mount(&self, runner: &Runner, from: &Repository, to: &Repository, blob: &str) -> Result<bool> {
         let blobs = format!("{}/v2/{}/blobs", self.api(to), to.path());
-        let url = format!("{blobs}/{blob}");
-        let known = self.send(runner, to, PUSH, |agent, auth| authorized(agent.head(&url), auth).call())?;
-        if known.status() == 200 {
-            return Ok(true);
-        }
         // A token for this has to read the one repository and to write the other.
         let action = format!("{PUSH} repository:{}:pull", from.path());
         let url = format!("{blobs}/uploads/");
@@ -91,4 +89,11 @@ impl Registry {
         }
         Ok(answer.status() == 201)
     }
+}
+
+/// The blobs of an index's images, or of the one image that it is.
+fn blobs(index: &Manifest, images: &[Manifest]) -> BTreeSet<String> {
+    let images = images.iter().chain([index]).filter_map(Manifest::as_image);
+    let of_image = images.flat_map(|image| image.layers().iter().chain([image.config()]).collect::<Vec<_>>());
+    of_image.map(|blob| blob.digest().to_string()).collect()
 }

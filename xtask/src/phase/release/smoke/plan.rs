@@ -140,9 +140,7 @@ impl<'s> Plan<'s> {
             // all that its base needs.
             let open = self.seen.iter().filter(|seen| seen.staged.is_some()).filter_map(|seen| {
                 let is_missing = |it: &&Needed<'_>| {
-                    it.subject != Subject::Image
-                        && !self.known.contains_key(&it.key)
-                        && !failed.contains(&it.key)
+                    it.subject.is_shared() && !self.known.contains_key(&it.key) && !failed.contains(&it.key)
                 };
                 let tag =
                     |it: &Needed<'_>| self.tester.group(&it.subject, &seen.examined, seen.place.emulated);
@@ -269,7 +267,7 @@ impl<'s> Plan<'s> {
             }
             let ran = |it: &&Needed<'_>| {
                 let here = run.is_some_and(|run| run.keys.iter().any(|(_, key)| *key == it.key));
-                (here || self.proved.contains(&it.key)) && it.subject != Subject::Image
+                (here || self.proved.contains(&it.key)) && it.subject.is_shared()
             };
             let group = |it: &Needed<'_>| self.tester.group(&it.subject, &seen.examined, seen.place.emulated);
             Some(Target {
