@@ -111,7 +111,7 @@ fn image(arch: &'static str, path: &str, name: &str, inputs: &str) -> Image {
         if name.starts_with("with-pi-") || name.starts_with("omos-with-pi-") {
             component("pi");
         }
-        layers.push(layer("identity", name, arch));
+        layers.push(layer("identity", name, "any"));
     }
     Image { arch, layers, name: name.to_owned() }
 }

@@ -230,17 +230,23 @@ impl<'s> Plan<'s> {
         if ctx.runner.dry_run {
             return Ok(());
         }
-        let mut layers = Vec::new();
+        // Both platforms may have the same layer, as that with the identity.
+        let mut layers: BTreeMap<&str, ComponentLayer<'_>> = BTreeMap::new();
         for (_, (at, component)) in &open {
             let seen = &self.seen[*at].examined;
             let image = ctx.registry.manifest(&ctx.runner, &self.staging, &seen.image)?;
-            let (digest, _) = seen.anatomy.components.get(component).context("an image without a layer")?;
+            let digest = layer_of(seen, component)?;
             let image = image.context("an index without its image")?;
-            layers.push(ComponentLayer { component, image, digest, paths: self.tester.paths(component) });
+            let layer = ComponentLayer { component, image, digest, paths: self.tester.paths(component) };
+            layers.insert(digest, layer);
         }
+        let layers: Vec<_> = layers.into_values().collect();
         let (registry, runner, staging) = (&ctx.registry, &ctx.runner, &self.staging);
-        let proved = side_by_side(&layers, |layer| layer.problem(registry, runner, staging))?;
-        for ((key, (at, component)), problem) in open.into_iter().zip(proved) {
+        let problems = side_by_side(&layers, |layer| layer.problem(registry, runner, staging))?;
+        let problems: BTreeMap<String, Option<String>> =
+            layers.iter().map(|layer| layer.digest.to_owned()).zip(problems).collect();
+        for (key, (at, component)) in open {
+            let problem = problems[layer_of(&self.seen[at].examined, &component)?].clone();
             let seen = &self.seen[at];
             let (image, variant) = (seen.examined.image.clone(), seen.variant.clone());
             let from = Some(Origin { image, variant, at: process::now() });
@@ -282,6 +288,12 @@ impl<'s> Plan<'s> {
             })
         })
     }
+}
+
+/// The digest of a component's layer.
+fn layer_of<'e>(image: &'e Examined, component: &str) -> Result<&'e str> {
+    let (digest, _) = image.anatomy.components.get(component).context("an image without a layer")?;
+    Ok(digest)
 }
 
 /// A base with the same layers has the same packages.
