@@ -53,7 +53,7 @@ apt=(
 unwanted='rm -f "$1/etc/resolv.conf" "$1/etc/hostname"'
 
 # Programs of this machine's system do most of the work for other platforms, as in the build of the base.
-tools=$PWD/images/native-tools native=$work/native
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/../images" && pwd)/native-tools native=$work/native
 export tools native
 # shellcheck disable=SC2016 # for the hooks
 on='cp -a "$native" "$1/native" && cp "$tools" "$1/native-tools" && chroot "$1" /native-tools on /native'
