@@ -334,7 +334,7 @@ fn a_pushed_tag_is_released_from_job_containers() {
     world.configure("platforms = [\"linux/amd64\", \"linux/arm64\"]", &format!("platforms = [\"{host}\"]"));
     world.keep_variant("base");
     let layer = "{ name = \"a layer\", budget_mb = 100 }";
-    world.configure("{ name = \"all of it\", budget_mb = 1 }", &[layer; 4].join(", "));
+    world.configure("{ name = \"all of it\", budget_mb = 1 }", &[layer; 2].join(", "));
     crate::support::env::script(
         &world.root.join("scripts/smoke-test.sh"),
         &format!("{}{SUITE}", crate::support::env::SMOKE_OPTIONS),

@@ -38,8 +38,13 @@ ARG OPENCODE_VERSION
 RUN mkdir -p /out/opt/opencode/bin /out/usr/share/devbox/components && echo content > /out/opt/opencode/file \
  && echo "${OPENCODE_VERSION}" > /out/opt/opencode/version && echo {} > /out/usr/share/devbox/components/opencode.json \
  && ln -s /usr/bin/true /out/opt/opencode/bin/opencode && find /out -exec touch -hd @1577836800 {} +
+FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS identity
+ARG IDENTITY={}
+RUN mkdir -p /out/usr/share/devbox && printf '%s\n' "$IDENTITY" > /out/usr/share/devbox/image.json \
+ && find /out -exec touch -hd @1577836800 {} +
 FROM ${BASE_IMAGE} AS variant
 COPY --link --from=opencode /out/ /
+COPY --link --from=identity /out/ /
 "#;
 
 /// The plain ways of a benchmark, before its own stages for compressions.
