@@ -266,7 +266,7 @@ fn a_login_that_calls_back_is_reached_from_outside() {
                   -o /dev/null -w '%{http_code}\\n' http://$(hostname -i):1455/";
     says(&stage.run(&["-e", "DEVBOX_CALLBACK_PORTS=1455,19876"], &["bash", "-c", script]), "200\n");
     let wrong = stage.run(&[], &["devbox", "forward", "http"]);
-    assert_eq!(wrong.status.code(), Some(2));
+    assert_eq!(wrong.status.code(), Some(64));
     says(&wrong, "devbox: forward http: expected ports");
     says(&stage.run(&["--network", "none"], &["devbox", "forward", "1455"]), "this container has no network");
 }
