@@ -55,6 +55,8 @@ pub struct Plan {
     pub kept: usize,
     /// Manifests beyond [`AT_MOST`].
     pub later: usize,
+    /// True if images of unknown age were seen for the first time.
+    notes_more: bool,
 }
 
 /// Both repositories at one moment.
@@ -173,6 +175,7 @@ impl<'a> Survey<'a> {
         self.keep_bases(&needed, &parents, &mut kept)?;
         // `repair` asks where the floating tags were put last.
         let last = self.ledger.last_completed(journal)?.map(|(id, _)| id);
+        let last_list = self.prunes.last().map(|(id, _)| id.clone());
         for (tag, it) in self.on(Side::Staging).map(|(tag, _)| (tag, Use::of(Side::Staging, tag))) {
             let why = match it {
                 Use::Record(release) if !recent.contains(&release) && !published.contains(&release) => {
@@ -181,12 +184,13 @@ impl<'a> Survey<'a> {
                         .map(|_| format!("record of {release}, which has no tag"))
                 }
                 Use::Attempt(id) => {
-                    let goes = last.as_ref() != Some(&id) && self.is_settled(journal, &id);
+                    let is_last = last.as_ref() == Some(&id) || last_list == Some(list_name(&id));
+                    let goes = !is_last && self.is_settled(journal, &id);
                     goes.then(|| "attempt that ended".to_owned())
                 }
                 Use::Prune { id, .. } => {
                     let known = self.prunes.iter().find(|(known, _)| *known == id);
-                    let is_last = self.prunes.last().is_some_and(|(last, _)| *last == id);
+                    let is_last = last_list.as_ref() == Some(&id);
                     let is_old = known.is_some_and(|(_, record)| !self.is_young(record.at));
                     (is_old && !is_last && !self.unfinished.contains(&id))
                         .then(|| "list of an earlier prune".to_owned())
@@ -526,8 +530,11 @@ impl Survey<'_> {
         let (unneeded_since, kept) = (kept.unneeded_since.clone(), self.tags.len() - going);
         let mut record = PruneRecord { at: self.now, deletes, unneeded_since };
         self.weigh(&mut record)?;
+        let known = self.prunes.last().map(|(_, last)| &last.unneeded_since);
+        let is_new = |image: &String| known.is_none_or(|known| !known.contains_key(image));
+        let notes_more = record.unneeded_since.keys().any(is_new);
         let unfinished = if later == 0 { self.unfinished } else { Vec::new() };
-        Ok(Plan { record, unfinished, kept, later })
+        Ok(Plan { record, unfinished, kept, later, notes_more })
     }
 
     /// Notes the size of each manifest's own layers: those that no other one of the list, and no image that stays under a
@@ -605,6 +612,11 @@ impl Ledger<'_> {
 
     /// Deletes what nothing needs: with the lease, which keeps releases from beginning, and after the list is stored.
     pub fn prune(&self, limits: Limits) -> Result<Plan> {
+        // A run with nothing to do writes nothing.
+        let first = self.plan_prune(limits)?;
+        if first.is_empty() && !first.notes_more {
+            return Ok(first);
+        }
         let nothing = |journal: &Journal| {
             self.refuse_interrupted(journal)?;
             let (kind, holder) = (PromotionKind::Prune, self.ctx.holder.clone());
@@ -624,7 +636,7 @@ impl Ledger<'_> {
         let ctx = self.ctx;
         let journal = self.journal()?.without(&lease.id);
         let plan = Plan::make(self, &journal, limits)?;
-        if plan.is_empty() && plan.record.unneeded_since.is_empty() {
+        if plan.is_empty() && !plan.notes_more {
             return Ok(plan);
         }
         if !self.public.is_docker_hub() {
@@ -634,7 +646,7 @@ impl Ledger<'_> {
             }
         }
         lease.fence()?;
-        let (tag, document) = (prune_tag(&name(lease)), json!(plan.record));
+        let (tag, document) = (prune_tag(&list_name(&lease.id)), json!(plan.record));
         let place = Place::Tag(&tag);
         let none = BTreeMap::new();
         let digest = ctx.registry.put_document(&ctx.runner, &self.staging, &place, KIND, &none, &document)?;
@@ -644,7 +656,7 @@ impl Ledger<'_> {
 
     fn delete_all(&self, lease: &Lease<'_>, plan: &Plan) -> Result<()> {
         let ctx = self.ctx;
-        if plan.is_empty() && plan.record.unneeded_since.is_empty() {
+        if plan.is_empty() && !plan.notes_more {
             return Ok(());
         }
         let hub = match self.public.is_docker_hub() {
@@ -664,7 +676,7 @@ impl Ledger<'_> {
         if hub.is_none() {
             self.delete_tags_left(lease, plan)?;
         }
-        for id in plan.unfinished.iter().chain([&name(lease)]) {
+        for id in plan.unfinished.iter().chain([&list_name(&lease.id)]) {
             self.close_prune(lease, id)?;
         }
         Ok(())
@@ -717,7 +729,7 @@ impl Ledger<'_> {
     }
 }
 
-/// The name of this run's list.
-fn name(lease: &Lease<'_>) -> String {
-    format!("{:010}-{}", lease.id.begun, lease.id.nonce)
+/// The name of the list of a prune, after its attempt.
+fn list_name(attempt: &AttemptId) -> String {
+    format!("{:010}-{}", attempt.begun, attempt.nonce)
 }
