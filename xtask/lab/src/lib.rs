@@ -28,6 +28,7 @@
 //! | referrers API: present, absent, ignored, paged, HTML, an error | [`Lab::referrers`], [`Referrers`] |
 //! | pages of tags | [`Lab::tags_per_page`] |
 //! | immutable tags | [`Lab::immutable`], [`Immutable`] |
+//! | deletion: by digest, of tags too, of what no tag names, of nothing | [`Lab::deletes`], [`Deletes`] |
 //! | faults at the n-th write, or at requests that match a pattern | [`Client::arm`], [`Rule`], [`Fault`] |
 //! | delays, fixed or random; a clock that differs | [`Lab::delay`], [`Lab::clock_skew`] |
 //! | counts and a log | [`Client::counts`], [`Client::log`], [`Client::transcript`] |
@@ -48,6 +49,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounts;
+mod deletion;
 mod docker_config;
 mod faults;
 mod http;
@@ -66,6 +68,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 pub use accounts::{Account, Refusal, TokenServer};
+pub use deletion::Deletes;
 pub use docker_config::{DockerConfig, Login};
 pub use faults::{Fault, RetryAfter, Rule};
 pub use immutable::{Immutable, ImmutableTags};
@@ -236,6 +239,18 @@ impl Lab {
     /// See [`Self::immutable`]; `None` turns it off.
     pub fn set_immutable(&self, tags: impl Into<Option<ImmutableTags>>) {
         *self.service.immutable.lock().unwrap() = tags.into();
+    }
+
+    /// Deletes in the way of a registry.
+    #[must_use]
+    pub fn deletes(self, form: Deletes) -> Self {
+        self.set_deletes(form);
+        self
+    }
+
+    /// See [`Self::deletes`].
+    pub fn set_deletes(&self, form: Deletes) {
+        *self.service.deletes.lock().unwrap() = form;
     }
 
     /// Holds back each request of the first client; see [`Client::set_delay`].

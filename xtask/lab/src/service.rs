@@ -12,6 +12,7 @@ use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use crate::accounts::{TokenServer, Tokens, basic};
+use crate::deletion::Deletes;
 use crate::http::{Request, Response};
 use crate::immutable::ImmutableTags;
 use crate::lag::{Lagging, View};
@@ -28,6 +29,7 @@ pub(crate) struct Service {
     pub pulls: Pulls,
     pub referrers: Mutex<Referrers>,
     pub immutable: Mutex<Option<ImmutableTags>>,
+    pub deletes: Mutex<Deletes>,
     /// How many tags a page of their list has.
     pub tags_per_page: Mutex<Option<usize>>,
 }
@@ -42,6 +44,7 @@ impl Service {
             pulls: Pulls::default(),
             referrers: Mutex::default(),
             immutable: Mutex::default(),
+            deletes: Mutex::default(),
             tags_per_page: Mutex::default(),
         }
     }
@@ -70,6 +73,9 @@ impl Service {
             return Ok(refusal);
         }
         let mut answer = match route {
+            Route::Manifest { repository, reference } if request.method == Method::DELETE => {
+                return self.delete(&request, repository, reference);
+            }
             Route::Manifest { .. } if route.tag().is_some() => self.tag(&request, route),
             Route::Tags { repository } => self.tags(&request, repository),
             Route::Referrers { repository, digest } => self.referrers(&request, repository, digest),
@@ -128,6 +134,22 @@ impl Service {
         let response = self.forward(request, None)?;
         if response.status.is_success() {
             self.lagging.note(&name, before, self.registry.tag(repository, tag));
+        }
+        Ok(response)
+    }
+
+    /// Deletes a manifest or a tag. Reads of its tags lag behind that as behind a write.
+    fn delete(&self, request: &Request, repository: &str, reference: &str) -> io::Result<Response> {
+        let form = *self.deletes.lock().unwrap();
+        let before = self.registry.tags(repository);
+        let response = match form.answer(&self.registry, request, repository, reference) {
+            Some(answer) => answer,
+            None => self.forward(request, None)?,
+        };
+        if response.status.is_success() {
+            for (tag, digest) in before.into_iter().filter(|(tag, at)| tag == reference || at == reference) {
+                self.lagging.note(&format!("{repository}:{tag}"), Some(digest), None);
+            }
         }
         Ok(response)
     }

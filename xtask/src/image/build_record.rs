@@ -9,7 +9,8 @@ use crate::context::Context;
 use crate::image::builders::Built;
 use crate::model::oci::{Digest, Manifest};
 use crate::model::reference::Repository;
-use crate::tools::registry::Place;
+use crate::tools::registry::{Place, Registry};
+use crate::tools::runner::Runner;
 
 /// The artifact type of the record.
 const BUILD: &str = "application/vnd.opencode-devbox.build.v1+json";
@@ -23,6 +24,9 @@ pub struct BuildRecord {
     /// The node that each platform was built on; nothing in records from before it was asked.
     #[serde(default)]
     pub built: Vec<Built>,
+    /// When it was recorded, in seconds since 1970; nothing in records from before it was noted.
+    #[serde(default)]
+    pub at: Option<u64>,
 }
 
 /// Stores a build's time and disk with each image that it made.
@@ -45,4 +49,16 @@ pub fn write<'a>(
 pub fn read(ctx: &Context, staging: &Repository, image: &Digest) -> Result<Option<BuildRecord>> {
     let found = ctx.registry.referrers(&ctx.runner, staging, image, BUILD)?;
     Ok(found.into_iter().rev().find_map(|document| serde_json::from_value(document).ok()))
+}
+
+/// When an image was built; of several records the newest counts.
+pub fn built_at(
+    registry: &Registry,
+    runner: &Runner,
+    staging: &Repository,
+    image: &Digest,
+) -> Result<Option<u64>> {
+    let found = registry.referrers(runner, staging, image, BUILD)?;
+    let records = found.into_iter().filter_map(|it| serde_json::from_value::<BuildRecord>(it).ok());
+    Ok(records.filter_map(|record| record.at).max())
 }

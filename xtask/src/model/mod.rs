@@ -22,6 +22,7 @@ pub mod promotion;
 pub mod python_lock;
 pub mod reference;
 pub mod release_lock;
+pub mod retention;
 pub mod retry;
 pub mod source;
 pub mod suite;

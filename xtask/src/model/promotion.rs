@@ -77,6 +77,8 @@ pub enum PromotionKind {
     Publish,
     Rollback,
     BaseLatest,
+    /// Moves nothing: the lease of a run that deletes what no release needs.
+    Prune,
 }
 
 /// One tag to point at one image.
@@ -188,7 +190,7 @@ impl Attempt {
 }
 
 /// The attempt that a tag belongs to, and what follows its name.
-fn parse(tag: &str) -> Option<(AttemptId, Option<&str>)> {
+pub fn parse(tag: &str) -> Option<(AttemptId, Option<&str>)> {
     let mut parts = tag.strip_prefix(PREFIX)?.splitn(3, '-');
     let (begun, nonce) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
     Some((AttemptId { begun, nonce }, parts.next()))
@@ -197,7 +199,16 @@ fn parse(tag: &str) -> Option<(AttemptId, Option<&str>)> {
 impl Promotion {
     /// The release, or what moves without one.
     pub fn name(&self) -> String {
-        self.release.map_or_else(|| "base-latest".to_owned(), |release| release.to_string())
+        match (self.release, self.kind) {
+            (Some(release), _) => release.to_string(),
+            (None, PromotionKind::Prune) => "no tag (a prune)".to_owned(),
+            (None, _) => "base-latest".to_owned(),
+        }
+    }
+
+    /// True if it moves no tag, so that nothing is left to repair wherever it was interrupted.
+    pub fn is_prune(&self) -> bool {
+        self.kind == PromotionKind::Prune
     }
 
     /// Moves that have not been made yet, in order.

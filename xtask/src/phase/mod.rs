@@ -65,6 +65,11 @@ pub enum Command {
     /// Show how far a release has come, from the registry alone
     #[command(after_help = "Example:\n  cargo xtask status --release-tag v1.18.18")]
     Status,
+    /// List what no release needs any more in the registry, and delete it with --yes
+    #[command(
+        after_help = "Examples:\n  cargo xtask prune\n  cargo xtask prune --keep-releases 5 --keep-days 14 --yes"
+    )]
+    Prune(maintain::prune::Args),
     /// Point base-latest at the base of the published variants
     #[command(after_help = "Example:\n  cargo xtask promote-base-latest")]
     PromoteBaseLatest,
@@ -183,6 +188,7 @@ impl Command {
             Self::Smoke(_) => minutes::SMOKE,
             Self::Doctor(_) => minutes::SET_UP,
             Self::Preflight(_) => minutes::PREFLIGHT,
+            Self::Prune(_) => 60,
             _ => minutes::PROMOTE,
         };
         Duration::from_secs(60 * minutes)
@@ -226,6 +232,7 @@ impl Command {
             Self::RefreshBase(args) => maintain::refresh_base::run(ctx, args),
             Self::Changelog(args) => maintain::changelog::run(ctx, args),
             Self::Lock(args) => maintain::lock::run(ctx, args),
+            Self::Prune(args) => maintain::prune::run(ctx, args),
             Self::Workflows(args) => maintain::workflows::run(ctx, args),
             Self::Validate => develop::validate::run(ctx, definition),
             Self::Local(args) => develop::local::run(ctx, args),

@@ -145,7 +145,12 @@ impl Ledger<'_> {
     /// Marks interrupted attempts, so that a run that continues finds that its lease is lost.
     fn supersede(&self, journal: &Journal, lease: &Lease<'_>) -> Result<()> {
         for (attempt, promotion) in journal.interrupted().filter(|(attempt, _)| attempt.id != lease.id) {
-            self.ctx.say(format!("continuing after the interrupted promotion of {}", promotion.name()));
+            match promotion.is_prune() {
+                true => self.ctx.say("a prune was interrupted: run `cargo xtask prune` to complete it"),
+                false => self
+                    .ctx
+                    .say(format!("continuing after the interrupted promotion of {}", promotion.name())),
+            }
             if promotion.release != lease.promotion.release {
                 self.report_incomplete(promotion)?;
             }

@@ -73,6 +73,11 @@ impl<'a> Lease<'a> {
         result
     }
 
+    /// Fails if the lease is lost; gives a sign of life when one is due.
+    pub fn fence(&self) -> Result<()> {
+        self.check(Part::Move)
+    }
+
     /// Makes the moves. On failure no floating tag stays moved, or the error names what points where.
     pub fn promote(&self) -> Result<()> {
         if let Err(error) = self.set_version_tags() {

@@ -140,9 +140,14 @@ impl<'a> Ledger<'a> {
 
     /// The last promotion that was completed and moved floating tags of variants.
     pub fn completed(&self, journal: &Journal) -> Result<Option<Promotion>> {
+        Ok(self.last_completed(journal)?.map(|(_, promotion)| promotion))
+    }
+
+    /// The same, with its name.
+    pub(super) fn last_completed(&self, journal: &Journal) -> Result<Option<(AttemptId, Promotion)>> {
         for attempt in journal.attempts.iter().rev().filter(|it| it.outcome == Some(Outcome::Done)) {
             if let Some(promotion) = self.read(&attempt.id)?.filter(Promotion::can_be_mixed) {
-                return Ok(Some(promotion));
+                return Ok(Some((attempt.id.clone(), promotion)));
             }
         }
         Ok(None)

@@ -5,5 +5,6 @@ mod begin;
 pub mod lease;
 pub mod ledger;
 pub mod permissions;
+pub mod prune;
 pub mod record;
 pub mod release_tag;

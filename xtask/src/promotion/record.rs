@@ -160,9 +160,14 @@ pub fn read(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Resu
     })
 }
 
+/// The record of a release, if it is there and can be read.
+pub fn readable(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
+    Ok(stored(ctx, repository, release)?.flatten())
+}
+
 /// True if the record of a release is there and can be read.
 pub fn is_stored(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<bool> {
-    Ok(stored(ctx, repository, release)?.flatten().is_some())
+    Ok(readable(ctx, repository, release)?.is_some())
 }
 
 /// What is under the tag of a record: nothing, or a record if it can be read.

@@ -122,6 +122,24 @@ impl Hub {
         check(&send(&self.url, request)?, repository)
     }
 
+    /// Deletes a tag; its manifest stays. False if there is no such tag. Docker's description of the API does not have
+    /// this request; its own page of tags and public programs send it.
+    pub fn delete_tag(&self, repository: &Repository, tag: &str) -> Result<bool> {
+        let request = || {
+            let url = format!("{}/v2/repositories/{}/tags/{tag}/", self.url, repository.path());
+            self.agent.delete(url).header("Authorization", self.bearer()).call()
+        };
+        match send(&self.url, request)?.status().as_u16() {
+            200..=204 => Ok(true),
+            404 => Ok(false),
+            401 | 403 => Err(missing(format!(
+                "the Docker Hub account may not delete tags of {repository}: set DOCKERHUB_TOKEN to a personal access token \
+                 with the scope read, write and delete"
+            ))),
+            status => bail!("Docker Hub answers HTTP {status} to the deletion of {}", repository.tag(tag)),
+        }
+    }
+
     fn repository(&self, repository: &Repository) -> Result<Value> {
         let request =
             || self.agent.get(self.address(repository)).header("Authorization", self.bearer()).call();

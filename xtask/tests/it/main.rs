@@ -19,6 +19,7 @@ mod machine;
 mod pipeline;
 mod processes;
 mod promotion;
+mod prune;
 mod recovery;
 mod refusals;
 mod registry;

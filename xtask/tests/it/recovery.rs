@@ -154,7 +154,7 @@ fn status_draws_the_grid_from_the_registry() {
 }
 
 /// An attempt that another machine has begun so many seconds ago, at a release whose floating tag does not move.
-fn plant(world: &TestEnv, seconds_ago: u64) -> AttemptId {
+pub fn plant(world: &TestEnv, seconds_ago: u64) -> AttemptId {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let id = AttemptId { begun: now - seconds_ago, nonce: format!("{seconds_ago:016x}") };
     let moves =

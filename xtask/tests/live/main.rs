@@ -18,6 +18,7 @@ mod launcher;
 mod people;
 mod privilege;
 mod processes;
+mod prune;
 mod races;
 mod release;
 mod sealed;

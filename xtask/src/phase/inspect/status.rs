@@ -58,7 +58,7 @@ pub fn run(ctx: &Context) -> Result<()> {
     for variant in &record.variants {
         rows.extend(rows_of(ctx, &staging, variant, &standing, described)?);
     }
-    let interrupted = journal.interrupted().next().map(|(_, promotion)| promotion.name());
+    let interrupted = journal.interrupted().find(|(_, it)| !it.is_prune()).map(|(_, it)| it.name());
     let at_work = journal.held().next().and_then(|attempt| journal.document(&attempt.id));
     let at_work = at_work.map(|promotion| promotion.name());
     if ctx.json {

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::missing;
 use crate::image::verdict;
-use crate::model::promotion::{Move, Promotion, PromotionKind};
+use crate::model::promotion::{Attempt, Move, Promotion, PromotionKind};
 use crate::model::reference::Repository;
 use crate::output;
 use crate::promotion::ledger::{Journal, Ledger};
@@ -33,7 +33,8 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let journal = ledger.journal()?;
     ledger.refuse_held(&journal)?;
     ledger.settle_unreadable(&journal)?;
-    let Some((_, interrupted)) = journal.interrupted().next() else {
+    ledger.close_completed(&journal, Promotion::is_prune)?;
+    let Some((_, interrupted)) = moving(&journal) else {
         return converge(ctx, &ledger, &journal);
     };
     ctx.say(interrupted.describe(&ledger.standing_of(interrupted)?));
@@ -55,9 +56,14 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     report(ctx, Some(interrupted), &format!("all tags are at {name}"))
 }
 
+/// The newest interrupted attempt that moves tags.
+fn moving(journal: &Journal) -> Option<(&Attempt, &Promotion)> {
+    journal.interrupted().find(|(_, promotion)| !promotion.is_prune())
+}
+
 /// The newest interrupted promotion, as this run continues it.
 fn resume(ctx: &Context, journal: &Journal) -> Result<Promotion> {
-    match journal.interrupted().next() {
+    match moving(journal) {
         Some((_, interrupted)) => Ok(Promotion { holder: ctx.holder.clone(), ..interrupted.clone() }),
         None => Err(missing("another run has repaired this meanwhile: nothing is left to repair")),
     }

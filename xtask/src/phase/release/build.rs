@@ -71,8 +71,8 @@ pub fn ensure<'a>(
     }
     let names: Vec<String> = absent.iter().map(|plan| plan.variant.name.clone()).collect();
     let staging = first.staging.clone();
-    let record =
-        BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk.used(free), built: nodes };
+    let (seconds, at) = (start.elapsed().as_secs(), Some(ctx.registry.now(&staging)));
+    let record = BuildRecord { seconds, disk_bytes: disk.used(free), built: nodes, at };
     let now = variant::find(ctx, tree, base, &names)?;
     let images = now.iter().filter_map(FoundVariant::as_staged).map(|staged| &*staged.index);
     build_record::write(ctx, images, &staging, &record)?;

@@ -45,7 +45,8 @@ pub fn ensure(ctx: &Context, tree: &Tree) -> Result<FoundBase> {
     if ctx.runner.dry_run {
         return Ok(FoundBase::Absent(base));
     }
-    let record = BuildRecord { seconds: start.elapsed().as_secs(), disk_bytes: disk.used(free), built };
+    let (seconds, at) = (start.elapsed().as_secs(), Some(ctx.registry.now(&base.repository)));
+    let record = BuildRecord { seconds, disk_bytes: disk.used(free), built, at };
     let base = base::find_built(ctx, tree)?;
     packages::ensure_recorded(ctx, &base.repository, &base.index)?;
     build_record::write(ctx, [&*base.index], &ctx.staging(&base.repository), &record)?;

@@ -183,7 +183,7 @@ impl Registry {
 
     /// Descriptors of what refers to an image, from the API and from the referrers tag: a registry whose API is younger
     /// than an artifact, or that does not take notice of subjects, has it under the tag only.
-    fn listed(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Vec<Value>> {
+    pub(super) fn listed(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Vec<Value>> {
         let mut entries = self.referrers_api(runner, repository, image)?;
         for entry in self.referrers_tag(runner, repository, image)? {
             if !entries.iter().any(|known| known["digest"] == entry["digest"]) {
@@ -283,6 +283,6 @@ pub fn document_of(manifest: &Manifest) -> Option<Value> {
 }
 
 /// The tag under which a registry without the referrers API lists what refers to an image.
-fn fallback_tag(image: &str) -> String {
+pub fn fallback_tag(image: &str) -> String {
     image.replace(':', "-")
 }

@@ -7,6 +7,7 @@
 
 mod auth;
 mod budget;
+mod delete;
 mod documents;
 mod link;
 mod write;
@@ -26,7 +27,7 @@ use ureq::{Agent, Body, RequestBuilder};
 
 pub use auth::Account;
 pub use budget::Budget;
-pub use documents::{Place, document_of};
+pub use documents::{Place, document_of, fallback_tag};
 
 use crate::model::oci::{CompleteIndex, Digest, Manifest};
 use crate::model::platform::Platform;
