@@ -26,7 +26,7 @@ use ureq::{Agent, Body, RequestBuilder};
 
 pub use auth::Account;
 pub use budget::Budget;
-pub use documents::{Place, document_of};
+pub use documents::{Labels, Place, document_of, signature_label, signed_document};
 
 use crate::model::oci::{CompleteIndex, Digest, Manifest};
 use crate::model::platform::Platform;
