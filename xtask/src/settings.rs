@@ -87,6 +87,9 @@ pub struct Settings {
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
     pub gitea_token: Option<String>,
+    /// The key that signs, its PEM text or the path of its file, and its password.
+    pub cosign_key: Option<String>,
+    pub cosign_password: Option<String>,
     /// The builder of buildx to use; nothing for the one that the user has chosen.
     pub builder: Option<String>,
     /// Where the release archives of crane are.
@@ -144,6 +147,8 @@ impl Settings {
             gitea_url: server(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
+            cosign_key: secret("COSIGN_KEY")?,
+            cosign_password: secret("COSIGN_PASSWORD")?,
             crane_url: server(&["DEVBOX_CRANE_URL"]).unwrap_or_else(|| CRANE.to_owned()),
             buildkit_image: first(&["DEVBOX_BUILDKIT_IMAGE"]),
             binfmt_image: first(&["DEVBOX_BINFMT_IMAGE"]).unwrap_or_else(|| BINFMT_IMAGE.to_owned()),
@@ -165,7 +170,7 @@ impl Settings {
 }
 
 /// Variables that a workflow sets for the phases.
-const OF_WORKFLOWS: [&str; 4] = ["INPUT_", "DEVBOX_", "DOCKERHUB_", "GITEA_"];
+const OF_WORKFLOWS: [&str; 5] = ["INPUT_", "DEVBOX_", "DOCKERHUB_", "GITEA_", "COSIGN_"];
 
 /// Refuses a variable that holds an expression of a workflow: an engine passes on as text what it cannot evaluate, such
 /// as an input of another event.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use registry_lab::{Account, Lab, TokenServer};
 use tempfile::TempDir;
 
-use crate::support::env::{DEBIAN, TestEnv};
+use crate::support::env::{DEBIAN, KEY, TestEnv};
 use crate::support::hub::{self, Hub};
 use crate::support::server::{Answer, Server};
 
@@ -119,8 +119,11 @@ impl Forge {
             command.arg(format!("--local-repository={uses}={}", folder.display()));
         }
         let secrets = [("DOCKERHUB_USERNAME", "you"), ("DOCKERHUB_TOKEN", CANARY), ("GITHUB_TOKEN", CANARY)];
+        // A secret of a forge may be one line only.
+        let key = KEY.replace('\n', "");
+        let secrets = [secrets[0], secrets[1], ("COSIGN_KEY", key.as_str()), secrets[2]];
         // A forge gives a pull request no secret but the token of the job.
-        let given = secrets.iter().skip(if event == "pull_request" { 2 } else { 0 });
+        let given = secrets.iter().skip(if event == "pull_request" { 3 } else { 0 });
         let lines: String = given.map(|(name, value)| format!("{name}={value}\n")).collect();
         fs::write(path("secrets"), lines).unwrap();
         command.arg("--secret-file").arg(path("secrets"));
@@ -169,7 +172,11 @@ impl Forge {
     fn surroundings<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         for (name, value) in self.world.command("status").get_envs() {
             match value {
-                Some(value) if name != "DEVBOX_REPOSITORY" && name != "GIT_DIR" => command.env(name, value),
+                Some(value)
+                    if !["DEVBOX_REPOSITORY", "GIT_DIR", "COSIGN_KEY"].iter().any(|it| name == *it) =>
+                {
+                    command.env(name, value)
+                }
                 _ => command.env_remove(name),
             };
         }
