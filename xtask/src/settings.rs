@@ -12,7 +12,7 @@ use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::source::Source;
 use crate::model::version::ReleaseTag;
-use crate::tools::{http, runner};
+use crate::tools::{http, registry, runner};
 
 /// Where crane's project publishes its releases, unless `DEVBOX_CRANE_URL` names a mirror.
 const CRANE: &str = "https://github.com/google/go-containerregistry/releases/download";
@@ -110,6 +110,8 @@ pub struct Settings {
     pub http_timeout: Duration,
     /// A command that is silent for this long is ended.
     pub stall: Duration,
+    /// Reads of a registry may lag behind a write for this long.
+    pub lag: Duration,
     /// The release that started this CI run.
     pub release_tag: Option<ReleaseTag>,
     /// How many settings of git the environment holds.
@@ -159,6 +161,7 @@ impl Settings {
             builder: first(&["BUILDX_BUILDER"]),
             no_proxy: first(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
             http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
+            lag: seconds("DEVBOX_LAG_SECONDS", registry::LAG_SECONDS)?,
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
             release_tag: asked_tag()?,
             git_settings: first(&["GIT_CONFIG_COUNT"]).and_then(|text| text.parse().ok()).unwrap_or_default(),

@@ -136,6 +136,7 @@ impl Context {
             runner,
             registry: Registry::new(&agent, Some(root.join(".devbox/manifests")))
                 .lenient(target.lenient)
+                .with_lag(settings.lag)
                 .hub_at(settings.hub_registry_url.clone())
                 .with_variable(settings.docker_auth_config.clone()),
             agent,
