@@ -24,7 +24,8 @@ done
 if [ -z "$suite" ] || [ -z "$date" ] || [ -z "$repository" ] || [ ${#platforms[@]} -eq 0 ]; then usage; fi
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# What still runs after a failure ends by itself, and uses the folder until then.
+trap 'wait; rm -rf "$work"' EXIT
 
 # The stamp of the image is the time of every file in it, so that the same packages give the same bytes.
 SOURCE_DATE_EPOCH=$(date -u -d "$date" +%s)
@@ -52,11 +53,13 @@ apt=(
 # shellcheck disable=SC2016
 unwanted='rm -f "$1/etc/resolv.conf" "$1/etc/hostname"'
 
-# Programs of this machine's system do most of the work for other platforms, as in the build of the base.
+# Programs of this machine's system do most of the work for other platforms, as in the build of the base. Packages of all
+# platforms are fetched and extracted meanwhile.
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/../images" && pwd)/native-tools native=$work/native
 export tools native
 # shellcheck disable=SC2016 # for the hooks
-on='cp -a "$native" "$1/native" && cp "$tools" "$1/native-tools" && chroot "$1" /native-tools on /native'
+on='until [ -e "$native" ]; do kill -0 "$first" 2>/dev/null || [ -e "$native" ] || exit 1; sleep 0.2; done
+cp -a "$native" "$1/native" && cp "$tools" "$1/native-tools" && chroot "$1" /native-tools on /native'
 # shellcheck disable=SC2016
 off='chroot "$1" /native-tools off /native && rm -r "$1/native" "$1/native-tools"'
 
@@ -79,14 +82,24 @@ push() {
 }
 
 host=$(dpkg --print-architecture)
-bootstrap "$host"
-mkdir "$native"
-tar -C "$native" -xf "$work/$host.tar"
+{
+  bootstrap "$host"
+  mkdir "$work/unpacked"
+  tar -C "$work/unpacked" -xf "$work/$host.tar"
+  mv "$work/unpacked" "$native"
+} &
+first=$!
+export first
+others=()
 for platform in "${platforms[@]}"; do
   arch=${platform#linux/}
-  if [ "$arch" != "$host" ]; then bootstrap "$arch" --extract-hook="$on" --customize-hook="$off"; fi
-  push "$arch"
+  if [ "$arch" = "$host" ]; then continue; fi
+  { bootstrap "$arch" --extract-hook="$on" --customize-hook="$off" && push "$arch"; } &
+  others+=($!)
 done
+wait "$first"
+case " ${platforms[*]} " in *" linux/$host "*) push "$host" ;; esac
+for other in "${others[@]}"; do wait "$other"; done
 
 manifests=()
 for platform in "${platforms[@]}"; do

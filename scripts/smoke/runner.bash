@@ -23,23 +23,25 @@ begin_run() {
   if [ -n "$chosen" ]; then cat -- "$chosen" > "$work/chosen"; fi
   : > "$work/table"
   components=$(read_components)
-  free=$(while IFS=$'\t' read -r component _ paths; do
+  free=$(while IFS=$'\t' read -r component _ _ paths; do
     if [ "$(subject_of "$component")" != base ]; then printf '%s ' "$paths"; fi
   done <<<"$components")
   read_image
   [ -n "$list" ] || say 'TAP version 13'
 }
 
-# Name, version command, paths and programs of each component that devbox.toml has a version command for, tab-separated.
+# Name, version command, where to run it and paths of each component that devbox.toml has a version command for,
+# tab-separated.
 read_components() {
   awk -F' = ' '
     function text(value) { gsub(/^["\047]|["\047]$/, "", value); return value }
     function words(value) { gsub(/[][",]/, "", value); return value }
-    function flush() { if (name && command) print name "\t" command "\t" paths; name = command = paths = "" }
-    /^\[/ { flush(); here = $0 == "[[component]]" }
+    function flush() { if (name && command) print name "\t" command "\t" place "\t" paths; name = command = paths = "" }
+    /^\[/ { flush(); here = $0 == "[[component]]"; place = "any" }
     !here { next }
     $1 == "name" { name = text($2) }
     $1 == "version_command" { command = text(substr($0, index($0, " = ") + 3)) }
+    $1 == "version_in_health" && $2 == "true" { place = "native" }
     $1 == "paths" { paths = words($2) }
     END { flush() }' "$root/images/devbox.toml"
 }
@@ -140,17 +142,18 @@ report() {
 # The subject `each` stands for every component; {component}, {version}, {command} and {paths} are filled in,
 # and {free} with the paths of all components of variants.
 table() {
-  local subject where title line component command paths of
+  local subject where title line component command place paths of at
   while IFS=$'\t' read -r subject where title line; do
     case $subject in '' | '#'*) continue ;; esac
-    while IFS=$'\t' read -r component command paths; do
-      of=$subject
+    while IFS=$'\t' read -r component command place paths; do
+      of=$subject at=$where
       if [ "$subject" = each ]; then
         of=$(subject_of "$component")
         pinned "$component" >/dev/null || continue
         case $line in *'{paths}'*) [ -n "$paths" ] || continue ;; esac
       fi
-      applies "${title//'{component}'/$component}" "$of" "$where" || continue
+      case $line in *'{command}'*) if [ "$place" = native ]; then at=native; fi ;; esac
+      applies "${title//'{component}'/$component}" "$of" "$at" || continue
       printf '%s\t%s\t%s\n' "$count" "${title//'{component}'/$component}" \
         "$(fill "$line" "$component" "$command" "$paths")" >> "$work/table"
     done < <(if [ "$subject" = each ]; then printf '%s\n' "$components"; else echo; fi)

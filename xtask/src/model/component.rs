@@ -24,6 +24,9 @@ pub struct Component {
     pub budget_mb: Option<u64>,
     /// A line of shell that prints the version inside the image.
     pub version_command: Option<String>,
+    /// The check of its server expects the version as well, so the version command runs natively only.
+    #[serde(default)]
+    pub version_in_health: bool,
     /// What the component's layer may hold, for those with a layer of their own in a variant.
     #[serde(default)]
     pub paths: Vec<String>,

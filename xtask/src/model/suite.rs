@@ -198,7 +198,9 @@ impl Suite {
                 let source = source.replace("{paths}", &component.paths.join(" "));
                 // The version is filled in where the image is known.
                 let source = source.replace("{version}", &format!("{{version of {}}}", component.name));
-                self.checks.push(check(fill(name), of, source));
+                let mut check = check(fill(name), of, source);
+                check.anywhere &= !(component.version_in_health && line.contains("{command}"));
+                self.checks.push(check);
             }
         }
         Ok(())
@@ -289,10 +291,10 @@ impl Check {
         })
     }
 
-    /// The component whose version the check expects.
+    /// The component whose version the check expects: as `{version}` in the table, as `"$(pinned NAME)"` elsewhere.
     fn version(&self) -> Option<&str> {
-        let (_, rest) = self.source.split_once("{version of ")?;
-        rest.split_once('}').map(|(name, _)| name)
+        let within = |open, close| Some(self.source.split_once(open)?.1.split_once(close)?.0);
+        within("{version of ", "}").or_else(|| within("\"$(pinned ", ")\""))
     }
 }
 

@@ -228,6 +228,19 @@ fn both_dockerfiles_name_one_debian() {
     assert_eq!(default("Dockerfile.variant", "DEBIAN_IMAGE"), image);
 }
 
+/// An engine that builds both Dockerfiles runs a step once where all before it is identical.
+#[test]
+fn both_dockerfiles_fetch_with_the_same_first_steps() {
+    let steps = |file: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images").join(file);
+        let text = fs::read_to_string(path).unwrap();
+        let (_, stage) = text.split_once(" AS fetch\n").unwrap();
+        let (steps, _) = stage.split_once("-r /locks/python/tools.txt\n").unwrap();
+        steps.to_owned()
+    };
+    assert_eq!(steps("Dockerfile.base"), steps("Dockerfile.variant"));
+}
+
 /// A step that takes packages from a registry gets this host's certificates and accounts as secrets.
 #[test]
 fn steps_that_fetch_packages_mount_the_accounts() {

@@ -147,7 +147,11 @@ impl Made {
         let words = |uses: &[usize]| uses.iter().map(|it| format!(" helper_{it}")).collect::<String>();
         for (at, (subject, uses)) in self.checks.iter().enumerate() {
             let more = if changed == Some(&Mutation::Check(at)) { " changed" } else { "" };
-            let expects = if at.is_multiple_of(3) { " \"$max_mb\"" } else { "" };
+            let expects = match at % 3 {
+                0 => " \"$max_mb\"",
+                1 => " \"$(pinned pi)\"",
+                _ => "",
+            };
             topic +=
                 &format!("check 'check {at}' {} any run{}{expects}{more}\n", SUBJECTS[*subject], words(uses));
         }
@@ -182,7 +186,8 @@ impl Made {
         match on {
             Mutation::Check(at) => *at == check,
             Mutation::Helper(at) => self.reached(check).contains(at),
-            Mutation::Expectation => check.is_multiple_of(3),
+            Mutation::Budget => check % 3 == 0,
+            Mutation::Version => check % 3 == 1,
             Mutation::Layer(name) => subject == "image" || subject.split('+').any(|it| it == *name),
             Mutation::Label => subject == "image",
             Mutation::Runner
@@ -199,7 +204,8 @@ enum Mutation {
     Check(usize),
     Helper(usize),
     Runner,
-    Expectation,
+    Budget,
+    Version,
     BaseLayer,
     Layer(&'static str),
     Label,
@@ -225,8 +231,11 @@ fn keys(made: &Made, mutation: Option<&Mutation>) -> Vec<String> {
         layers,
         config: serde_json::json!({ "Env": [path], "Labels": { "revision": label } }),
     };
-    let versions = ["opencode", "pi"].map(|name| (name.to_owned(), "1".to_owned())).into_iter().collect();
-    let max_mb = if is(Mutation::Expectation) { 2 } else { 1 };
+    let pi = if is(Mutation::Version) { "2" } else { "1" };
+    let versions =
+        [("opencode", "1"), ("pi", pi)].map(|(name, version)| (name.to_owned(), version.to_owned()));
+    let versions = versions.into_iter().collect();
+    let max_mb = if is(Mutation::Budget) { 2 } else { 1 };
     let pins = Pins { versions, max_mb, variant: "with-pi".to_owned() };
     let platform = if is(Mutation::Platform) { Platform::LinuxArm64 } else { Platform::LinuxAmd64 };
     let place = Place { platform, emulated: is(Mutation::Emulation) };
@@ -247,7 +256,7 @@ proptest! {
     fn a_change_runs_again_what_depends_on_it(made in made(), pick in 0..12usize) {
         let mutations = [
             Mutation::Check(pick % made.checks.len()), Mutation::Helper(pick % made.helpers.len()), Mutation::Runner,
-            Mutation::Expectation, Mutation::BaseLayer, Mutation::Layer("opencode"), Mutation::Layer("pi"), Mutation::Label,
+            Mutation::Budget, Mutation::Version, Mutation::BaseLayer, Mutation::Layer("opencode"), Mutation::Layer("pi"), Mutation::Label,
             Mutation::Environment, Mutation::Platform, Mutation::Emulation,
         ];
         let before = keys(&made, None);
