@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
-use registry_lab::{Deletes, Fault, Referrers, Registry, Rule};
+use registry_lab::{Deletes, Fault, Referrers, Registry, Rule, Tags};
 use serde_json::Value;
 
 use crate::crash::{FLOATING, is_exhaustive};
@@ -15,38 +15,54 @@ fn manifest(registry: &Registry, digest: &str) -> Value {
     serde_json::from_slice(&registry.blob(digest).unwrap()).unwrap()
 }
 
-/// The images that an index names, which have to be there.
-#[track_caller]
-fn is_whole(registry: &Registry, repository: &str, tag: &str) {
-    let held: BTreeSet<String> = registry.manifests(repository).into_iter().collect();
-    let digest = registry.tag(repository, tag).unwrap_or_else(|| panic!("{repository}:{tag} is gone"));
-    assert!(held.contains(&digest), "{repository}:{tag}");
-    for image in manifest(registry, &digest)["manifests"].as_array().into_iter().flatten() {
-        assert!(held.contains(image["digest"].as_str().unwrap()), "an image of {repository}:{tag} is gone");
+/// A repository at one moment.
+struct View<'a> {
+    registry: &'a Registry,
+    name: String,
+    tags: Tags,
+    held: BTreeSet<String>,
+}
+
+impl<'a> View<'a> {
+    fn of(registry: &'a Registry, name: &str) -> Self {
+        let (tags, held) = (registry.tags(name), registry.manifests(name).into_iter().collect());
+        Self { registry, name: name.to_owned(), tags, held }
+    }
+
+    /// A tag, and the images that its index names, have to be there.
+    #[track_caller]
+    fn is_whole(&self, tag: &str) {
+        let Some(digest) = self.tags.get(tag) else { panic!("{}:{tag} is gone", self.name) };
+        assert!(self.held.contains(digest), "{}:{tag}", self.name);
+        for image in manifest(self.registry, digest)["manifests"].as_array().into_iter().flatten() {
+            let image = image["digest"].as_str().unwrap();
+            assert!(self.held.contains(image), "an image of {}:{tag} is gone", self.name);
+        }
     }
 }
 
 /// What users and the newest releases need, told by the registry's own files.
 #[track_caller]
 fn needs_are_met(world: &TestEnv, path: &str, versions: &[usize], recent: &[usize]) {
-    let (registry, staging) = (world.registry(), format!("{path}-staging"));
+    let registry = world.registry();
+    let (public, staging) = (View::of(registry, path), View::of(registry, &format!("{path}-staging")));
     for version in versions {
         for suffix in ["", "-omos", "-with-pi", "-omos-with-pi"] {
-            is_whole(registry, path, &format!("v1.18.{version}{suffix}"));
+            public.is_whole(&format!("v1.18.{version}{suffix}"));
         }
     }
     for tag in FLOATING {
-        is_whole(registry, path, tag);
+        public.is_whole(tag);
     }
     for version in versions {
-        let record = registry.tag(&staging, &format!("release-v1.18.{version}")).unwrap();
-        let record = manifest(registry, &record)["annotations"]["opencode-devbox.document"].take();
+        let record = &staging.tags[&format!("release-v1.18.{version}")];
+        let record = manifest(registry, record)["annotations"]["opencode-devbox.document"].take();
         let record: Value = serde_json::from_str(record.as_str().unwrap()).unwrap();
         for variant in record["variants"].as_array().unwrap() {
             for platform in variant["platforms"].as_array().unwrap() {
                 // The verdict of an image that users have stays.
                 let list = platform["digest"].as_str().unwrap().replace(':', "-");
-                is_whole(registry, &staging, &list);
+                staging.is_whole(&list);
             }
         }
         if !recent.contains(version) {
@@ -54,9 +70,9 @@ fn needs_are_met(world: &TestEnv, path: &str, versions: &[usize], recent: &[usiz
         }
         for variant in record["variants"].as_array().unwrap() {
             let key = format!("{}-{}", variant["name"].as_str().unwrap(), variant["key"].as_str().unwrap());
-            is_whole(registry, &staging, &key);
+            staging.is_whole(&key);
         }
-        is_whole(registry, path, record["base"]["tag"].as_str().unwrap());
+        public.is_whole(record["base"]["tag"].as_str().unwrap());
     }
 }
 
@@ -81,24 +97,21 @@ fn held(registry: &Registry, repository: &str) -> BTreeSet<String> {
 /// Copies a release that is in a registry, under other versions and keys: every manifest of it, with other digests.
 struct Copies<'a> {
     registry: &'a Registry,
-    path: &'a str,
     number: usize,
-    known: BTreeSet<String>,
+    keys: &'a BTreeSet<String>,
+    /// The manifests of both repositories.
+    held: &'a [BTreeSet<String>; 2],
     made: BTreeMap<String, String>,
 }
 
 impl Copies<'_> {
     /// Other text for names that a release does not share with another one.
     fn renamed(&self, text: &str) -> String {
-        let mut text = text.replace("1.18.18", &format!("1.18.{}", self.number));
-        let tags = [self.path.to_owned(), format!("{}-staging", self.path)].map(|it| self.registry.tags(&it));
-        for tag in tags.iter().flat_map(BTreeMap::keys) {
-            let key = tag.rsplit('-').next().unwrap_or_default();
-            if key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                text = text.replace(key, &format!("{:02x}{}", self.number, &key[2..]));
-            }
-        }
-        text
+        let text = text.replace("1.18.18", &format!("1.18.{}", self.number));
+        let key = |text: String, key: &String| {
+            text.replace(key, &format!("{:04x}{}", 0xd000 + self.number, &key[4..]))
+        };
+        self.keys.iter().fold(text, key)
     }
 
     /// The copy of a manifest, which it stores.
@@ -107,8 +120,9 @@ impl Copies<'_> {
             return made.clone();
         }
         let mut text = String::from_utf8(self.registry.blob(digest).unwrap()).unwrap();
+        let known = self.held.iter().flatten();
         let named: Vec<String> =
-            self.known.iter().filter(|it| *it != digest && text.contains(it.as_str())).cloned().collect();
+            known.filter(|it| *it != digest && text.contains(it.as_str())).cloned().collect();
         for other in named {
             text = text.replace(&other, &self.copy(&other));
         }
@@ -116,72 +130,53 @@ impl Copies<'_> {
         let text = self.renamed(&text.replace("\"annotations\":{\"name\":\"", &image));
         let made = registry_lab::digest(text.as_bytes());
         self.made.insert(digest.to_owned(), made.clone());
-        for repository in [self.path.to_owned(), format!("{}-staging", self.path)] {
-            if self.registry.manifests(&repository).iter().any(|it| it == digest) {
-                self.registry.put(&repository, "copy", text.as_bytes());
+        for (side, held) in ["devbox", "devbox-staging"].iter().zip(self.held) {
+            if held.contains(digest) {
+                self.registry.put(side, "copy", text.as_bytes());
             }
         }
         made
     }
 
-    fn release(&mut self) {
-        for repository in [self.path.to_owned(), format!("{}-staging", self.path)] {
-            for (tag, digest) in self.registry.tags(&repository) {
-                if tag == "copy" {
-                    continue;
-                }
-                let made = self.copy(&digest);
+    fn release(&mut self, tags: &[Tags; 2]) {
+        for (repository, tags) in ["devbox", "devbox-staging"].iter().zip(tags) {
+            for (tag, digest) in tags.iter().filter(|(tag, _)| !FLOATING.contains(&tag.as_str())) {
+                let made = self.copy(digest);
                 let tag = match tag.strip_prefix("sha256-") {
                     Some(hex) => self.copy(&format!("sha256:{hex}")).replace(':', "-"),
                     // Attempts are told by their beginning.
                     None if tag.starts_with("promotion-") => {
                         format!("promotion-{:010}{}", self.number, &tag["promotion-0000000000".len()..])
                     }
-                    None => self.renamed(&tag),
+                    None => self.renamed(tag),
                 };
-                if !FLOATING.contains(&tag.as_str()) {
-                    self.registry.put(&repository, &tag, &self.registry.blob(&made).unwrap());
-                }
+                self.registry.put(repository, &tag, &self.registry.blob(&made).unwrap());
             }
-            self.registry.forget(&repository, "copy");
         }
     }
 }
 
-/// A registry with releases 1.18.1 to 1.18.17 and so on up to a number, each on a base of its own; the floating tags are at
-/// 1.18.18. None of the older ones has a floating tag.
+/// A registry with a release 1.18.18, where the floating tags are, and copies of it under other versions, each on a base of
+/// its own.
 fn with_releases(numbers: impl IntoIterator<Item = usize>) -> TestEnv {
     let world = TestEnv::new();
     for line in CHAIN {
         world.ok(line);
     }
-    // Copies are made of the first release alone.
-    let (registry, path) = (world.registry().clone(), "devbox");
-    registry.copy("devbox", "first");
-    registry.copy("devbox-staging", "first-staging");
-    let known: BTreeSet<String> =
-        ["first", "first-staging"].iter().flat_map(|it| registry.manifests(it)).collect();
+    let registry = world.registry();
+    let both = ["devbox", "devbox-staging"];
+    let (tags, held) = (both.map(|it| registry.tags(it)), both.map(|it| held(registry, it)));
+    let key = |tag: &String| {
+        let key = tag.rsplit('-').next().unwrap_or_default();
+        (key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| key.to_owned())
+    };
+    let keys: BTreeSet<String> = tags.iter().flat_map(BTreeMap::keys).filter_map(key).collect();
     for number in numbers {
-        registry.copy("first", "one");
-        registry.copy("first-staging", "one-staging");
-        let mut copies =
-            Copies { registry: &registry, path: "one", number, known: known.clone(), made: BTreeMap::new() };
-        copies.release();
-        for side in ["", "-staging"] {
-            for (tag, digest) in registry.tags(&format!("one{side}")) {
-                registry.put(&format!("{path}{side}"), &tag, &registry.blob(&digest).unwrap());
-            }
-            for digest in
-                copies.made.values().filter(|it| registry.manifests(&format!("one{side}")).contains(it))
-            {
-                registry.put(&format!("{path}{side}"), "copy", &registry.blob(digest).unwrap());
-            }
-            registry.remove(&format!("one{side}"));
-            registry.forget(&format!("{path}{side}"), "copy");
-        }
+        let made = BTreeMap::new();
+        Copies { registry, number, keys: &keys, held: &held, made }.release(&tags);
     }
-    for side in ["", "-staging"] {
-        registry.remove(&format!("first{side}"));
+    for repository in both {
+        registry.forget(repository, "copy");
     }
     world
 }
@@ -212,7 +207,9 @@ fn thirty_releases_are_pruned_to_what_is_needed() {
         .flat_map(|it| held(registry, it).difference(&reachable(registry, it)).cloned().collect::<Vec<_>>())
         .collect();
     let tags = registry.tags("devbox-staging").len();
+    let start = std::time::Instant::now();
     let text = world.ok(PRUNE);
+    println!("{:?} {:?}", start.elapsed(), world.lab().counts());
     print!("{}", text.lines().last().unwrap());
     // 1.18.18 is where the floating tags are, and the others are the newest.
     needs_are_met(&world, "devbox", &versions, &[18, 29, 30, 31]);
