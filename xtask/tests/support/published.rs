@@ -230,7 +230,7 @@ fn gitea_releases(
             (201, made)
         }
         ("PATCH", Some(id)) => {
-            let Some(release) = releases.iter_mut().find(|it| it["id"] == id) else {
+            let Some(release) = releases.iter_mut().find(|it| it["id"].as_u64() == id.parse().ok()) else {
                 return not_found();
             };
             for (name, value) in body.as_object().unwrap().iter().filter(|(_, value)| *value != "") {
