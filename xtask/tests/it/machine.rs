@@ -403,6 +403,10 @@ fn the_local_registry_is_started_shown_and_stopped() {
     assert_eq!(code, 0, "{text}");
     contains(&text, &["$ docker-registry serve"]);
     contains(&local("repair").2, &["no promotion was interrupted: nothing to repair"]);
+    let (code, _, text) = local("local gc");
+    assert_eq!(code, 0, "{text}");
+    contains(&text, &["$ docker-registry garbage-collect", "0 records of the build cache deleted"]);
+    contains(&local("repair").2, &["no promotion was interrupted: nothing to repair"]);
     let status: Value = serde_json::from_str(&local("local status --json").1).unwrap();
     let (pid, port) = (&status["registry"]["pid"], &status["registry"]["port"]);
     contains(&local("local status").1, &[&format!("registry: process {pid}, localhost:{port}")]);

@@ -186,7 +186,7 @@ impl Made {
         match on {
             Mutation::Check(at) => *at == check,
             Mutation::Helper(at) => self.reached(check).contains(at),
-            Mutation::Budget => check % 3 == 0,
+            Mutation::Budget => check.is_multiple_of(3),
             Mutation::Version => check % 3 == 1,
             Mutation::Layer(name) => subject == "image" || subject.split('+').any(|it| it == *name),
             Mutation::Label => subject == "image",
