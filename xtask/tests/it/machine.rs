@@ -368,7 +368,7 @@ esac
 /// A registry that knows nothing, in place of the real one: it reads its port from the same configuration.
 const REGISTRY: &str = r#"#!/usr/bin/env python3
 import http.server, re, sys
-if sys.argv[1] == "--version": sys.exit()
+if sys.argv[1] in ("--version", "garbage-collect"): sys.exit()
 port = int(re.search(r'127\.0\.0\.1:(\d+)', open(sys.argv[2]).read())[1])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
