@@ -12,7 +12,7 @@ use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::source::Source;
 use crate::model::version::ReleaseTag;
-use crate::tools::{http, runner};
+use crate::tools::{http, registry, runner};
 
 /// Where crane's project publishes its releases, unless `DEVBOX_CRANE_URL` names a mirror.
 const CRANE: &str = "https://github.com/google/go-containerregistry/releases/download";
@@ -87,6 +87,9 @@ pub struct Settings {
     pub gitea_url: Option<String>,
     pub gitea_repository: Option<String>,
     pub gitea_token: Option<String>,
+    /// The key that signs, its PEM text or the path of its file, and its password.
+    pub cosign_key: Option<String>,
+    pub cosign_password: Option<String>,
     /// The builder of buildx to use; nothing for the one that the user has chosen.
     pub builder: Option<String>,
     /// Where the release archives of crane are.
@@ -107,6 +110,8 @@ pub struct Settings {
     pub http_timeout: Duration,
     /// A command that is silent for this long is ended.
     pub stall: Duration,
+    /// Reads of a registry may lag behind a write for this long.
+    pub lag: Duration,
     /// The release that started this CI run.
     pub release_tag: Option<ReleaseTag>,
     /// How many settings of git the environment holds.
@@ -144,6 +149,8 @@ impl Settings {
             gitea_url: server(&["GITEA_URL", "GITHUB_SERVER_URL"]),
             gitea_repository: first(&["GITEA_REPOSITORY", "GITHUB_REPOSITORY"]),
             gitea_token: secret("GITEA_TOKEN")?,
+            cosign_key: secret("COSIGN_KEY")?,
+            cosign_password: secret("COSIGN_PASSWORD")?,
             crane_url: server(&["DEVBOX_CRANE_URL"]).unwrap_or_else(|| CRANE.to_owned()),
             buildkit_image: first(&["DEVBOX_BUILDKIT_IMAGE"]),
             binfmt_image: first(&["DEVBOX_BINFMT_IMAGE"]).unwrap_or_else(|| BINFMT_IMAGE.to_owned()),
@@ -154,6 +161,7 @@ impl Settings {
             builder: first(&["BUILDX_BUILDER"]),
             no_proxy: first(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
             http_timeout: seconds("DEVBOX_HTTP_TIMEOUT", http::TIMEOUT_SECONDS)?,
+            lag: seconds("DEVBOX_LAG_SECONDS", registry::LAG_SECONDS)?,
             stall: seconds("DEVBOX_STALL_SECONDS", runner::STALL_SECONDS)?,
             release_tag: asked_tag()?,
             git_settings: first(&["GIT_CONFIG_COUNT"]).and_then(|text| text.parse().ok()).unwrap_or_default(),
@@ -165,7 +173,7 @@ impl Settings {
 }
 
 /// Variables that a workflow sets for the phases.
-const OF_WORKFLOWS: [&str; 4] = ["INPUT_", "DEVBOX_", "DOCKERHUB_", "GITEA_"];
+const OF_WORKFLOWS: [&str; 5] = ["INPUT_", "DEVBOX_", "DOCKERHUB_", "GITEA_", "COSIGN_"];
 
 /// Refuses a variable that holds an expression of a workflow: an engine passes on as text what it cannot evaluate, such
 /// as an input of another event.

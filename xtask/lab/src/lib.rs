@@ -49,6 +49,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounts;
+mod answers;
 mod deletion;
 mod docker_config;
 mod faults;

@@ -105,9 +105,7 @@ impl Service {
 
     /// Passes a request on to the registry.
     fn forward(&self, request: &Request, client: Option<&TcpStream>) -> io::Result<Response> {
-        let mut server = self.registry.connect()?;
-        request.send(&mut server, client)?;
-        Response::read(server, request.method == Method::HEAD)
+        self.registry.ask(request, client)
     }
 
     /// Reads or writes a tag.

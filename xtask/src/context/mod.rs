@@ -1,5 +1,6 @@
 //! What every phase gets: the tree, the settings, the runner. Package registries of this machine are in [`sources`].
 
+pub mod signing;
 pub mod sources;
 
 use std::cell::OnceCell;
@@ -20,6 +21,7 @@ use crate::model::version::{ReleaseTag, Version};
 use crate::output;
 use crate::settings::{self, Options, Settings};
 use crate::tools::ci_output::CiOutput;
+use crate::tools::cosign::SigningKey;
 use crate::tools::files::{self, Edit};
 use crate::tools::http::{self, Agent};
 use crate::tools::hub::Account;
@@ -89,6 +91,8 @@ pub struct Context {
     pub pypi_index: OnceCell<Source>,
     /// The builder of builds, decided once.
     pub builder: OnceCell<Option<String>>,
+    /// The key that signs, read or made once.
+    pub signer: OnceCell<SigningKey>,
     /// Emulation was allowed on the command line.
     pub allow_emulation: bool,
 }
@@ -124,6 +128,7 @@ impl Context {
             npm_registry: OnceCell::new(),
             pypi_index: OnceCell::new(),
             builder: OnceCell::new(),
+            signer: OnceCell::new(),
             allow_emulation: options.allow_emulation,
             release_tag: options.release_tag.or(settings.release_tag),
             json: options.json && !target.keeps_results,
@@ -131,6 +136,7 @@ impl Context {
             runner,
             registry: Registry::new(&agent, Some(root.join(".devbox/manifests")))
                 .lenient(target.lenient)
+                .with_lag(settings.lag)
                 .hub_at(settings.hub_registry_url.clone())
                 .with_variable(settings.docker_auth_config.clone()),
             agent,

@@ -10,7 +10,7 @@ use crate::model::bake::{Output, Target, definition};
 use crate::model::reference::Repository;
 use crate::output;
 use crate::tools::command::Cmd;
-use crate::tools::{docker, registry};
+use crate::tools::docker;
 
 /// The time that the recipes give files whose own would differ from build to build: the year 2020.
 const FILE_TIME: &str = "1577836800";
@@ -43,7 +43,7 @@ fn await_pushed(ctx: &Context, targets: &[Target]) -> Result<()> {
         let (repository, tag) = name.rsplit_once(':').context("a target without a tag")?;
         let repository: Repository = repository.parse().map_err(|why: String| anyhow::anyhow!(why))?;
         let mut pushed = None;
-        registry::poll(&ctx.runner, || {
+        ctx.registry.poll(&ctx.runner, || {
             pushed = ctx.registry.digest(&ctx.runner, &repository, tag)?;
             Ok(pushed.is_some())
         })?;

@@ -40,11 +40,8 @@ impl ComponentLayer<'_> {
         // crane is for the large ones: it asks three times before it reads.
         let bytes = match descriptor.size() <= DOCUMENT_LIMIT {
             true => registry.small_blob(runner, staging, &layer)?,
-            false => runner.read_bytes(&crane::blob(&staging.digest(&layer))).with_context(name)?,
+            false => self.large_blob(runner, staging, &layer).with_context(name)?,
         };
-        if Digest::of(&bytes) != layer {
-            bail!("{} came with other bytes than its digest says", staging.digest(&layer));
-        }
         let tar: Box<dyn Read> = match media_type.rsplit(['+', '.']).next() {
             Some("zstd") => Box::new(zstd::Decoder::new(&bytes[..]).with_context(name)?),
             Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(&bytes[..])),
@@ -52,6 +49,14 @@ impl ComponentLayer<'_> {
             _ => bail!("{} is of the unknown type {media_type}", staging.digest(&layer)),
         };
         first_problem(tar, self.component, self.paths).with_context(name)
+    }
+
+    fn large_blob(&self, runner: &Runner, staging: &Repository, layer: &Digest) -> Result<Vec<u8>> {
+        let bytes = runner.read_bytes(&crane::blob(&staging.digest(layer)))?;
+        match Digest::of(&bytes) == *layer {
+            true => Ok(bytes),
+            false => bail!("it came with other bytes than its digest says"),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::Deref;
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
+use crate::context::signing::PUBLIC;
 use crate::error::missing;
 use crate::image::base::BuiltBase;
 use crate::image::tree::{DEFINITION, SUITE, SUITE_PARTS, Tree};
@@ -19,7 +20,8 @@ use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::suite::{Check, Pins, Subject, Suite};
 use crate::model::verdict::{self, Anatomy, CheckVerdict, Verdict};
-use crate::tools::registry::{Place, Registry};
+use crate::tools::cosign::PublicKey;
+use crate::tools::registry::{Place, Registry, signed_document};
 use crate::tools::runner::Runner;
 
 /// The artifact type of a smoke verdict.
@@ -210,7 +212,7 @@ pub fn find(
     let tester = Tester::new(ctx, tree, base)?;
     let mut counting = BTreeMap::new();
     for (platform, image) in staged.index.images() {
-        let found = all(&ctx.registry, &ctx.runner, &staged.staging, image)?;
+        let found = all(ctx, &staged.staging, image)?;
         let base = tester.base(base, platform)?;
         let variant = tester.variant(staged, &base)?;
         counting.extend(tester.counting(&found, &variant, &base).map(|verdict| (platform, verdict)));
@@ -226,6 +228,12 @@ pub fn find_tested<'a>(
     variants: Vec<FoundVariant<'a>>,
 ) -> Result<Vec<TestedVariant<'a>>> {
     let (mut tested, mut problems) = (Vec::new(), Vec::new());
+    if !ctx.is_rehearsal() && ctx.trusted()?.is_none() {
+        return Err(missing(format!(
+            "nothing published; {PUBLIC} is missing, so no verdict can be verified: run `cosign public-key --key KEY > {PUBLIC}` \
+             and commit the file"
+        )));
+    }
     for variant in variants {
         let name = &variant.variant.name;
         let staged = match variant {
@@ -257,29 +265,35 @@ pub fn inputs() -> [String; 3] {
     [SUITE, SUITE_PARTS, DEFINITION].map(str::to_owned)
 }
 
-/// All verdicts on one platform's image, of any suite.
-pub fn all(registry: &Registry, runner: &Runner, staging: &Repository, image: &str) -> Result<Vec<Verdict>> {
-    let found = registry.referrers(runner, staging, image, VERDICT)?;
-    let parsed = found.into_iter().filter_map(|document| serde_json::from_value::<Verdict>(document).ok());
-    Ok(parsed.filter(|verdict| *verdict.image == *image).collect())
+/// All verdicts on one platform's image, of any suite, that the trusted key has signed.
+pub fn all(ctx: &Context, staging: &Repository, image: &str) -> Result<Vec<Verdict>> {
+    let Some(trusted) = ctx.trusted()? else { return Ok(Vec::new()) };
+    let found = ctx.registry.artifacts(&ctx.runner, staging, image, VERDICT)?;
+    let verdicts = found.iter().filter_map(|artifact| parse(artifact, &trusted));
+    Ok(verdicts.filter(|verdict| *verdict.image == *image).collect())
 }
 
-/// The verdict that a tag leads to; none where nothing readable is there.
+fn parse(artifact: &Manifest, trusted: &PublicKey) -> Option<Verdict> {
+    serde_json::from_value(signed_document(artifact, trusted)?).ok()
+}
+
+/// The verdict that a tag leads to; none where nothing is there that can be read and that the trusted key has signed.
 pub fn of_group(
     registry: &Registry,
     runner: &Runner,
     staging: &Repository,
+    trusted: &PublicKey,
     tag: &str,
 ) -> Result<Option<Verdict>> {
-    let Some((document, subject)) = registry.tagged(runner, staging, tag)? else { return Ok(None) };
-    let verdict = serde_json::from_value::<Verdict>(document).ok();
+    let Some((artifact, subject)) = registry.tagged(runner, staging, tag)? else { return Ok(None) };
+    let verdict = parse(&artifact, trusted);
     // The artifact has to refer to the image that the verdict is about.
     Ok(verdict.filter(|verdict| verdict.image == subject))
 }
 
 /// True if every check of the newest verdict on an image has passed.
 pub fn has_passed(ctx: &Context, staging: &Repository, image: &str) -> Result<bool> {
-    let found = all(&ctx.registry, &ctx.runner, staging, image)?;
+    let found = all(ctx, staging, image)?;
     let newest = |emulated| {
         found.iter().filter(|it| it.emulated == emulated).max_by_key(|it| (it.sequence, !it.passed()))
     };
@@ -298,8 +312,9 @@ pub fn record(
 ) -> Result<Verdict> {
     let subject: Descriptor =
         index.subject_of(verdict.platform).context("the tested image is in no index")?;
-    let labels = BTreeMap::from([("opencode-devbox.passed".to_owned(), verdict.passed().to_string())]);
     let document = serde_json::to_value(&verdict)?;
+    let mut labels = ctx.sign(VERDICT, &document)?;
+    labels.insert("opencode-devbox.passed".to_owned(), verdict.passed().to_string());
     let place = Place::Tagged(&subject, groups);
     ctx.registry.put_document(&ctx.runner, staging, &place, VERDICT, &labels, &document)?;
     Ok(verdict)

@@ -10,6 +10,7 @@ pub mod component;
 pub mod config;
 pub mod deb_version;
 pub mod dockerfile;
+pub mod dsse;
 pub mod environment;
 pub mod hub_page;
 pub mod key;

@@ -16,7 +16,7 @@ const VALIDATE: &str = include_str!("../../templates/validate.yml");
 const NATIVE: &str = include_str!("../../templates/native.yml");
 
 /// Steps that several jobs share. Actions are pinned there, by commit: a tag of another project's repository may move.
-const STEPS: [(&str, &str); 7] = [
+const STEPS: [(&str, &str); 8] = [
     ("source", include_str!("../../templates/steps/source.yml")),
     ("cache", include_str!("../../templates/steps/cache.yml")),
     ("compile", include_str!("../../templates/steps/compile.yml")),
@@ -24,6 +24,7 @@ const STEPS: [(&str, &str); 7] = [
     ("builder", include_str!("../../templates/steps/builder.yml")),
     ("login", include_str!("../../templates/steps/login.yml")),
     ("hub-account", include_str!("../../templates/steps/hub-account.yml")),
+    ("signing-key", include_str!("../../templates/steps/signing-key.yml")),
 ];
 
 /// The texts that replace `{{name}}` in a template.
@@ -89,6 +90,8 @@ fn parts(config: &Config, repository: &Repository) -> Parts {
         let text = if wanted { step(template, &parts) } else { String::new() };
         parts.insert(name, text);
     }
+    let account = parts["hub-account"].lines().skip(1).map(|line| format!("{line}\n")).collect::<String>();
+    parts.insert("publishing", format!("{}{account}", parts["signing-key"]));
     let lints = BTreeMap::from([
         ("components", "components: clippy, rustfmt".to_owned()),
         ("checkout", String::new()),

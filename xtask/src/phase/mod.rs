@@ -111,6 +111,11 @@ pub enum Command {
     /// Prove that every file that a build needs is available for every platform, before anything is built
     #[command(after_help = "Examples:\n  cargo xtask preflight\n  cargo xtask preflight opencode --wait 10m")]
     Preflight(release::preflight::Args),
+    /// Check signatures, record, verdicts and base of what is published under a tag
+    #[command(
+        after_help = "Examples:\n  cargo xtask verify v1.18.18-omos\n  cargo xtask verify latest --json --repository docker.io/joakimp/opencode-devbox"
+    )]
+    Verify(inspect::verify::Args),
     /// Build base and variants again on an empty engine, and compare them with those in the registry
     #[command(
         after_help = "Examples:\n  cargo xtask verify-reproducible --platform linux/amd64\n  cargo xtask verify-reproducible omos --no-base"
@@ -171,7 +176,7 @@ impl Command {
         Target {
             works,
             platforms: is_quick.then(|| vec![Platform::host()]),
-            only_looks: matches!(self, Self::Plan | Self::Explain(_) | Self::Status),
+            only_looks: matches!(self, Self::Plan | Self::Explain(_) | Self::Status | Self::Verify(_)),
             lenient: matches!(self, Self::Plan),
             // The phases of a release keep their results to themselves: it prints one of its own.
             keeps_results: matches!(self, Self::Release(_)),
@@ -225,6 +230,7 @@ impl Command {
             Self::Status => inspect::status::run(ctx),
             Self::Outdated(args) => inspect::outdated::run(ctx, args),
             Self::NextTag => inspect::next_tag::run(ctx),
+            Self::Verify(args) => inspect::verify::run(ctx, args),
             Self::VerifyReproducible(args) => inspect::verify_reproducible::run(ctx, args),
             Self::Docs(args) => maintain::docs::run(ctx, args, definition),
             Self::Bump(args) => maintain::bump::run(ctx, args),

@@ -16,7 +16,7 @@ use crate::model::promotion::{AttemptId, Outcome, Promotion, PromotionKind};
 use crate::output;
 use crate::promotion::lease::Lease;
 use crate::promotion::ledger::{Journal, KIND, Ledger};
-use crate::tools::registry::{self, Place};
+use crate::tools::registry::Place;
 use crate::tools::{crane, process};
 
 /// How often a promotion is planned again because tags moved while its lease was taken.
@@ -106,7 +106,7 @@ impl Ledger<'_> {
     fn confirm(&self, lease: &Lease<'_>) -> Result<Journal> {
         let start = Instant::now();
         let mut seen = None;
-        let visible = registry::poll(&self.ctx.runner, || {
+        let visible = self.ctx.registry.poll(&self.ctx.runner, || {
             let journal = self.journal()?;
             let is_visible = journal.attempts.iter().any(|attempt| attempt.id == lease.id);
             seen = Some(journal);

@@ -105,7 +105,7 @@ impl<'a> Ledger<'a> {
         let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
         // A list may show an attempt before its document can be read: its holder has to be known, since only a process of
         // this machine can be known to be dead.
-        registry::poll(runner, || {
+        client.poll(runner, || {
             let tags: Vec<String> = unread.iter().map(|attempt| attempt.id.tag()).collect();
             let found = client.manifests(runner, &self.staging, &tags)?;
             for (attempt, manifest) in std::mem::take(&mut unread).into_iter().zip(found) {

@@ -708,7 +708,7 @@ impl Ledger<'_> {
                 let digests = registry.digests(runner, repository, &left)?;
                 Ok(left.into_iter().zip(digests).filter_map(|(tag, at)| at.map(|_| tag)).collect())
             };
-            if tags.is_empty() || registry::poll(runner, || Ok(left()?.is_empty()))? {
+            if tags.is_empty() || registry.poll(runner, || Ok(left()?.is_empty()))? {
                 continue;
             }
             for tag in left()? {

@@ -93,10 +93,13 @@ pub fn write(
     latest_before: Option<ReleaseTag>,
 ) -> Result<()> {
     // A record that is damaged is written again.
-    let known = stored(ctx, &base.repository, release)?.flatten();
+    let known = signed(ctx, &base.repository, release)?;
     let images = |record: &Record| record.variants.iter().map(|it| it.digest.clone()).collect::<Vec<_>>();
     let own: Vec<String> = tested.iter().map(|it| it.index.digest.to_string()).collect();
-    if known.is_some_and(|record| record.base.digest == *base.index.digest && images(&record) == own) {
+    let is_ours = |record: &Record| {
+        record.release == release && record.base.digest == *base.index.digest && images(record) == own
+    };
+    if known.as_ref().is_some_and(is_ours) {
         return Ok(());
     }
     let record = Record {
@@ -117,7 +120,8 @@ pub fn write(
     let document = serde_json::to_value(&record)?;
     let (staging, tag) = (ctx.staging(&base.repository), tag(release));
     let place = Place::Tag(&tag);
-    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
+    let labels = ctx.sign(KIND, &document)?;
+    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &labels, &document).map(drop)
 }
 
 fn variant(ctx: &Context, tested: &TestedVariant<'_>, release: ReleaseTag) -> Result<VariantRecord> {
@@ -165,9 +169,13 @@ pub fn readable(ctx: &Context, repository: &Repository, release: ReleaseTag) -> 
     Ok(stored(ctx, repository, release)?.flatten())
 }
 
-/// True if the record of a release is there and can be read.
-pub fn is_stored(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<bool> {
-    Ok(readable(ctx, repository, release)?.is_some())
+/// The record of a release, if it is there, is of that release, and the trusted key has signed it.
+pub fn signed(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
+    let manifest = ctx.registry.manifest(&ctx.runner, &ctx.staging(repository), &tag(release))?;
+    let Some((manifest, trusted)) = manifest.zip(ctx.trusted()?) else { return Ok(None) };
+    let record = registry::signed_document(&manifest, &trusted);
+    let record = record.and_then(|record| serde_json::from_value::<Record>(record).ok());
+    Ok(record.filter(|record| record.release == release))
 }
 
 /// What is under the tag of a record: nothing, or a record if it can be read.

@@ -3,6 +3,7 @@
 pub mod children;
 pub mod ci_output;
 pub mod command;
+pub mod cosign;
 pub mod crane;
 pub mod debian;
 pub mod docker;

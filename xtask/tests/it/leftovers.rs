@@ -99,9 +99,11 @@ fn what_looks_like_an_attempt_and_is_none_is_settled_by_repair() {
 /// The tag of an attempt may be deleted while its signs of life are there.
 #[test]
 fn the_lease_of_an_attempt_whose_document_is_gone_can_be_broken() {
-    let world = released();
+    let mut world = released();
     let id = attempt(100);
     world.registry().put(STAGING, &id.alive_tag(id.begun + 60), DEBIAN.as_bytes());
+    // The document is waited for as long as reads may lag: everything else of this world reads at once.
+    world.set("DEVBOX_LAG_SECONDS", "2");
     let text = world.notes("repair --break-lease");
     assert!(text.contains(&format!("breaking the lease of {}", id.tag())), "{text}");
     settled(&world);

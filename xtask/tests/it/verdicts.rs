@@ -1,10 +1,14 @@
 //! Which verdict counts: what an artifact says about the image that it refers to, in the registry's order.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use registry_lab::digest;
 use serde_json::{Value, json};
+use xtask::model::dsse;
+use xtask::tools::cosign::SigningKey;
 
 use crate::recovery::stage;
-use crate::support::env::TestEnv;
+use crate::support::env::{KEY, TestEnv};
 
 const VERDICT: &str = "application/vnd.opencode-devbox.verdict.v2+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -41,6 +45,12 @@ fn listed(world: &TestEnv, image: &str) -> (String, Value, Value) {
     (tag, listing.clone(), serde_json::from_str(document).unwrap())
 }
 
+/// The signature of a verdict by a key.
+fn sign(key: &str, document: &str) -> String {
+    let key = SigningKey::from_pem(key, None).unwrap();
+    BASE64.encode(key.sign(&dsse::pae(VERDICT, document.as_bytes())).unwrap())
+}
+
 /// Stores a verdict as an artifact that refers to an image, and returns its entry for a listing.
 fn artifact(world: &TestEnv, subject: &str, verdict: &Value) -> Value {
     let empty =
@@ -48,7 +58,8 @@ fn artifact(world: &TestEnv, subject: &str, verdict: &Value) -> Value {
     let size = world.registry().blob(subject).unwrap().len();
     let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": VERDICT, "config": empty,
         "layers": [empty], "subject": { "mediaType": MANIFEST, "digest": subject, "size": size },
-        "annotations": { "opencode-devbox.document": verdict.to_string(), "opencode-devbox.passed": "true" } });
+        "annotations": { "opencode-devbox.document": verdict.to_string(), "opencode-devbox.passed": "true",
+            "opencode-devbox.signature": sign(KEY, &verdict.to_string()) } });
     let bytes = serde_json::to_vec(&manifest).unwrap();
     let name = world.registry().put("devbox-staging", "planted", &bytes);
     json!({ "mediaType": MANIFEST, "digest": name, "size": bytes.len(), "artifactType": VERDICT,

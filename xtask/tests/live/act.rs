@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use registry_lab::{Account, Lab, TokenServer};
 use tempfile::TempDir;
 
-use crate::support::env::{DEBIAN, TestEnv};
+use crate::support::env::{DEBIAN, KEY, TestEnv};
 use crate::support::hub::{self, Hub};
+use crate::support::published;
 use crate::support::server::{Answer, Server};
 
 /// The token of Docker Hub: no log shows it and no step without need has it.
@@ -92,6 +93,12 @@ impl Forge {
         self.dir.path().join("origin.git")
     }
 
+    /// Jobs reach the API of a Gitea server, and its token is among the secrets.
+    fn on_gitea(&mut self, host: &str) {
+        self.env.push(("GITEA_URL", format!("http://{host}")));
+        self.env.push(("GITEA_REPOSITORY", "you/devbox".to_owned()));
+    }
+
     fn git(&self, args: &[&str]) {
         let mut command = Command::new("git");
         command.args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(args);
@@ -119,9 +126,15 @@ impl Forge {
             command.arg(format!("--local-repository={uses}={}", folder.display()));
         }
         let secrets = [("DOCKERHUB_USERNAME", "you"), ("DOCKERHUB_TOKEN", CANARY), ("GITHUB_TOKEN", CANARY)];
+        // A secret of a forge may be one line only.
+        let key = KEY.replace('\n', "");
+        let secrets = [secrets[0], secrets[1], ("COSIGN_KEY", key.as_str()), secrets[2]];
         // A forge gives a pull request no secret but the token of the job.
-        let given = secrets.iter().skip(if event == "pull_request" { 2 } else { 0 });
-        let lines: String = given.map(|(name, value)| format!("{name}={value}\n")).collect();
+        let given = secrets.iter().skip(if event == "pull_request" { 3 } else { 0 });
+        let mut lines: String = given.map(|(name, value)| format!("{name}={value}\n")).collect();
+        if self.env.iter().any(|(name, _)| *name == "GITEA_URL") && event != "pull_request" {
+            lines += &format!("GITEA_TOKEN={CANARY}\n");
+        }
         fs::write(path("secrets"), lines).unwrap();
         command.arg("--secret-file").arg(path("secrets"));
         self.surroundings(&mut command).env("FAKE_BROKEN", broken);
@@ -169,7 +182,11 @@ impl Forge {
     fn surroundings<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         for (name, value) in self.world.command("status").get_envs() {
             match value {
-                Some(value) if name != "DEVBOX_REPOSITORY" && name != "GIT_DIR" => command.env(name, value),
+                Some(value)
+                    if !["DEVBOX_REPOSITORY", "GIT_DIR", "COSIGN_KEY"].iter().any(|it| name == *it) =>
+                {
+                    command.env(name, value)
+                }
                 _ => command.env_remove(name),
             };
         }
@@ -361,19 +378,29 @@ fn a_pushed_tag_is_released_from_job_containers() {
     assert!(!run.steps.iter().any(|step| step.ends_with(" +file")), "{:?}", run.steps);
 }
 
-/// Forges send a checkbox as a truth value or as text.
+/// Forges send a checkbox as a truth value or as text. The notes are written in the first run only.
 #[test]
 fn a_manual_run_moves_the_floating_tags_only_if_asked_to() {
-    let forge = Forge::new();
+    let mut forge = Forge::new();
+    let (host, gitea) = published::serve();
+    gitea.lock().unwrap().releases = Some(Vec::new());
+    forge.on_gitea(&host);
     for promote in ["false", "\"false\""] {
         let run = forge.publish("workflow_dispatch", &by_hand(promote), "none").succeeds();
         assert!(run.text.contains("promote_latest is false"), "{}", run.text);
         assert_eq!(forge.tags(), VERSIONS);
         assert_eq!(forge.descriptions(), 0);
     }
-    forge.publish("workflow_dispatch", &by_hand("true"), "none").succeeds();
+    let run = forge.publish("workflow_dispatch", &by_hand("true"), "none").succeeds();
     assert_eq!(forge.tags().len(), 9);
     assert_eq!(forge.descriptions(), 1);
+    assert!(run.has("update-description: changelog attach"), "{:?}", run.steps);
+    let gitea = gitea.lock().unwrap();
+    let releases = gitea.releases.as_ref().unwrap();
+    assert_eq!((releases.len(), releases[0]["tag_name"].as_str()), (1, Some(TAG)));
+    assert!(releases[0]["body"].as_str().unwrap().contains("- A thing."), "{releases:?}");
+    let writes = gitea.log.iter().filter(|line| !line.starts_with("GET "));
+    assert_eq!(writes.count(), 1, "{:?}", gitea.log);
 }
 
 #[test]

@@ -120,9 +120,6 @@ fn the_entrypoint_is_quick_and_a_full_volume_does_not_slow_it() {
         &|| stage.run(&["-e", "PUID=4242", "-v", &empty], &["true"]),
         &|| stage.run(&["-e", "PUID=4242", "-v", &full], &["true"]),
     ]);
-    println!(
-        "bypass {bypass:?}, entrypoint {plain:?}, empty volume {with_empty:?}, full volume {with_full:?}"
-    );
     assert!(plain < bypass + Duration::from_millis(150), "{plain:?} against {bypass:?}");
     assert!(with_full < with_empty + Duration::from_millis(100), "{with_full:?} against {with_empty:?}");
 }

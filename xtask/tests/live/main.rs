@@ -22,4 +22,5 @@ mod prune;
 mod races;
 mod release;
 mod sealed;
+mod signatures;
 mod update;

@@ -15,10 +15,11 @@ use xtask::model::promotion::{AttemptId, Promotion};
 use crate::support::published::{self, Published};
 
 /// Variables of the machine, of a forge's runner and of a hook of git that would change what a test sees.
-const UNSET: [&str; 11] = [
+const UNSET: [&str; 12] = [
     "ACTIONS",
     "BUILDX_",
     "CI",
+    "COSIGN_",
     "DEVBOX_",
     "DOCKERHUB_",
     "FAKE_",
@@ -31,6 +32,17 @@ const UNSET: [&str; 11] = [
 
 /// Those that package managers read.
 const PACKAGES: [&str; 4] = ["NPM_CONFIG_", "PIP_", "UV_", "npm_config_"];
+
+/// The key that signs in tests, and its public half.
+pub const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgPkQ4jPO2ATlin0w8\n\
+    Ty8/oDHq296csXkaF6v2vHorsgOhRANCAARqjph2uU80mWwsB/5SKlS9n8LBZ7Tl\n\
+    s7O8/i8g1tRpl5QXRpIDfxndRpjUgs2TyYIsdrmGA3BNAKq05MCa0BX8\n\
+    -----END PRIVATE KEY-----\n";
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+    MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEao6YdrlPNJlsLAf+UipUvZ/CwWe0\n\
+    5bOzvP4vINbUaZeUF0aSA38Z3UaY1ILNk8mCLHa5hgNwTQCqtOTAmtAV/A==\n\
+    -----END PUBLIC KEY-----\n";
 
 /// An address at which nothing answers.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -171,6 +183,7 @@ fn family(root: &Path) {
     for (path, text) in FILES {
         fs::write(root.join(path), text).unwrap();
     }
+    fs::write(root.join("cosign.pub"), PUBLIC_KEY).unwrap();
     // The fake base is one layer.
     let definition = fs::read_to_string(root.join("images/devbox.toml")).unwrap();
     let (head, rest) = definition.split_once("base_layers = [").unwrap();
@@ -272,7 +285,7 @@ impl TestEnv {
         fs::create_dir(dir.path().join("home")).unwrap();
         // Not a script: a shell passes no variable on whose name has a slash, as those of npm's accounts have.
         std::os::unix::fs::symlink(python(), bin.join("python3")).unwrap();
-        let (lab, push, published, variables) = (None, None, None, Vec::new());
+        let (lab, push, published, variables) = (None, None, None, vec![("COSIGN_KEY", KEY.to_owned())]);
         Self { root, host, path, lab, push, published, variables, is_local: false, dir }
     }
 
@@ -562,9 +575,11 @@ impl TestEnv {
         self.registry().put("devbox-staging", &id.tag(), &serde_json::to_vec(&manifest).unwrap());
     }
 
-    /// Public tags with their digests, sorted, without those of content keys.
+    /// Public tags with their digests, sorted, without those of content keys and of listings of signatures.
     pub fn tags(&self) -> Vec<(String, String)> {
-        let is_public = |(tag, _): &(String, String)| !tag.starts_with("base-") || tag == "base-latest";
+        let is_internal =
+            |tag: &str| tag.starts_with("base-") && tag != "base-latest" || tag.starts_with("sha256-");
+        let is_public = |(tag, _): &(String, String)| !is_internal(tag);
         self.registry().tags("devbox").into_iter().filter(is_public).collect()
     }
 }

@@ -51,6 +51,8 @@ pub struct Published {
     pub yanked: BTreeMap<String, &'static str>,
     /// Pull requests on the Gitea server, the newest last.
     pub pulls: Vec<Value>,
+    /// Releases on the Gitea server, where it keeps them.
+    pub releases: Option<Vec<Value>>,
     /// The most pull requests that come in one page.
     pub page_limit: usize,
     /// What package registries want in `Authorization`.
@@ -161,6 +163,13 @@ impl Published {
         if let Some((path, query)) = url.split_once("/pulls").filter(|_| url.contains("/api/v1/repos/")) {
             return self.gitea_pulls(host, method, &format!("{path}/pulls"), query, body);
         }
+        if let Some(releases) = &mut self.releases
+            && let Some((path, rest)) = url.split_once("/releases").filter(|_| url.contains("/api/v1/repos/"))
+        {
+            let (status, value) =
+                gitea_releases(releases, &format!("http://{host}{path}/releases"), method, rest, body);
+            return (status, value.to_string().into_bytes(), None);
+        }
         if let Some(at) = self.faults.iter().position(|(part, ..)| url.contains(part)) {
             let (_, status, after) = self.faults.remove(at);
             return (status, Vec::new(), after);
@@ -189,6 +198,47 @@ impl Published {
             Some(bytes) => (200, bytes, None),
             None => (404, br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(), None),
         }
+    }
+}
+
+/// Releases as Gitea has them (routers/api/v1/repo/release.go): a tag without a release answers 404, a second release of a tag
+/// 409, and an edit leaves what is empty in it as it is.
+fn gitea_releases(
+    releases: &mut Vec<Value>,
+    address: &str,
+    method: &str,
+    rest: &str,
+    body: &str,
+) -> (u16, Value) {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let of_tag = |releases: &[Value], tag: &Value| releases.iter().position(|it| it["tag_name"] == *tag);
+    let not_found = || (404, json!({ "errors": null, "message": "not found" }));
+    match (method, rest.strip_prefix('/')) {
+        ("GET", Some(path)) => {
+            let tag = path.strip_prefix("tags/").map(Value::from);
+            let found = tag.and_then(|tag| of_tag(releases, &tag));
+            found.map_or_else(not_found, |at| (200, releases[at].clone()))
+        }
+        ("POST", None) if of_tag(releases, &body["tag_name"]).is_some() => {
+            (409, json!({ "message": "Release is has no Tag" }))
+        }
+        ("POST", None) => {
+            let mut made = body;
+            made["id"] = (releases.len() + 1).into();
+            made["html_url"] = format!("{address}/tag/{}", made["tag_name"].as_str().unwrap()).into();
+            releases.push(made.clone());
+            (201, made)
+        }
+        ("PATCH", Some(id)) => {
+            let Some(release) = releases.iter_mut().find(|it| it["id"].as_u64() == id.parse().ok()) else {
+                return not_found();
+            };
+            for (name, value) in body.as_object().unwrap().iter().filter(|(_, value)| *value != "") {
+                release[name] = value.clone();
+            }
+            (200, release.clone())
+        }
+        _ => not_found(),
     }
 }
 

@@ -158,7 +158,7 @@ fn package_list(ctx: &Context, side: &Side) -> Result<Option<BTreeMap<String, St
     let staging = if *repository == public { ctx.staging(repository) } else { repository.clone() };
     for platform in &ctx.platforms {
         let Some(image) = index.platform(*platform) else { continue };
-        let verdicts = verdict::all(&ctx.registry, &ctx.runner, &staging, image)?;
+        let verdicts = verdict::all(ctx, &staging, image)?;
         if let Some(verdict) = verdicts.iter().find(|verdict| !verdict.packages.is_empty()) {
             let pair = |line: &str| {
                 let mut words = line.split('\t');

@@ -5,4 +5,5 @@ pub mod next_tag;
 pub mod outdated;
 pub mod plan;
 pub mod status;
+pub mod verify;
 pub mod verify_reproducible;

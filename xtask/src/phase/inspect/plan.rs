@@ -247,9 +247,7 @@ fn smoke_seconds(
     platform: Platform,
 ) -> Result<Option<u64>> {
     let Some(image) = old.and_then(|old| old.platform(platform)) else { return Ok(None) };
-    let newest = verdict::all(&ctx.registry, &ctx.runner, staging, image)?
-        .into_iter()
-        .max_by_key(|verdict| verdict.at);
+    let newest = verdict::all(ctx, staging, image)?.into_iter().max_by_key(|verdict| verdict.at);
     Ok(newest.map(|verdict| verdict.seconds))
 }
 

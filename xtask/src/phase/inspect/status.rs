@@ -100,7 +100,7 @@ fn rows_of(
     let at =
         |tag: &str| standing.get(tag).and_then(Option::as_ref).is_some_and(|now| **now == *variant.digest);
     let row = |it: &record::PlatformRecord| {
-        let verdicts = verdict::all(&ctx.registry, &ctx.runner, staging, &it.digest)?;
+        let verdicts = verdict::all(ctx, staging, &it.digest)?;
         Ok(Row {
             variant: variant.name.clone(),
             platform: it.platform,

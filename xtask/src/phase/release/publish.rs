@@ -20,7 +20,7 @@ use crate::model::version::ReleaseTag;
 use crate::output;
 use crate::promotion::ledger::{Journal, Ledger};
 use crate::promotion::release_tag::{self, Floating};
-use crate::promotion::{permissions, record};
+use crate::promotion::{attest, permissions, record};
 use crate::tools::{crane, git};
 
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -76,8 +76,9 @@ pub fn publish(
     let promotion = request.moves(&journal, &standing)?;
     let pending = promotion.pending(&standing).count();
     if pending == 0 {
-        // Somebody may have deleted or damaged the record since.
-        if !record::is_stored(ctx, &base.repository, release)? {
+        // Somebody may have deleted or damaged signatures or the record since.
+        attest::ensure(ctx, tree, base, tested, release)?;
+        if record::signed(ctx, &base.repository, release)?.is_none() {
             record::write(ctx, tree, base, tested, &promotion, release, None)?;
         }
         return request.finish(&journal, &promotion);
@@ -94,6 +95,9 @@ pub fn publish(
     problems.extend(wrong_commit(ctx, release)?);
     problems.extend(floating.iter().flat_map(|floating| request.wrong_floating(floating)));
     problems.extend(permissions::missing(ctx, &base.repository));
+    if !ctx.runner.dry_run {
+        problems.extend(ctx.signer().err().map(|error| format!("{error:#}")));
+    }
     if ctx.runner.probe(&crane::version()).is_none() {
         problems.push("crane is not installed: run `cargo xtask doctor --install`".to_owned());
     }
@@ -108,6 +112,8 @@ pub fn publish(
     let latest_before = floating.as_ref().and_then(Floating::newest);
     let recorded = record::write(ctx, tree, base, tested, &lease.promotion, release, latest_before);
     lease.or_withdraw(recorded)?;
+    // A version tag moves only onto images that are signed.
+    lease.or_withdraw(attest::ensure(ctx, tree, base, tested, release))?;
     lease.promote()?;
     if ctx.json {
         let repository = base.repository.to_string();

@@ -79,7 +79,7 @@ pub fn ensure(
     for (at, it) in staged.iter().enumerate() {
         let mut counting = BTreeMap::new();
         for (platform, image) in it.index.images() {
-            let found = verdict::all(&ctx.registry, &ctx.runner, &it.staging, image)?;
+            let found = verdict::all(ctx, &it.staging, image)?;
             let base = tester.base(base, platform)?;
             let verdict = tester.counting(&found, &tester.variant(it, &base)?, &base);
             let has_passed = verdict.as_ref().is_some_and(Verdict::passed);
@@ -98,6 +98,10 @@ pub fn ensure(
     }
     if open.is_empty() {
         return Ok(verdicts);
+    }
+    if !ctx.runner.dry_run {
+        // A verdict that cannot be signed counts nowhere.
+        ctx.signer()?;
     }
     let native = docker::require_engine(&ctx.runner)?.platform.unwrap_or_else(Platform::host);
     let mut plan = Plan::new(ctx, &tester, base, staged, open, native)?;

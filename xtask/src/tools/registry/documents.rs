@@ -9,11 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use crate::model::dsse::{self, Carried};
 use crate::model::oci::{Content, Digest, Manifest, Subject};
 use crate::model::reference::Repository;
 use crate::output;
+use crate::tools::cosign::PublicKey;
 use crate::tools::http::header;
 use crate::tools::runner::Runner;
 
@@ -25,6 +29,12 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The annotation that holds the document.
 const DOCUMENT: &str = "opencode-devbox.document";
+
+/// The annotation that holds the signature of the document, over its kind and text as DSSE has it.
+const SIGNATURE: &str = "opencode-devbox.signature";
+
+/// Further annotations of an artifact.
+pub type Labels = BTreeMap<String, String>;
 
 /// Where a document is stored.
 pub enum Place<'a> {
@@ -52,7 +62,7 @@ impl Registry {
         repository: &Repository,
         place: &Place<'_>,
         kind: &str,
-        labels: &BTreeMap<String, String>,
+        labels: &Labels,
         document: &Value,
     ) -> Result<Digest> {
         let artifact = artifact(place, kind, labels, document)?;
@@ -110,17 +120,49 @@ impl Registry {
         }
     }
 
+    /// Attaches a bundle of Sigstore to an image, as cosign does: an artifact with one blob.
+    pub fn attach(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        subject: &Subject,
+        predicate: &str,
+        bundle: &Value,
+    ) -> Result<()> {
+        self.put_empty_blob(runner, repository)?;
+        let bytes = serde_json::to_vec(bundle)?;
+        let blob = self.put_blob(runner, repository, &bytes)?;
+        let empty = json!({ "mediaType": EMPTY, "digest": Digest::of(b"{}"), "size": 2 });
+        let layer = json!({ "mediaType": dsse::BUNDLE, "digest": blob, "size": bytes.len() });
+        let annotations = json!({ "dev.sigstore.bundle.content": "dsse-envelope",
+            "dev.sigstore.bundle.predicateType": predicate });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": dsse::BUNDLE,
+            "config": empty, "layers": [layer], "annotations": annotations, "subject": subject });
+        let artifact = parse(serde_json::to_vec(&manifest)?)?;
+        self.put_referrer(runner, repository, subject, dsse::BUNDLE, &artifact, None)
+    }
+
+    /// What the bundles carry that refer to an image.
+    pub fn attached(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Vec<Carried>> {
+        let mut carried = Vec::new();
+        for artifact in self.artifacts(runner, repository, image, dsse::BUNDLE)? {
+            for (blob, _) in artifact.layers() {
+                carried.extend(Carried::of(&self.blob(runner, repository, &blob)?));
+            }
+        }
+        Ok(carried)
+    }
+
     /// The artifact that a tag leads to, with the digest of the image that it refers to.
     pub fn tagged(
         &self,
         runner: &Runner,
         repository: &Repository,
         tag: &str,
-    ) -> Result<Option<(Value, Digest)>> {
+    ) -> Result<Option<(Manifest, Digest)>> {
         let Some(manifest) = self.manifest(runner, repository, tag)? else { return Ok(None) };
         let subject = manifest.as_image().and_then(|image| image.subject().clone());
-        let found =
-            subject.and_then(|it| Some((document_of(&manifest)?, it.digest().as_ref().parse().ok()?)));
+        let found = subject.and_then(|it| it.digest().as_ref().parse().ok()).map(|it| (manifest, it));
         if found.is_some() {
             // What refers to the blob `{}` cannot be there without it.
             self.known().with_empty_blob.insert(repository.to_string());
@@ -164,10 +206,23 @@ impl Registry {
         image: &str,
         kind: &str,
     ) -> Result<Vec<Value>> {
+        let artifacts = self.artifacts(runner, repository, image, kind)?;
+        Ok(artifacts.iter().filter_map(document_of).collect())
+    }
+
+    /// Artifacts of a kind that refer to an image, in the order of the listing.
+    pub fn artifacts(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        image: &str,
+        kind: &str,
+    ) -> Result<Vec<Manifest>> {
         let listed = self.listed(runner, repository, image)?;
         let ours: Vec<String> = listed
             .iter()
-            .filter(|entry| entry["artifactType"] == kind)
+            // cosign lists what it attaches as empty where a registry has no referrers API.
+            .filter(|entry| entry["artifactType"] == kind || entry["artifactType"] == EMPTY)
             .filter_map(|entry| entry["digest"].as_str().map(str::to_owned))
             .collect();
         let artifacts = self.manifests(runner, repository, &ours)?;
@@ -176,9 +231,9 @@ impl Registry {
             let subject = manifest.subject().as_ref()?;
             let fits = subject.digest().as_ref() == image
                 && manifest.artifact_type().as_ref().is_some_and(|it| it.to_string() == kind);
-            fits.then(|| document_of(artifact)).flatten()
+            fits.then_some(())
         };
-        Ok(artifacts.into_iter().flatten().filter_map(|artifact| refers(&artifact)).collect())
+        Ok(artifacts.into_iter().flatten().filter(|artifact| refers(artifact).is_some()).collect())
     }
 
     /// Descriptors of what refers to an image, from the API and from the referrers tag: a registry whose API is younger
@@ -280,6 +335,20 @@ fn parse(bytes: Vec<u8>) -> Result<Manifest> {
 /// The document that a manifest holds, if it is an artifact of this pipeline.
 pub fn document_of(manifest: &Manifest) -> Option<Value> {
     serde_json::from_str(manifest.annotation(DOCUMENT)?).ok()
+}
+
+/// The annotation that holds the signature of a document.
+pub fn signature_label(signature: &[u8]) -> (String, String) {
+    (SIGNATURE.to_owned(), BASE64.encode(signature))
+}
+
+/// The document that a manifest holds, if this key has signed it as one of the kind that the manifest says.
+pub fn signed_document(manifest: &Manifest, key: &PublicKey) -> Option<Value> {
+    let kind = manifest.as_image()?.artifact_type().as_ref()?.to_string();
+    let text = manifest.annotation(DOCUMENT)?;
+    let signature = BASE64.decode(manifest.annotation(SIGNATURE)?).ok()?;
+    let is_signed = key.verifies(&dsse::pae(&kind, text.as_bytes()), &signature);
+    is_signed.then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 /// The tag under which a registry without the referrers API lists what refers to an image.

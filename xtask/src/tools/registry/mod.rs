@@ -27,7 +27,7 @@ use ureq::{Agent, Body, RequestBuilder};
 
 pub use auth::Account;
 pub use budget::Budget;
-pub use documents::{Place, document_of, fallback_tag};
+pub use documents::{Labels, Place, document_of, fallback_tag, signature_label, signed_document};
 
 use crate::model::oci::{CompleteIndex, Digest, Manifest};
 use crate::model::platform::Platform;
@@ -46,7 +46,7 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
 pub const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// How long a tag that was written may take to be readable. Public reports of Docker Hub and GHCR name seconds.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
+pub const LAG_SECONDS: u64 = 60;
 
 /// The longest pause between two looks at a tag.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -86,6 +86,8 @@ pub struct Registry {
     lenient: bool,
     /// Another address for Docker Hub's registry.
     hub_api: Option<String>,
+    /// How long a read may lag behind a write.
+    lag: Duration,
     /// The host that a dry run would start: it counts as empty.
     planned: OnceLock<String>,
 }
@@ -119,6 +121,7 @@ impl Registry {
             known: Mutex::default(),
             lenient: false,
             hub_api: None,
+            lag: Duration::from_secs(LAG_SECONDS),
             planned: OnceLock::new(),
         }
     }
@@ -126,6 +129,11 @@ impl Registry {
     /// A client that finds Docker Hub's registry at another address, such as a mirror.
     pub fn hub_at(self, url: Option<String>) -> Self {
         Self { hub_api: url, ..self }
+    }
+
+    /// A client that waits so long for what was written.
+    pub fn with_lag(self, lag: Duration) -> Self {
+        Self { lag, ..self }
     }
 
     /// A client that knows what `DOCKER_AUTH_CONFIG` holds.
@@ -269,6 +277,22 @@ impl Registry {
         self.known().tags.insert(repository.tag(tag), digest.clone());
     }
 
+    /// Looks until it is true or a write should have become visible; the pauses grow.
+    pub fn poll(&self, runner: &Runner, mut look: impl FnMut() -> Result<bool>) -> Result<bool> {
+        let start = std::time::Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            if look()? {
+                return Ok(true);
+            }
+            if start.elapsed() >= self.lag.min(runner.left()) {
+                return Ok(false);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// Waits until a tag that was written reads as it was written.
     pub fn await_tag(
         &self,
@@ -277,13 +301,9 @@ impl Registry {
         tag: &str,
         digest: &Digest,
     ) -> Result<()> {
-        let seen = poll(runner, || Ok(self.head(runner, repository, tag)?.as_ref() == Some(digest)))?;
+        let seen = self.poll(runner, || Ok(self.head(runner, repository, tag)?.as_ref() == Some(digest)))?;
         if !seen {
-            bail!(
-                "{} does not read back as {digest} within {} s",
-                repository.tag(tag),
-                VISIBLE_WITHIN.as_secs()
-            );
+            bail!("{} does not read back as {digest} within {} s", repository.tag(tag), self.lag.as_secs());
         }
         Ok(())
     }
@@ -656,22 +676,6 @@ impl Registry {
             Ok(())
         };
         let _ = write();
-    }
-}
-
-/// Looks until it is true or a write should have become visible; the pauses grow.
-pub fn poll(runner: &Runner, mut look: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let start = std::time::Instant::now();
-    let mut pause = Duration::from_millis(50);
-    loop {
-        if look()? {
-            return Ok(true);
-        }
-        if start.elapsed() >= VISIBLE_WITHIN.min(runner.left()) {
-            return Ok(false);
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

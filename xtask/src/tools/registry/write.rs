@@ -16,6 +16,9 @@ use super::{Registry, authorized};
 /// What a writer asks for.
 pub(super) const PUSH: &str = "pull,push";
 
+/// The configuration of every artifact (image-spec, "Guidance for an Empty Descriptor").
+const EMPTY_BLOB: &[u8] = b"{}";
+
 impl Registry {
     /// Points a tag at a manifest of the same repository. `fence` is asked right before each request that is sent, tries
     /// again included; nothing is sent once it fails.
@@ -92,7 +95,7 @@ impl Registry {
 
     /// Makes sure that the repository has the blob `{}`, which every artifact refers to.
     pub(super) fn put_empty_blob(&self, runner: &Runner, repository: &Repository) -> Result<()> {
-        let name = Digest::of(b"{}");
+        let name = Digest::of(EMPTY_BLOB);
         if !self.known().with_empty_blob.insert(repository.to_string()) {
             return Ok(());
         }
@@ -102,6 +105,16 @@ impl Registry {
         if known.status() == 200 {
             return Ok(());
         }
+        let uploaded = self.put_blob(runner, repository, EMPTY_BLOB);
+        if uploaded.is_err() {
+            self.known().with_empty_blob.remove(&repository.to_string());
+        }
+        uploaded.map(drop)
+    }
+
+    /// Uploads a blob that is new.
+    pub(super) fn put_blob(&self, runner: &Runner, repository: &Repository, bytes: &[u8]) -> Result<Digest> {
+        let name = Digest::of(bytes);
         // An upload that broke cannot go on, so a try is a whole upload.
         let response = self.send(runner, repository, PUSH, |agent, auth| {
             let begun = self.begin_upload(runner, repository);
@@ -110,13 +123,11 @@ impl Registry {
             let joint = if location.contains('?') { '&' } else { '?' };
             let request = agent.put(format!("{location}{joint}digest={name}"));
             let auth = auth.filter(|_| self.is_own(repository, &location));
-            authorized(request.header("Content-Type", "application/octet-stream"), auth).send(b"{}")
+            authorized(request.header("Content-Type", "application/octet-stream"), auth).send(bytes)
         })?;
-        let uploaded = self.expect(runner, repository, "cannot upload a blob", 201, &response);
-        if uploaded.is_err() {
-            self.known().with_empty_blob.remove(&repository.to_string());
-        }
-        uploaded
+        self.expect(runner, repository, "cannot upload a blob", 201, &response)?;
+        self.keep(runner, &name, bytes);
+        Ok(name)
     }
 
     /// Begins an upload and returns the answer that names its address.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
+use crate::context::signing::PUBLIC;
 use crate::context::sources as registries;
 use crate::context::{Context, Destination};
 use crate::error::missing;
@@ -102,6 +103,7 @@ fn examine(ctx: &Context) -> Vec<Finding> {
             (true, false) => Finding::bad(format!("{platform} cannot be run here"), install),
         });
     }
+    findings.push(signing_key(ctx));
     findings.push(match disk::free_below(&ctx.runner, ctx.root.as_str()) {
         Some(free) if free < disk::COLD_RELEASE => {
             let what = format!("{} GB of disk are free", free / 1_000_000_000);
@@ -175,6 +177,22 @@ const PROBES: usize = 3;
 
 /// What Docker Hub has for a look at its limit ("Usage and limits", "View pull rate and limit").
 const HUB_PROBE: &str = "docker.io/ratelimitpreview/test";
+
+/// Whose signatures count, by the key's fingerprint.
+fn signing_key(ctx: &Context) -> Finding {
+    let finding = |what: String, fix: String| Finding { what, fix: Some(fix), fatal: false };
+    match ctx.trusted() {
+        Ok(Some(key)) => Finding::ok(format!("signatures by the key {} count", key.fingerprint())),
+        Ok(None) if ctx.is_rehearsal() => {
+            Finding::ok("a rehearsal on this machine makes a key of its own to sign with")
+        }
+        Ok(None) => finding(
+            format!("{PUBLIC} is missing, and nothing is released unsigned"),
+            format!("run `cosign public-key --key KEY > {PUBLIC}` and commit the file"),
+        ),
+        Err(error) => finding("the signing key cannot be read".to_owned(), format!("{error:#}")),
+    }
+}
 
 /// How much of its limit the registry still allows, where it has one.
 fn limit(ctx: &Context, repository: &Repository) -> Option<Finding> {

@@ -135,6 +135,7 @@ impl<'s> Plan<'s> {
             self.known.extend(counting.iter().flat_map(verdict::passed));
         }
         let mut asked = BTreeSet::new();
+        let Some(trusted) = ctx.trusted()? else { return Ok(()) };
         loop {
             // One tag of each variant at a time: the verdict that it leads to has all checks of its image. A variant needs
             // all that its base needs.
@@ -158,7 +159,8 @@ impl<'s> Plan<'s> {
             }
             let tags: Vec<String> = tags.into_iter().collect();
             let (registry, runner, staging) = (&ctx.registry, &ctx.runner, &self.staging);
-            let found = side_by_side(&tags, |tag| verdict::of_group(registry, runner, staging, tag))?;
+            let found =
+                side_by_side(&tags, |tag| verdict::of_group(registry, runner, staging, &trusted, tag))?;
             asked.extend(tags);
             for verdict in found.iter().flatten() {
                 note_packages(&mut self.packages, Some(verdict));
