@@ -224,7 +224,7 @@ fn thirty_releases_are_pruned_to_what_is_needed() {
 }
 
 #[test]
-fn an_interrupted_prune_loses_nothing_and_the_next_completes_it() {
+fn an_interrupted_prune_loses_nothing_and_is_completed() {
     let mut world = with_releases([12, 13, 14, 15, 16]);
     let registry = world.registry().clone();
     let versions = [12, 13, 14, 15, 16, 18];
@@ -280,7 +280,7 @@ fn an_interrupted_prune_loses_nothing_and_the_next_completes_it() {
 
 /// With the referrers API, in a registry that deletes single tags, and where reads lag.
 #[test]
-fn a_prune_works_with_the_referrers_api_and_where_reads_lag() {
+fn a_prune_works_with_a_referrers_api_and_lagging_reads() {
     let world = with_releases([14, 15, 16]);
     world.lab().set_referrers(Referrers::Present);
     world.lab().set_deletes(Deletes::Tags);
