@@ -3,6 +3,7 @@
 pub mod availability;
 pub mod bake;
 pub mod bench;
+pub mod build_cache;
 pub mod changelog;
 pub mod checksum;
 pub mod component;

@@ -131,7 +131,7 @@ pub enum Command {
     Release(release::Args),
     /// Start, show or stop the registry (and engine) of this project on this machine
     #[command(
-        after_help = "Examples:\n  cargo xtask local up\n  cargo xtask local status\n  cargo xtask local down --purge"
+        after_help = "Examples:\n  cargo xtask local up\n  cargo xtask local status\n  cargo xtask local gc\n  cargo xtask local down --purge"
     )]
     Local(develop::local::Args),
     /// Run all tests: format, lints, scripts, Dockerfiles, unit, black-box and live

@@ -431,7 +431,7 @@ impl Survey<'_> {
         for (side, digest) in indexes {
             for image in self.manifest(side, &digest)?.as_ref().map(children).unwrap_or_default() {
                 gone.insert(image.clone());
-                if !kept.manifests.contains(&(side, image.clone())) {
+                if !kept.manifests.contains(&(side, image.clone())) && self.has(side, &image)? {
                     sweep.add(side, image, "image of a deleted index");
                 }
             }
@@ -443,7 +443,9 @@ impl Survey<'_> {
         // What an interrupted prune left, if nothing needs it now.
         let unfinished = self.prunes.iter().filter(|(id, _)| self.unfinished.contains(id));
         for it in unfinished.flat_map(|(_, record)| &record.deletes) {
-            if !kept.manifests.contains(&(it.repository, it.digest.clone())) && self.is_there(it)? {
+            if !kept.manifests.contains(&(it.repository, it.digest.clone()))
+                && self.has(it.repository, &it.digest)?
+            {
                 sweep.add(it.repository, it.digest.clone(), &it.why);
             }
         }
@@ -455,9 +457,9 @@ impl Survey<'_> {
         ctx.registry.manifest(&ctx.runner, self.ledger.of(side), digest)
     }
 
-    fn is_there(&self, it: &Doomed) -> Result<bool> {
+    fn has(&self, side: Side, digest: &Digest) -> Result<bool> {
         let ctx = self.ledger.ctx;
-        ctx.registry.has(&ctx.runner, self.ledger.of(it.repository), &it.digest)
+        ctx.registry.has(&ctx.runner, self.ledger.of(side), digest)
     }
 
     /// Images that are in neither repository, although a tag lists what refers to them.

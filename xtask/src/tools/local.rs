@@ -158,6 +158,21 @@ pub fn start_registry(runner: &Runner, state: &Utf8Path, access_log: bool) -> Re
     Ok(port)
 }
 
+/// Frees the disk of what no manifest of the local registry names any more. It stops meanwhile, since an upload would lose its
+/// layers. Manifests without tags stay: images of an index have none.
+pub fn collect_garbage(runner: &Runner, state: &Utf8Path) -> Result<()> {
+    let Some(daemon) = Daemon::running(state, "registry") else { return Ok(()) };
+    if let Some(container) = &daemon.container {
+        let config = "/etc/distribution/config.yml";
+        return runner.run(&cmd!("docker exec {container} registry garbage-collect {config}"));
+    }
+    let config = state.join("registry.yml");
+    daemon.stop(runner, state, "registry")?;
+    let collected = runner.run(&cmd!("docker-registry garbage-collect {config}"));
+    start_registry(runner, state, false)?;
+    collected
+}
+
 /// Starts the registry as a container. It keeps its data in a volume, since the engine may not see this machine's folders.
 fn start_container(runner: &Runner, state: &Utf8Path, image: &str) -> Result<u16> {
     if !runner.dry_run {

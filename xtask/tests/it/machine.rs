@@ -368,7 +368,7 @@ esac
 /// A registry that knows nothing, in place of the real one: it reads its port from the same configuration.
 const REGISTRY: &str = r#"#!/usr/bin/env python3
 import http.server, re, sys
-if sys.argv[1] == "--version": sys.exit()
+if sys.argv[1] in ("--version", "garbage-collect"): sys.exit()
 port = int(re.search(r'127\.0\.0\.1:(\d+)', open(sys.argv[2]).read())[1])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -402,6 +402,10 @@ fn the_local_registry_is_started_shown_and_stopped() {
     let (code, _, text) = local("local up");
     assert_eq!(code, 0, "{text}");
     contains(&text, &["$ docker-registry serve"]);
+    contains(&local("repair").2, &["no promotion was interrupted: nothing to repair"]);
+    let (code, _, text) = local("local gc");
+    assert_eq!(code, 0, "{text}");
+    contains(&text, &["$ docker-registry garbage-collect", "0 records of the build cache deleted"]);
     contains(&local("repair").2, &["no promotion was interrupted: nothing to repair"]);
     let status: Value = serde_json::from_str(&local("local status --json").1).unwrap();
     let (pid, port) = (&status["registry"]["pid"], &status["registry"]["port"]);

@@ -7,7 +7,7 @@ use xtask::model::promotion::LEASE_SECONDS;
 use crate::recovery::{plant, released};
 
 #[test]
-fn a_prune_only_lists_unless_asked_and_writes_nothing_without_need() {
+fn a_prune_only_lists_unless_asked() {
     let world = released();
     let (tags, writes) = (world.registry().tags("devbox-staging"), world.writes());
     for line in ["prune", "prune --yes"] {
@@ -43,7 +43,7 @@ fn a_prune_only_lists_unless_asked_and_writes_nothing_without_need() {
 }
 
 #[test]
-fn a_prune_refuses_beside_a_promotion_and_where_nothing_can_be_deleted() {
+fn a_prune_refuses_beside_a_promotion_or_without_deletion() {
     let world = released();
     let image = world.registry().blob(&world.registry().tag("devbox", "base-latest").unwrap()).unwrap();
     let text = String::from_utf8(image).unwrap().replace("\"schemaVersion\":2", "\"schemaVersion\": 2");

@@ -207,9 +207,7 @@ fn thirty_releases_are_pruned_to_what_is_needed() {
         .flat_map(|it| held(registry, it).difference(&reachable(registry, it)).cloned().collect::<Vec<_>>())
         .collect();
     let tags = registry.tags("devbox-staging").len();
-    let start = std::time::Instant::now();
     let text = world.ok(PRUNE);
-    println!("{:?} {:?}", start.elapsed(), world.lab().counts());
     print!("{}", text.lines().last().unwrap());
     // 1.18.18 is where the floating tags are, and the others are the newest.
     needs_are_met(&world, "devbox", &versions, &[18, 29, 30, 31]);
@@ -226,7 +224,7 @@ fn thirty_releases_are_pruned_to_what_is_needed() {
 }
 
 #[test]
-fn an_interrupted_prune_loses_nothing_and_the_next_completes_it() {
+fn an_interrupted_prune_loses_nothing_and_is_completed() {
     let mut world = with_releases([12, 13, 14, 15, 16]);
     let registry = world.registry().clone();
     let versions = [12, 13, 14, 15, 16, 18];
@@ -253,10 +251,7 @@ fn an_interrupted_prune_loses_nothing_and_the_next_completes_it() {
     let mut random = Rng::with_seed(20261201);
     let points: Vec<usize> = match is_exhaustive() {
         true => (1..=writes).collect(),
-        false => [1, 2, 3, 4, writes - 2, writes - 1]
-            .into_iter()
-            .chain((0..6).map(|_| random.usize(5..writes)))
-            .collect(),
+        false => [2, 3, 4, writes - 1].into_iter().chain((0..2).map(|_| random.usize(5..writes))).collect(),
     };
     println!("{writes} writes, killed or refused after {points:?}");
     for (number, point) in points.into_iter().enumerate() {
@@ -285,7 +280,7 @@ fn an_interrupted_prune_loses_nothing_and_the_next_completes_it() {
 
 /// With the referrers API, in a registry that deletes single tags, and where reads lag.
 #[test]
-fn a_prune_works_with_the_referrers_api_and_where_reads_lag() {
+fn a_prune_works_with_a_referrers_api_and_lagging_reads() {
     let world = with_releases([14, 15, 16]);
     world.lab().set_referrers(Referrers::Present);
     world.lab().set_deletes(Deletes::Tags);

@@ -9,9 +9,12 @@ use serde_json::json;
 
 use crate::bench::lab;
 use crate::context::Context;
+use crate::image::disk::EngineDisk;
+use crate::model::build_cache;
 use crate::output;
 use crate::tools::command::cmd;
-use crate::tools::local::Daemon;
+use crate::tools::docker;
+use crate::tools::local::{self, Daemon};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,9 +28,11 @@ pub enum Action {
     Up,
     /// Show what runs
     Status,
+    /// Free the disk of what nothing needs: this project's build cache, pulled images, what `prune` deleted
+    Gc,
     /// Stop the registry, and the engine if this project started it; the images stay
     Down {
-        /// Also delete the local registry's images and all other local state
+        /// Also delete the local registry's images, this project's build cache and all other local state
         #[arg(long)]
         purge: bool,
     },
@@ -50,6 +55,55 @@ fn forget_images(ctx: &Context) -> Result<()> {
     };
     let names: Vec<String> = listed.lines().filter(ours).filter_map(name).collect();
     if names.is_empty() { Ok(()) } else { ctx.runner.run(&cmd!("docker image rm {names...}")) }
+}
+
+/// How often the cache is listed again: a record goes only once nothing that was built on top of it is left.
+const PASSES: usize = 20;
+
+/// Deletes this project's records of the engine's build cache. Those of other projects stay, and so does what no step of this
+/// tree's recipes names: an image that another recipe begins with, a folder that was sent, an older recipe's step.
+fn forget_cache(ctx: &Context) -> Result<()> {
+    if docker::engine(&ctx.runner).is_none() {
+        return Ok(());
+    }
+    let recipes =
+        [&ctx.config.base.dockerfile, &ctx.config.variants.dockerfile].map(|path| ctx.read_if_there(path));
+    let mut deleted = 0;
+    for _ in 0..PASSES {
+        let listing = ctx.runner.probe(&cmd!("docker buildx du --format json")).unwrap_or_default();
+        let records = build_cache::records(&listing);
+        let ours =
+            records.iter().filter(|it| it.reclaimable && build_cache::is_of(&it.description, &recipes));
+        let ids: Vec<String> = ours.map(|it| format!("id={}", it.id)).collect();
+        let before = records.len();
+        // Filters of one command have to apply all.
+        for id in &ids {
+            ctx.runner.run(&cmd!("docker buildx prune --all --force --filter {id}"))?;
+        }
+        if ids.is_empty() || ctx.runner.dry_run {
+            break;
+        }
+        let listing = ctx.runner.probe(&cmd!("docker buildx du --format json")).unwrap_or_default();
+        let left = build_cache::records(&listing).len();
+        if left >= before {
+            break;
+        }
+        deleted += before - left;
+    }
+    ctx.say(format!("{deleted} records of the build cache deleted; those of other projects stay"));
+    Ok(())
+}
+
+/// Frees the disk of what nothing needs any more.
+fn collect(ctx: &Context) -> Result<()> {
+    let engine = EngineDisk::find(&ctx.runner);
+    let free = engine.free();
+    forget_images(ctx)?;
+    forget_cache(ctx)?;
+    local::collect_garbage(&ctx.runner, &ctx.state_dir())?;
+    let freed = free.zip(engine.free()).map(|(before, now)| now.saturating_sub(before) / 1_000_000);
+    ctx.tell(freed.map_or("done".to_owned(), |mb| format!("{mb} MB freed")));
+    Ok(())
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
@@ -80,9 +134,11 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
                 }
             }
         }
+        Action::Gc => collect(ctx)?,
         Action::Down { purge } => {
             if purge {
                 forget_images(ctx)?;
+                forget_cache(ctx)?;
             }
             lab::clear(ctx)?;
             for name in DAEMONS {
