@@ -1,8 +1,7 @@
 //! What of both repositories nothing needs any more, and its deletion.
 //!
-//! Kept are the images of version tags and floating tags; of the newest releases also what they were made of: staged images
-//! and bases; what is younger than a limit; and what refers to any of these, wherever it is stored. All else that has the form
-//! of this project's tags goes, children of indexes and referrers included, which no list names once their image is gone.
+//! Kept are the images and bases of version tags and floating tags; the staged images of the newest releases; what is younger
+//! than a limit; and what refers to any of these, wherever it is stored. All else that has the form of this project's tags goes, children of indexes and referrers included, which no list names once their image is gone.
 //! So the list of what a prune deletes is stored first: another run deletes what an interrupted one left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,7 +171,9 @@ impl<'a> Survey<'a> {
         let needed = self.needed(&recent);
         self.keep_staged(&needed, &mut kept)?;
         let parents = self.parents(&kept)?;
-        self.keep_bases(&needed, &parents, &mut kept)?;
+        // `rollback` moves base-latest as well. Images of version tags have the same layers, so this keeps few bytes.
+        let of_published = self.needed(&published);
+        self.keep_bases(&needed.union(&of_published).cloned().collect(), &parents, &mut kept)?;
         // `repair` asks where the floating tags were put last.
         let last = self.ledger.last_completed(journal)?.map(|(id, _)| id);
         let last_list = self.prunes.last().map(|(id, _)| id.clone());
@@ -203,10 +204,10 @@ impl<'a> Survey<'a> {
         Ok(kept)
     }
 
-    /// Digests that the newest releases and floating tags need.
-    fn needed(&self, recent: &BTreeSet<ReleaseTag>) -> BTreeSet<Digest> {
+    /// Digests that these releases and the floating tags need.
+    fn needed(&self, releases: &BTreeSet<ReleaseTag>) -> BTreeSet<Digest> {
         let records =
-            self.records.iter().filter(|(release, _)| recent.contains(release)).map(|(_, record)| record);
+            self.records.iter().filter(|(release, _)| releases.contains(release)).map(|(_, record)| record);
         let named = records.flat_map(|record| {
             record.variants.iter().map(|it| it.digest.as_str()).chain([record.base.digest.as_str()])
         });

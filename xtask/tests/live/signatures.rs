@@ -14,11 +14,13 @@ fn cosign(world: &TestEnv, image: &str, annotations: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// The one live test that skips: no supported system but Debian's newer suite has a package of cosign, and no release needs it.
+/// Skips on systems without a package of cosign: no release needs it.
 #[test]
 fn cosign_verifies_every_published_image() {
-    if Command::new("cosign").arg("version").output().is_err() {
-        println!("skipped: cosign is not installed; on Debian, run `apt-get install cosign/forky`");
+    let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let is_debian = system.lines().any(|line| line == "ID=debian");
+    if Command::new("cosign").arg("version").output().is_err() && !is_debian {
+        println!("skipped: cosign is not installed, and this system has no package of it");
         return;
     }
     for form in [Referrers::Absent, Referrers::Present] {

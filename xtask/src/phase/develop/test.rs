@@ -43,6 +43,7 @@ pub fn run(ctx: &Context, args: &Args, definition: &clap::Command) -> Result<()>
     if args.fast {
         return Ok(());
     }
+    doctor::install_cosign(ctx)?;
     validate::run(ctx, definition)?;
     // Emulation keeps one processor busy for minutes, so that test runs at the same time as the others.
     let emulated = live(ctx, args)?.arg("emulation::");

@@ -16,7 +16,7 @@ use crate::promotion::prune::{Limits, Plan};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many of the newest releases keep their staged images, base and record
+    /// How many of the newest releases keep their staged images
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub keep_releases: usize,
     /// How many days an image stays that no release needs

@@ -3,6 +3,8 @@
 
 mod setup;
 
+pub use setup::install_cosign;
+
 use std::thread;
 use std::time::Duration;
 

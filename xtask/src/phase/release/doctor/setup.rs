@@ -18,7 +18,10 @@ use crate::upstream::crane_archive;
 const NEWER_SUITE: &str = "forky";
 /// Where every Debian system keeps the archive's keys (package debian-archive-keyring).
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const NEWER: [&str; 5] = ["docker.io", "docker-cli", "docker-buildx", "containerd", "crane"];
+const NEWER: [&str; 6] = ["docker.io", "docker-cli", "docker-buildx", "containerd", "crane", COSIGN];
+
+/// The program that a test verifies signatures with; no release needs it.
+const COSIGN: &str = "cosign";
 
 /// Where the kernel shows its emulators.
 const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
@@ -51,10 +54,23 @@ impl System {
     }
 }
 
+fn system(ctx: &Context) -> System {
+    System::of(&ctx.runner.probe(&cmd!("cat /etc/os-release")).unwrap_or_default())
+}
+
+/// Installs the cosign of the tests where the system has a package of it.
+pub fn install_cosign(ctx: &Context) -> Result<()> {
+    let system = system(ctx);
+    if system != System::Debian || ctx.runner.probe(&cmd!("{COSIGN} version")).is_some() {
+        return Ok(());
+    }
+    require_apt(ctx, system, &[COSIGN])?;
+    apt(ctx, &[COSIGN], system)
+}
+
 /// Installs the packages of missing programs, turns on emulation and starts the engine.
 pub fn install(ctx: &Context, programs: &[&str]) -> Result<()> {
-    let os_release = ctx.runner.probe(&cmd!("cat /etc/os-release"));
-    let system = System::of(&os_release.unwrap_or_default());
+    let system = system(ctx);
     let engine_runs = docker::engine(&ctx.runner).is_some();
     let lacks_emulation = lacks_emulation(ctx);
     // An engine in a virtual machine, or outside of this container, is reached by a container and by nothing else.
