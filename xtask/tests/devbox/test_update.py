@@ -22,7 +22,7 @@ from unittest import mock
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
 
-from devbox import published, registry, update  # noqa: E402
+from devbox import published, registry, update, verify  # noqa: E402
 
 INDEX, MANIFEST = registry.INDEXES[0], registry.MANIFESTS[0]
 
@@ -205,6 +205,17 @@ class UpdateCheck(unittest.TestCase):
         for wrong in ("Not/Lower", "a/b:tag", "http://x/y", "a b", "../x"):
             self.environ["DEVBOX_UPDATE_REPOSITORY"] = wrong
             self.assertIn(f"{wrong} is no repository: expected", self.check()[1])
+
+    def test_verify_names_this_image_and_needs_an_identity(self):
+        output, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            self.assertEqual(0, verify.main())
+            os.remove(update.IDENTITY)
+            self.assertEqual(3, verify.main())
+        expected = "cosign verify --key cosign.pub --insecure-ignore-tlog=true -a variant=omos 127.0.0.1:9/x:latest-omos\n"
+        self.assertIn(expected, output.getvalue())
+        self.assertIn("'{{json .RepoDigests}}' 127.0.0.1:9/x:latest-omos\n", output.getvalue())
+        self.assertEqual(1, len(errors.getvalue().splitlines()))
 
     def test_without_a_network_or_an_identity_it_is_unknown(self):
         with socket.socket() as closed:

@@ -12,6 +12,7 @@ USAGE = """usage: devbox COMMAND
   versions [--json]  what is in the image: version, licence, digest, source
   config show        opencode's configuration, and where each value comes from
   update-check       whether a newer image is out: 0 no, 10 yes, 3 cannot tell
+  verify             how to verify this image and its signature from outside
   launcher           print opencode-devbox, the program that starts this image on the host:
                      docker run --rm IMAGE launcher > ~/.local/bin/opencode-devbox
   aws-login [ARG…]   log in to AWS IAM Identity Center with a code that you enter in any browser
@@ -56,6 +57,10 @@ def command(argv):
             from devbox import update
 
             return update.check(session()[1])
+        case ["verify"]:
+            from devbox import verify
+
+            return verify.main()
         case ["launcher", *rest]:
             from devbox import launcher
 
