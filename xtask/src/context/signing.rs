@@ -24,6 +24,12 @@ pub const PUBLIC: &str = "cosign.pub";
 const OWN: &str = "cosign.key";
 const OWN_PUBLIC: &str = "cosign.pub";
 
+fn no_public_key() -> anyhow::Error {
+    missing(format!(
+        "{PUBLIC} is missing, so nobody could verify what is signed: run `cosign public-key --key KEY > {PUBLIC}` and commit the file"
+    ))
+}
+
 impl Context {
     /// The key that signs. A rehearsal without one makes one.
     pub fn signer(&self) -> Result<&SigningKey> {
@@ -64,6 +70,18 @@ impl Context {
         (!text.trim().is_empty()).then(|| parse(&text)).transpose()
     }
 
+    /// Why a release could not be signed, as far as that is known before it: the key itself reaches only the steps that sign.
+    pub fn signing_problem(&self) -> Option<String> {
+        if self.is_rehearsal() {
+            return None;
+        }
+        let checked = match self.settings.cosign_key {
+            Some(_) => self.signer().map(drop),
+            None => self.published_key().and_then(|key| key.map(drop).ok_or_else(no_public_key)),
+        };
+        checked.err().map(|error| format!("{error:#}"))
+    }
+
     /// The key of the environment.
     fn named_key(&self) -> Result<Option<SigningKey>> {
         let Some(named) = &self.settings.cosign_key else { return Ok(None) };
@@ -84,10 +102,7 @@ impl Context {
                  commit the file",
                 published.fingerprint()
             ))),
-            None => Err(missing(format!(
-                "{PUBLIC} is missing, so nobody could verify what is signed: run `cosign public-key --key KEY > {PUBLIC}` and \
-                 commit the file"
-            ))),
+            None => Err(no_public_key()),
         }
     }
 

@@ -6,19 +6,10 @@ use serde_json::{Value, json};
 use xtask::model::dsse::{self, BUNDLE, SIGN};
 use xtask::tools::cosign::SigningKey;
 
-use crate::recovery::stage;
+use crate::recovery::released;
 use crate::support::env::{KEY, TestEnv};
 
 const RELEASE: &str = "application/vnd.opencode-devbox.release.v1+json";
-
-/// A world with the release v1.18.18.
-fn released() -> TestEnv {
-    let world = TestEnv::new();
-    world.ok("build-base");
-    stage(&world);
-    world.ok("publish --promote-latest");
-    world
-}
 
 fn read(world: &TestEnv, digest: &str) -> Value {
     serde_json::from_slice(&world.registry().blob(digest).unwrap()).unwrap()

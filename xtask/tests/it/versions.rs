@@ -507,6 +507,13 @@ fn the_debian_image_is_locked_to_a_digest() {
     contains(&world.fails(&format!("preflight {remote}"), 1), &[&gone]);
     serve(&digest, &first);
     world.ok(&format!("preflight {remote}"));
+    // Only a rehearsal does without the key that others verify with.
+    fs::remove_file(world.root.join("cosign.pub")).unwrap();
+    contains(
+        &world.fails(&format!("preflight {remote}"), 1),
+        &["cosign.pub is missing", "cosign public-key --key KEY"],
+    );
+    world.ok("preflight");
     world.ok("refresh-base --allow-dirty");
     assert_eq!(world.read("images/locks/debian.txt"), lock(&second).0);
 }

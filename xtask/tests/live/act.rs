@@ -206,10 +206,11 @@ impl Forge {
         self.run("publish", event, payload, broken)
     }
 
-    /// Public tags, without those of content keys.
+    /// Public tags, without those of content keys and those that list signatures.
     fn tags(&self) -> Vec<String> {
         let tags = self.lab.registry().tags(REPOSITORY).into_keys();
-        tags.filter(|tag| !tag.starts_with("base-") || tag == "base-latest").collect()
+        tags.filter(|tag| !tag.starts_with("sha256-") && (!tag.starts_with("base-") || tag == "base-latest"))
+            .collect()
     }
 
     fn descriptions(&self) -> usize {

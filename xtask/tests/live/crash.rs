@@ -136,7 +136,7 @@ fn prepare() -> Stage {
     lab.arm([]);
     assert_eq!(bench.phases(&lab, PROMOTE), None);
     let promoting = lab.counts().writes;
-    let new = registry.tags("reference/devbox");
+    let new = with_signatures(registry.tags("reference/devbox"));
     assert!(FLOATING.iter().all(|tag| old[*tag] != new[*tag]), "a bump moves every floating tag");
     lab.arm([]);
     assert_eq!(bench.phases(&lab, 0..8), None);
@@ -203,6 +203,12 @@ fn sample(all: Vec<Case>) -> Vec<Case> {
     cases
 }
 
+/// Signatures have other bytes each time, so of the tags that list them only the names count.
+fn with_signatures(tags: Tags) -> Tags {
+    let digest = |name: &str, digest| if name.starts_with("sha256-") { String::new() } else { digest };
+    tags.into_iter().map(|(name, it)| (name.clone(), digest(&name, it))).collect()
+}
+
 /// Plays one case and returns what went wrong.
 fn play(stage: &Stage, lab: &Lab, bench: &mut Bench, case: &Case) -> Result<(), String> {
     let (registry, name) = (&stage.registry, case.name());
@@ -242,7 +248,7 @@ fn play(stage: &Stage, lab: &Lab, bench: &mut Bench, case: &Case) -> Result<(), 
         return Err(format!("the rerun failed: {text}\nafter: {first:?}"));
     }
     check("after the rerun", true)?;
-    if registry.tags(&path) != stage.new {
+    if with_signatures(registry.tags(&path)) != stage.new {
         return Err(format!("the rerun ends elsewhere: {:?}", registry.tags(&path)));
     }
     let open = open_attempts(registry, &path);

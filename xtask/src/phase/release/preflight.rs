@@ -1,6 +1,6 @@
 //! Checks before the first build that every file that the locks name is available for every platform with the right
-//! bytes, that both platforms get the same packages, and that the Debian image below them is locked. Reports all
-//! problems at once, each with its cause, and refuses the release for any one of them.
+//! bytes, that both platforms get the same packages, that the Debian image below them is locked, and that the release can be
+//! signed. Reports all problems at once, each with its cause, and refuses the release for any one of them.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         false => args.components.iter().map(|name| ctx.config.component(name)).collect::<Result<Vec<_>>>()?,
     };
     // A lock that is unequal or of another version is wrong even if all its files are there.
-    let mut wrong: Vec<String> = debian::problem(ctx)?.into_iter().collect();
+    let mut wrong: Vec<String> = debian::problem(ctx)?.into_iter().chain(ctx.signing_problem()).collect();
     for component in components.iter().filter(|component| matches!(component.source, Source::Npm(_))) {
         let path = format!("{}/package-lock.json", component.npm_folder());
         let lock = Lock::parse(&ctx.read(&path)?).with_context(|| path.clone())?;
@@ -61,11 +61,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     }
     wrong.extend(report.problems.iter().map(ToString::to_string));
     if !wrong.is_empty() {
-        bail!(
-            "preflight failed, nothing was built: {} required files are not available\n  {}",
-            wrong.len(),
-            wrong.join("\n  ")
-        );
+        bail!("preflight failed, nothing was built: {} problems\n  {}", wrong.len(), wrong.join("\n  "));
     }
     ctx.say(format!(
         "preflight: all {} packages are there on every platform and match their locks ({} files read, {seconds:.1} s)",
