@@ -39,7 +39,7 @@ pub const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
     Ty8/oDHq296csXkaF6v2vHorsgOhRANCAARqjph2uU80mWwsB/5SKlS9n8LBZ7Tl\n\
     s7O8/i8g1tRpl5QXRpIDfxndRpjUgs2TyYIsdrmGA3BNAKq05MCa0BX8\n\
     -----END PRIVATE KEY-----\n";
-const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+pub const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
     MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEao6YdrlPNJlsLAf+UipUvZ/CwWe0\n\
     5bOzvP4vINbUaZeUF0aSA38Z3UaY1ILNk8mCLHa5hgNwTQCqtOTAmtAV/A==\n\
     -----END PUBLIC KEY-----\n";
