@@ -1,6 +1,7 @@
 //! What a tag of this project is for, which decides how long it is kept. Refuses nothing; a tag of any other form is nobody's
 //! here, and stays.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -78,12 +79,13 @@ impl Use {
                     let done = id.strip_suffix(DONE);
                     return Self::Prune { id: done.unwrap_or(id).to_owned(), done: done.is_some() };
                 }
-                match () {
-                    () if tag.starts_with("checks-") => Self::Verdict,
-                    () if !is_keyed(name) || name.starts_with("cache-") => Self::Kept,
-                    () if name.len() < tag.len() => Self::Rebuilt,
-                    () => Self::Keyed,
+                if tag.starts_with("checks-") {
+                    return Self::Verdict;
                 }
+                if !is_keyed(name) || name.starts_with("cache-") {
+                    return Self::Kept;
+                }
+                if name == tag { Self::Keyed } else { Self::Rebuilt }
             }
         }
     }
@@ -140,7 +142,7 @@ pub struct PruneRecord {
     pub deletes: Vec<Doomed>,
     /// Images of unknown age, with the time at which a prune first found that nothing needs them.
     #[serde(default)]
-    pub unneeded_since: std::collections::BTreeMap<String, u64>,
+    pub unneeded_since: BTreeMap<String, u64>,
 }
 
 #[cfg(test)]

@@ -101,6 +101,15 @@ struct Kept {
     unneeded_since: BTreeMap<String, u64>,
 }
 
+impl Kept {
+    /// Notes the images that an index names.
+    fn keep_images(&mut self, side: Side, index: &Manifest) {
+        let images = children(index);
+        self.subjects.extend(images.iter().cloned());
+        self.manifests.extend(images.into_iter().map(|image| (side, image)));
+    }
+}
+
 impl<'a> Survey<'a> {
     fn read(ledger: &'a Ledger<'a>, limits: Limits) -> Result<Self> {
         let (ctx, mut tags) = (ledger.ctx, BTreeMap::new());
@@ -339,9 +348,7 @@ impl<'a> Survey<'a> {
     ) -> Result<()> {
         for side in [Side::Public, Side::Staging] {
             for index in self.indexes(side, kept)? {
-                let images = children(&index);
-                kept.subjects.extend(images.iter().cloned());
-                kept.manifests.extend(images.into_iter().map(|image| (side, image)));
+                kept.keep_images(side, &index);
             }
             for (tag, digest) in self.on(side) {
                 if !kept.doomed.contains_key(&(side, tag.to_owned())) {
@@ -380,9 +387,7 @@ impl<'a> Survey<'a> {
         let ctx = self.ledger.ctx;
         for index in ctx.registry.manifests(&ctx.runner, &self.ledger.public, &unknown)?.into_iter().flatten()
         {
-            let images = children(&index);
-            kept.subjects.extend(images.iter().cloned());
-            kept.manifests.extend(images.into_iter().map(|image| (Side::Public, image)));
+            kept.keep_images(Side::Public, &index);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@ use registry_lab::{Deletes, Lab};
 
 use crate::{Run, crane, nobody, plain, push};
 
-/// What crane says of deletions by tag and by digest, and the tags that are left of two on one manifest.
+/// crane's output for deletions by tag and by digest, and the tags that remain of two on one manifest.
 fn deletes(form: Deletes) -> String {
     let lab = Lab::start().deletes(form);
     let config = nobody(&lab);

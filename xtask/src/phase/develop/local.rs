@@ -68,14 +68,15 @@ fn forget_cache(ctx: &Context) -> Result<()> {
     }
     let recipes =
         [&ctx.config.base.dockerfile, &ctx.config.variants.dockerfile].map(|path| ctx.read_if_there(path));
-    let mut deleted = 0;
+    let list = || {
+        let listing = ctx.runner.probe(&cmd!("docker buildx du --format json"));
+        build_cache::records(&listing.unwrap_or_default())
+    };
+    let (mut records, mut deleted) = (list(), 0);
     for _ in 0..PASSES {
-        let listing = ctx.runner.probe(&cmd!("docker buildx du --format json")).unwrap_or_default();
-        let records = build_cache::records(&listing);
         let ours =
             records.iter().filter(|it| it.reclaimable && build_cache::is_of(&it.description, &recipes));
         let ids: Vec<String> = ours.map(|it| format!("id={}", it.id)).collect();
-        let before = records.len();
         // Filters of one command have to apply all.
         for id in &ids {
             ctx.runner.run(&cmd!("docker buildx prune --all --force --filter {id}"))?;
@@ -83,12 +84,12 @@ fn forget_cache(ctx: &Context) -> Result<()> {
         if ids.is_empty() || ctx.runner.dry_run {
             break;
         }
-        let listing = ctx.runner.probe(&cmd!("docker buildx du --format json")).unwrap_or_default();
-        let left = build_cache::records(&listing).len();
-        if left >= before {
+        let left = list();
+        if left.len() >= records.len() {
             break;
         }
-        deleted += before - left;
+        deleted += records.len() - left.len();
+        records = left;
     }
     ctx.say(format!("{deleted} records of the build cache deleted; those of other projects stay"));
     Ok(())
