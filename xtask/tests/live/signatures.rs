@@ -3,16 +3,19 @@
 use std::process::{Command, Output};
 
 use registry_lab::{Referrers, digest};
+use xtask::promotion::attest::test_result;
 
 use crate::support::env::TestEnv;
 
-fn cosign(world: &TestEnv, image: &str, annotations: &[&str]) -> Output {
+fn cosign(world: &TestEnv, verb: &str, image: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new("cosign");
-    command.args(["verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry"]);
-    command.args(annotations.iter().flat_map(|it| ["-a", it]));
-    command.arg(format!("{}/devbox@{image}", world.host)).current_dir(&world.root);
+    command.args([verb, "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry"]);
+    command.args(arguments).arg(format!("{}/devbox@{image}", world.host)).current_dir(&world.root);
     command.output().unwrap()
 }
+
+/// What cosign calls the statements that are attached to an image.
+const TYPES: [&str; 2] = ["slsaprovenance1", test_result::KIND];
 
 /// Skips on systems without a package of cosign: no release needs it.
 #[test]
@@ -37,17 +40,25 @@ fn cosign_verifies_every_published_image() {
         let images =
             manifest["manifests"].as_array().unwrap().iter().map(|it| it["digest"].as_str().unwrap());
         for image in images.chain([index.as_str()]) {
-            let output = cosign(&world, image, &["release=v1.18.18", "variant=omos"]);
+            let output = cosign(&world, "verify", image, &["-a", "release=v1.18.18", "-a", "variant=omos"]);
             let text = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{form:?} {image}: {text}");
             assert!(
                 String::from_utf8_lossy(&output.stdout).contains(image),
                 "{form:?}: it names another image"
             );
-            assert!(!cosign(&world, image, &["release=v1.18.17"]).status.success(), "{form:?}");
+            let other = cosign(&world, "verify", image, &["-a", "release=v1.18.17"]);
+            assert!(!other.status.success(), "{form:?}");
+            for kind in TYPES {
+                let output = cosign(&world, "verify-attestation", image, &["--type", kind]);
+                let text = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{form:?} {image} {kind}: {text}");
+            }
+            let other = cosign(&world, "verify-attestation", image, &["--type", "vuln"]);
+            assert!(!other.status.success(), "{form:?}");
         }
         let unsigned = world.registry().put("devbox", "unsigned", br#"{"schemaVersion":2,"manifests":[]}"#);
         assert_eq!(unsigned, digest(br#"{"schemaVersion":2,"manifests":[]}"#));
-        assert!(!cosign(&world, &unsigned, &[]).status.success(), "{form:?}");
+        assert!(!cosign(&world, "verify", &unsigned, &[]).status.success(), "{form:?}");
     }
 }
