@@ -8,6 +8,7 @@ pub mod changelog;
 pub mod checksum;
 pub mod component;
 pub mod config;
+pub mod deb_changelog;
 pub mod deb_version;
 pub mod dockerfile;
 pub mod dsse;

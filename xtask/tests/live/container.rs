@@ -97,7 +97,8 @@ fn a_volume_is_walked_once_for_each_owner() {
         let make = format!("mkdir -p {data}/deep/er && touch {data}/deep/er/{name}");
         assert!(stage.run(&["--entrypoint", "bash", "-v", &volume], &["-c", &make]).status.success());
     };
-    let of_others = "find ~/.local/share/opencode ! -user developer -type f | xargs -r basename -a | xargs echo left:";
+    let of_others =
+        "find ~/.local/share/opencode ! -user developer -type f | xargs -r basename -a | xargs echo left:";
     let starts = |id: &str| {
         let user = format!("PUID={id}");
         stage.run(&["-e", &user, "-v", &volume], &["bash", "-c", of_others])
