@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::error::missing;
 use crate::image::base::BuiltBase;
 use crate::image::build_record;
 use crate::image::builders::Built;
@@ -174,6 +175,18 @@ pub fn read(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Resu
             name()
         )
     })
+}
+
+/// The record of a release that tags may be moved by: one that the trusted key has signed. `None` if it was never begun.
+pub fn read_signed(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
+    if let Some(record) = signed(ctx, repository, release)? {
+        return Ok(Some(record));
+    }
+    let Some(_) = read(ctx, repository, release)? else { return Ok(None) };
+    Err(missing(format!(
+        "the trusted key has not signed {}: run `cargo xtask publish --release-tag {release}` from its commit to write it again",
+        ctx.staging(repository).tag(&tag(release))
+    )))
 }
 
 /// The record of a release, if it is there and can be read.

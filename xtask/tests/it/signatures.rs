@@ -176,6 +176,19 @@ fn a_forged_or_replayed_record_is_found_and_written_again() {
     }
 }
 
+/// Whoever may write to the staging repository could name any image as one of an older release.
+#[test]
+fn no_tag_moves_by_a_record_of_another_key() {
+    let world = released();
+    let mut forged = world.document("release-v1.18.18");
+    forged["variants"][1]["digest"] = forged["variants"][0]["digest"].clone();
+    plant_record(&world, "release-v1.18.18", &forged, &SigningKey::generate().unwrap());
+    let before = world.registry().tags("devbox");
+    let text = world.fails("rollback v1.18.18", 3);
+    assert!(text.contains("the trusted key has not signed"), "{text}");
+    assert_eq!(world.registry().tags("devbox"), before);
+}
+
 #[test]
 fn provenance_and_test_result_are_about_all_images() {
     let world = released();
