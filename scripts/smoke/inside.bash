@@ -15,6 +15,14 @@ listed() {
     (.digest | startswith("sha256:")))' >/dev/null || { echo "$1 $2 is not listed"; return 1; }
 }
 
+# licensed COMPONENT: every package that came with it has a text of its licence in the image.
+licensed() {
+  local without
+  without=$(devbox licences --json | jq -r --arg of "$1" 'map(select(.of == $of)) | if length == 0 then "nothing came with it" else
+    .[] | select(.licence == null or .texts == []) | .name end') || return 1
+  [ -z "$without" ] || { echo "$1: no text of a licence: $without"; return 1; }
+}
+
 # free PATH…: nothing of the base is where a component has its files.
 free() {
   local path

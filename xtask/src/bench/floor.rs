@@ -54,7 +54,7 @@ fn layer(
     folder: &Utf8Path,
     repository: &Repository,
 ) -> Result<()> {
-    let Package { name, version, integrity } = package;
+    let Package { name, version, integrity, .. } = package;
     let folder = folder.join(name);
     fs::create_dir_all(&folder)?;
     let file = folder.join("layer.tar.gz");

@@ -39,6 +39,21 @@ pub fn ensure_recorded(ctx: &Context, repository: &Repository, base: &Manifest) 
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
 
+/// The lists of a base: those that were recorded, or else those that its images have.
+pub fn of(ctx: &Context, repository: &Repository, base: &Manifest) -> Result<Lists> {
+    let staging = ctx.staging(repository);
+    let found = ctx.registry.referrers(&ctx.runner, &staging, &base.digest, KIND)?;
+    match found.into_iter().next_back() {
+        Some(document) => Ok(serde_json::from_value(document)?),
+        None => read(ctx, repository, base).with_context(|| {
+            format!(
+                "{} has no record of its packages and its list cannot be read",
+                repository.digest(&base.digest)
+            )
+        }),
+    }
+}
+
 /// Reads the list out of each platform's image.
 pub fn read(ctx: &Context, repository: &Repository, base: &Manifest) -> Result<Lists> {
     let mut lists = Lists::new();

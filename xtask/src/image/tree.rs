@@ -14,6 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::context::Context;
 use crate::model::key::{Entry, Kind, digest};
+use crate::model::licence::{FACTS, POLICY};
 use crate::tools::git::{self, Commit, Tracked};
 use crate::tools::runner::Runner;
 use crate::tools::tree as files;
@@ -36,13 +37,13 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the inputs of all images of a tree and of the smoke suite. Later changes on disk reach neither a key
+    /// Reads the inputs of all images of a tree, of the smoke suite and of the policy of licences. Later changes on disk reach neither a key
     /// nor a build.
     pub fn load(ctx: &Context) -> Result<Self> {
         let (base, variants) = (&ctx.config.base, &ctx.config.variants);
         let mut inputs = [base.inputs.as_slice(), variants.inputs.as_slice()].concat();
         inputs.extend([&base.dockerfile, &variants.dockerfile].map(String::clone));
-        inputs.extend([SUITE, SUITE_PARTS, DEFINITION].map(str::to_owned));
+        inputs.extend([SUITE, SUITE_PARTS, DEFINITION, POLICY, FACTS].map(str::to_owned));
         let tree = Self::read(&ctx.runner, &inputs)?;
         tree.notes.iter().for_each(|note| ctx.say(note));
         Ok(tree)

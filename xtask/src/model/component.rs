@@ -19,6 +19,9 @@ pub struct Component {
     /// Optional dependencies that are kept out of the lock.
     #[serde(default)]
     pub leave_out: Vec<String>,
+    /// Locked Python packages that the Dockerfile takes out again.
+    #[serde(default)]
+    pub uninstalls: Vec<String>,
     /// The most that the component's layer may have, compressed, in units of 10^6 bytes; for those with a layer of their
     /// own in a variant.
     pub budget_mb: Option<u64>,

@@ -146,6 +146,9 @@ pub struct Image {
 #[serde(deny_unknown_fields)]
 pub struct BaseLayer {
     pub name: String,
+    /// Components whose files are in it, and groups of Debian's packages as `debian:<group>`.
+    #[serde(default)]
+    pub holds: Vec<String>,
     pub budget_mb: u64,
 }
 

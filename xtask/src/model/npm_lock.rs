@@ -19,6 +19,8 @@ pub struct Package {
     pub version: String,
     /// Subresource Integrity of the tarball, such as `sha512-…`.
     pub integrity: String,
+    /// What its package.json says.
+    pub licence: Option<String>,
 }
 
 /// An entry of `packages`, as far as it matters here.
@@ -29,6 +31,7 @@ struct Entry {
     version: String,
     integrity: Option<String>,
     resolved: Option<String>,
+    license: Option<String>,
     os: Vec<String>,
     cpu: Vec<String>,
     libc: Vec<String>,
@@ -65,6 +68,7 @@ impl Lock {
                 name: entry.name.clone().unwrap_or_else(|| name(path).to_owned()),
                 version: entry.version.clone(),
                 integrity: entry.integrity.clone().unwrap_or_default(),
+                licence: entry.license.clone(),
             })
         };
         self.entries.iter().filter_map(wanted).collect()

@@ -95,6 +95,32 @@ pub fn wheel_fits(file: &str, platform: Platform) -> bool {
         && any(platforms, &|tag| tag == "any" || glibc(tag, platform).is_some_and(|minor| minor <= MANYLINUX))
 }
 
+/// How well a file fits a platform: of several that do, an installer takes the greatest (PEP 425, "tags in order of priority").
+pub fn wheel_rank(file: &str, platform: Platform) -> Option<(u32, u32)> {
+    if !wheel_fits(file, platform) {
+        return None;
+    }
+    let [platforms, abis, pythons] = file.strip_suffix(".whl")?.rsplit('-').take(3).collect::<Vec<_>>()[..]
+    else {
+        return None;
+    };
+    let cpython = pythons.split('.').filter_map(|tag| tag.strip_prefix("cp3")?.parse::<u32>().ok()).max();
+    // The image's own interface, then the stable one of ever older versions, then none.
+    let interface = match (abis == format!("cp3{MINOR}"), cpython) {
+        (true, _) => 1000,
+        (false, minor) => minor.unwrap_or_default(),
+    };
+    Some((
+        interface,
+        platforms
+            .split('.')
+            .filter_map(|tag| glibc(tag, platform))
+            .filter(|it| *it <= MANYLINUX)
+            .max()
+            .unwrap_or_default(),
+    ))
+}
+
 /// `py3`, `py3N`, `cp3N`: the image's version, or an older one where the file promises that it does.
 fn python_fits(tag: &str, abi3: bool) -> bool {
     match (tag.strip_prefix("py3"), tag.strip_prefix("cp3")) {
@@ -142,6 +168,21 @@ mod tests {
         fits("uv-0.13.9-py3-none-manylinux_2_28_aarch64.whl", false, true);
         fits("a-1-7-py3-none-macosx_11_0_arm64.whl", false, false);
         fits("a-1.tar.gz", false, false);
+    }
+
+    #[test]
+    fn of_several_wheels_the_closest_is_taken() {
+        let order = [
+            "py3-none-any",
+            "py3-none-manylinux_2_28_x86_64",
+            "cp39-abi3-manylinux2014_x86_64",
+            "cp39-abi3-manylinux_2_28_x86_64",
+            "cp311-abi3-manylinux2014_x86_64",
+            "cp313-cp313-manylinux2014_x86_64",
+        ];
+        let ranks = order.map(|tags| wheel_rank(&format!("a-1-{tags}.whl"), Platform::LinuxAmd64));
+        assert!(ranks.iter().all(Option::is_some) && ranks.is_sorted(), "{ranks:?}");
+        assert_eq!(wheel_rank("a-1-cp313-cp313-manylinux_2_31_x86_64.whl", Platform::LinuxAmd64), None);
     }
 
     #[test]

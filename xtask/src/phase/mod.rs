@@ -116,6 +116,11 @@ pub enum Command {
         after_help = "Examples:\n  cargo xtask verify v1.18.18-omos\n  cargo xtask verify latest --json --repository docker.io/joakimp/opencode-devbox"
     )]
     Verify(inspect::verify::Args),
+    /// Print what an image of this tree contains, with versions, licences, checksums and layers
+    #[command(
+        after_help = "Examples:\n  cargo xtask sbom omos\n  cargo xtask sbom latest --platform linux/arm64 --format spdx"
+    )]
+    Sbom(inspect::sbom::Args),
     /// Build base and variants again on an empty engine, and compare them with those in the registry
     #[command(
         after_help = "Examples:\n  cargo xtask verify-reproducible --platform linux/amd64\n  cargo xtask verify-reproducible omos --no-base"
@@ -176,7 +181,10 @@ impl Command {
         Target {
             works,
             platforms: is_quick.then(|| vec![Platform::host()]),
-            only_looks: matches!(self, Self::Plan | Self::Explain(_) | Self::Status | Self::Verify(_)),
+            only_looks: matches!(
+                self,
+                Self::Plan | Self::Explain(_) | Self::Status | Self::Verify(_) | Self::Sbom(_)
+            ),
             lenient: matches!(self, Self::Plan),
             // The phases of a release keep their results to themselves: it prints one of its own.
             keeps_results: matches!(self, Self::Release(_)),
@@ -231,6 +239,7 @@ impl Command {
             Self::Outdated(args) => inspect::outdated::run(ctx, args),
             Self::NextTag => inspect::next_tag::run(ctx),
             Self::Verify(args) => inspect::verify::run(ctx, args),
+            Self::Sbom(args) => inspect::sbom::run(ctx, args),
             Self::VerifyReproducible(args) => inspect::verify_reproducible::run(ctx, args),
             Self::Docs(args) => maintain::docs::run(ctx, args, definition),
             Self::Bump(args) => maintain::bump::run(ctx, args),

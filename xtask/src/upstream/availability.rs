@@ -135,7 +135,12 @@ fn releases(
 /// A component's own files in one version, before that is locked: for all platforms, since a lock is for all of them.
 pub fn own_files(ctx: &Context, component: &Component, version: &str) -> Vec<Need> {
     let npm = |name: &String, release: Option<&String>| Item::Npm {
-        package: Package { name: name.clone(), version: version.to_owned(), integrity: String::new() },
+        package: Package {
+            name: name.clone(),
+            version: version.to_owned(),
+            integrity: String::new(),
+            licence: None,
+        },
         release: release.cloned(),
     };
     let need = |item, platforms: &[Platform]| Need {
@@ -338,7 +343,7 @@ impl Supply {
     /// Metadata and tarball of a package.
     fn npm(&self, package: &Package, release: Option<&str>, depth: Depth) -> Result<(), Verdict> {
         let registry = &self.npm_registry;
-        let Package { name, version, integrity } = package;
+        let Package { name, version, integrity, .. } = package;
         let mut packument = None;
         let manifest = match npm::manifest(&self.web, registry, name, version).known()? {
             Some(manifest) => Some(manifest),

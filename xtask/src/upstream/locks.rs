@@ -21,7 +21,7 @@ use crate::tools::command::cmd;
 use crate::tools::files::Edit;
 use crate::tools::toolbox::{self, Toolbox};
 use crate::tools::web::{Answer, Web};
-use crate::upstream::lock_tools;
+use crate::upstream::{licences, lock_tools};
 
 /// Versions by component.
 pub type Versions = BTreeMap<String, String>;
@@ -166,8 +166,8 @@ impl Resolver<'_> {
         Ok(Edit { path, before, after })
     }
 
-    /// The `.in` and `.txt` of a Python lock, with every component that shares it.
-    fn python(&self, lock: &str) -> Result<[Edit; 2]> {
+    /// The `.in` and `.txt` of a Python lock, and what its packages say of themselves, with every component that shares it.
+    fn python(&self, lock: &str) -> Result<[Edit; 3]> {
         let shares = |component: &&Component| {
             matches!(component.source, Source::Pypi(_)) && component.python_lock() == lock
         };
@@ -193,6 +193,7 @@ impl Resolver<'_> {
         )))?;
         let after = fs::read_to_string(&target)?;
         python_lock::parse(&after).with_context(|| format!("{lock}.txt as uv writes it"))?;
+        let licences = licences::resolve(self.ctx, &self.toolbox, &self.folder, lock, &after)?;
         Ok([
             Edit {
                 path: format!("{lock}.in"),
@@ -200,6 +201,7 @@ impl Resolver<'_> {
                 after: wanted.concat(),
             },
             Edit { path: format!("{lock}.txt"), before, after },
+            licences,
         ])
     }
 

@@ -2,6 +2,7 @@
 
 pub mod availability;
 pub mod crane_archive;
+pub mod licences;
 pub mod lock_tools;
 pub mod locks;
 pub mod security_updates;

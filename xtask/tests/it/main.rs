@@ -24,6 +24,7 @@ mod recovery;
 mod refusals;
 mod registry;
 mod requests;
+mod sbom;
 mod signatures;
 mod suite;
 mod verdicts;

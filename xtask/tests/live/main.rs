@@ -21,6 +21,7 @@ mod processes;
 mod prune;
 mod races;
 mod release;
+mod sbom;
 mod sealed;
 mod signatures;
 mod update;

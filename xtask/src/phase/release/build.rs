@@ -12,7 +12,7 @@ use crate::image::build_record::{self, BuildRecord};
 use crate::image::disk::EngineDisk;
 use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant, PlannedVariant};
-use crate::image::{bake, builders, definition};
+use crate::image::{bake, builders, definition, licences};
 use crate::model::bake::Target;
 
 #[derive(Debug, Default, clap::Args)]
@@ -55,6 +55,7 @@ pub fn ensure<'a>(
     let absent: Vec<&PlannedVariant<'_>> =
         found.iter().filter(|it| it.as_staged().is_none()).map(|it| &**it).collect();
     let Some(first) = absent.first() else { return Ok(found) };
+    licences::check(ctx, tree)?;
     let targets = definition::variants(ctx, tree, base, &absent)?;
     // What the last build of the family took is what this one may take.
     let disk = EngineDisk::find(&ctx.runner);

@@ -11,7 +11,7 @@ use crate::image::base::{self, BASE_LATEST, Base, FoundBase};
 use crate::image::build_record::{self, BuildRecord};
 use crate::image::disk::EngineDisk;
 use crate::image::tree::Tree;
-use crate::image::{bake, builders, definition, packages, parts};
+use crate::image::{bake, builders, definition, licences, packages, parts};
 
 pub fn run(ctx: &Context) -> Result<()> {
     ctx.start_registry()?;
@@ -30,6 +30,7 @@ pub fn ensure(ctx: &Context, tree: &Tree) -> Result<FoundBase> {
         }
         FoundBase::Absent(base) => base,
     };
+    licences::check(ctx, tree)?;
     let problems = parts::problems(ctx);
     if !problems.is_empty() {
         return Err(missing(problems.join("\n  ")));

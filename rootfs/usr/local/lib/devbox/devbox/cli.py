@@ -9,7 +9,8 @@ from devbox import say
 USAGE = """usage: devbox COMMAND
   doctor [--wait S]  check mounts, keys, MCP servers, network and more; exit code 1 if something is broken.
                      A server gets 30 seconds to answer, or S
-  versions [--json]  what is in the image: version, licence, digest, source
+  versions [--json]  what is in the image: version, licence, digest, source; with --json every package
+  licences [NAME]    the licence of every package, or the text of one; --json lists the files that hold the texts
   config show        opencode's configuration, and where each value comes from
   update-check       whether a newer image is out: 0 no, 10 yes, 3 cannot tell
   verify             how to verify this image and its signature from outside
@@ -49,6 +50,14 @@ def command(argv):
             from devbox import versions
 
             return versions.main(len(argv) == 2)
+        case ["licences"] | ["licences", "--json"]:
+            from devbox import licences
+
+            return licences.list_all(len(argv) == 2)
+        case ["licences", name] if not name.startswith("-"):
+            from devbox import licences
+
+            return licences.show(name)
         case ["config", "show"]:
             from devbox import config
 
@@ -110,6 +119,7 @@ def command(argv):
 EXPECTED = {
     "doctor": "nothing or --wait SECONDS",
     "versions": "nothing or --json",
+    "licences": "nothing, --json or the name of a package",
     "config": "show",
     "credential": "one action",
 }
