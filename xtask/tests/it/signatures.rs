@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 use xtask::model::dsse::{self, BUNDLE, PREDICATE, SIGN};
+use xtask::model::{sbom_cyclonedx, sbom_spdx};
 use xtask::promotion::attest::{provenance, test_result};
 use xtask::tools::cosign::SigningKey;
 
@@ -190,7 +191,7 @@ fn no_tag_moves_by_a_record_of_another_key() {
 }
 
 #[test]
-fn provenance_and_test_result_are_about_all_images() {
+fn statements_are_about_the_images_that_have_them() {
     let world = released();
     let index = world.staged("omos");
     let images = images(&world, &index);
@@ -204,6 +205,16 @@ fn provenance_and_test_result_are_about_all_images() {
                 .map(|it| format!("sha256:{}", it["digest"]["sha256"].as_str().unwrap()))
                 .collect();
             assert_eq!((&subjects, &statement["predicateType"]), (&images, &json!(kind)));
+        }
+    }
+    for image in &images[1..] {
+        for kind in [sbom_cyclonedx::PREDICATE, sbom_spdx::PREDICATE] {
+            let statement = statement(&world, &artifact(&world, image, kind));
+            let subject = statement["subject"].as_array().unwrap();
+            assert_eq!(
+                (subject.len(), &subject[0]["digest"]["sha256"]),
+                (1, &json!(image.trim_start_matches("sha256:")))
+            );
         }
     }
     let made = statement(&world, &artifact(&world, &index, provenance::KIND))["predicate"].clone();
@@ -238,19 +249,23 @@ fn provenance_and_test_result_are_about_all_images() {
 #[test]
 fn a_replaced_statement_is_found_and_made_again() {
     let world = released();
-    let (image, other) = (world.staged("omos"), world.staged("with-pi"));
-    let kind = provenance::KIND;
-    let mut forged = read(&world, &artifact(&world, &image, kind));
-    let text = statement(&world, &artifact(&world, &image, kind)).to_string();
+    let first = |variant: &str| images(&world, &world.staged(variant)).remove(1);
+    replace(&world, &world.staged("omos"), &world.staged("with-pi"), provenance::KIND, "index provenance");
+    replace(&world, &first("omos"), &first("with-pi"), sbom_spdx::PREDICATE, "linux/amd64 SBOM (SPDX)");
+}
+
+fn replace(world: &TestEnv, image: &str, other: &str, kind: &str, check: &str) {
+    let mut forged = read(world, &artifact(world, &image, kind));
+    let text = statement(world, &artifact(world, &image, kind)).to_string();
     let stranger = SigningKey::from_pem(&SigningKey::generate().unwrap(), None).unwrap();
     let signature = stranger.sign(&dsse::signed_bytes(&text)).unwrap();
     let bundle = dsse::bundle(&text, &signature, &stranger.public().hint().unwrap()).to_string();
     forged["layers"][0]["digest"] = json!(world.registry().put_blob("devbox", bundle.as_bytes()));
     forged["layers"][0]["size"] = json!(bundle.len());
-    let mut moved = read(&world, &artifact(&world, &other, kind));
+    let mut moved = read(world, &artifact(world, &other, kind));
     moved["subject"]["digest"] = json!(image);
     for (case, replacement) in [("stranger", Some(forged)), ("moved", Some(moved)), ("none", None)] {
-        let (tag, mut listing) = listing(&world, &image);
+        let (tag, mut listing) = listing(world, &image);
         let entries = listing["manifests"].as_array_mut().unwrap();
         entries.retain(|it| it["annotations"][PREDICATE] != kind);
         if let Some(replacement) = replacement {
@@ -261,9 +276,9 @@ fn a_replaced_statement_is_found_and_made_again() {
                 "size": bytes.len(), "artifactType": BUNDLE, "annotations": { PREDICATE: kind } }));
         }
         world.registry().put("devbox", &tag, listing.to_string().as_bytes());
-        assert_eq!(failed(&world, "latest-omos"), ["index provenance"], "{case}");
+        assert_eq!(failed(world, "latest-omos"), [check], "{case}");
         let text = world.notes("publish");
         assert!(text.contains("signed 1 images of v1.18.18"), "{case}: {text}");
-        assert_eq!(failed(&world, "latest-omos"), [""; 0], "{case}");
+        assert_eq!(failed(world, "latest-omos"), [""; 0], "{case}");
     }
 }

@@ -17,6 +17,7 @@ use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::table::{self, Kind};
 use crate::model::version::ReleaseTag;
+use crate::model::{sbom_cyclonedx, sbom_spdx};
 use crate::output;
 use crate::promotion::attest::{self, RELEASE, REVISION, Signature, VARIANT, provenance, test_result};
 use crate::promotion::record::{self, PlatformRecord, Record, VariantRecord};
@@ -102,7 +103,14 @@ impl Verifier<'_> {
         let of_release = |signed: Vec<Signature>| -> Vec<Signature> {
             signed.into_iter().filter(|it| it.is(RELEASE, &release.to_string())).collect()
         };
-        self.attestations("index", &self.index.digest.clone(), &attached, &of_release(signed), false);
+        let is_index = self.index.images().all(|(_, image)| *image != self.index.digest);
+        self.attestations(
+            "index",
+            &self.index.digest.clone(),
+            &attached,
+            &of_release(signed),
+            &attest::wanted(false, is_index),
+        );
         self.base(&record)?;
         let images: Vec<(Platform, Digest)> =
             self.index.images().map(|(platform, image)| (platform, image.clone())).collect();
@@ -115,7 +123,7 @@ impl Verifier<'_> {
                 let (attached, signed) = self.signature(&image, &about)?;
                 let signed = of_release(signed);
                 self.check("signature is of the release", &about, !signed.is_empty(), release.to_string());
-                self.attestations(&about, &image, &attached, &signed, false);
+                self.attestations(&about, &image, &attached, &signed, &attest::wanted(false, false));
             }
             let known = variant.platforms.iter().find(|it| it.platform == platform);
             let equal = known.is_some_and(|it| it.digest == *image);
@@ -146,9 +154,9 @@ impl Verifier<'_> {
         image: &Digest,
         attached: &Attached,
         signed: &[Signature],
-        is_base: bool,
+        wanted: &[&str],
     ) {
-        for kind in attest::wanted(is_base) {
+        for kind in wanted {
             let named: Vec<&String> = signed.iter().filter_map(|it| it.attestations.get(*kind)).collect();
             let is_named = |it: &&Carried| {
                 named.iter().any(|named| **named == *it.artifact) && it.about(image, kind).is_some()
@@ -229,7 +237,7 @@ impl Verifier<'_> {
         let signed = attest::signatures(&found.statements, &digest, &self.trusted);
         let signed: Vec<Signature> = signed.filter(|it| it.is(VARIANT, verdict::BASE)).collect();
         self.check("signature", "base", !signed.is_empty(), record.base.tag.clone());
-        self.attestations("base", &digest, &found, &signed, true);
+        self.attestations("base", &digest, &found, &signed, &attest::wanted(true, true));
         Ok(())
     }
 
@@ -277,6 +285,8 @@ fn title(kind: &str) -> &'static str {
     match kind {
         provenance::KIND => "provenance",
         test_result::KIND => "test result",
+        sbom_cyclonedx::PREDICATE => "SBOM (CycloneDX)",
+        sbom_spdx::PREDICATE => "SBOM (SPDX)",
         _ => "attestation",
     }
 }
@@ -294,7 +304,11 @@ fn described(kind: &str, predicate: &Value) -> (bool, String) {
             let result = predicate["result"].as_str().unwrap_or("no result");
             (result == "PASSED" && passed > 0, format!("{result}, {passed} checks"))
         }
-        _ => (true, "signed".to_owned()),
+        _ => {
+            let parts =
+                predicate["components"].as_array().or(predicate["packages"].as_array()).map_or(0, Vec::len);
+            (parts > 0, format!("{parts} packages"))
+        }
     }
 }
 

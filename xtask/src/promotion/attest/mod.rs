@@ -1,6 +1,6 @@
 //! What travels with published images: signed statements about each index and about the image of each platform, attached in the
 //! public repository where cosign looks for them. They say how it was built ([`provenance`]), which checks it passed
-//! ([`test_result`]), and who signed it as which release. That last one names the others, so that none can be taken away or
+//! ([`test_result`]), what it contains ([`crate::image::sbom`]), and who signed it as which release. That last one names the others, so that none can be taken away or
 //! replaced unnoticed. What is attached already is not attached again.
 
 pub mod provenance;
@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::image::base::BuiltBase;
+use crate::image::sbom::Sources;
 use crate::image::tree::Tree;
 use crate::image::verdict::{BASE, TestedVariant};
 use crate::model::dsse::{self, Attachment, Carried, SIGN};
 use crate::model::oci::{CompleteIndex, Digest, Subject};
 use crate::model::platform::Platform;
+use crate::model::{sbom_cyclonedx, sbom_spdx};
 use crate::output;
 use crate::tools::cosign::{PublicKey, SigningKey};
 use crate::tools::parallel::side_by_side;
@@ -47,16 +49,16 @@ impl Signature {
         self.annotations.get(annotation).is_some_and(|it| it == value)
     }
 
-    /// The predicates of which the artifact is not attached any more, or never was.
-    pub fn missing<'a>(&self, wanted: &'a [&'a str], attached: &BTreeSet<String>) -> Vec<&'a str> {
-        let is_there = |kind: &&str| self.attestations.get(*kind).is_some_and(|it| attached.contains(it));
-        wanted.iter().copied().filter(|kind| !is_there(kind)).collect()
+    /// True if it names an artifact for each of these predicates, and all of them are attached.
+    pub fn names_all(&self, wanted: &[&str], attached: &BTreeSet<String>) -> bool {
+        wanted.iter().all(|kind| self.attestations.get(*kind).is_some_and(|it| attached.contains(it)))
     }
 }
 
 /// An image that has to be signed.
 struct Image {
     subject: Subject,
+    /// Nothing for an index.
     platform: Option<Platform>,
     annotations: BTreeMap<String, String>,
 }
@@ -73,9 +75,10 @@ impl Family<'_> {
         index: &CompleteIndex,
         annotations: &BTreeMap<String, String>,
     ) -> Result<Family<'a>> {
-        let mut images =
-            vec![Image { subject: index.subject(), platform: None, annotations: annotations.clone() }];
         // A single-platform image is its own index.
+        let own = index.images().find(|(_, image)| **image == index.digest).map(|(platform, _)| platform);
+        let mut images =
+            vec![Image { subject: index.subject(), platform: own, annotations: annotations.clone() }];
         for (platform, _) in index.images().filter(|(_, image)| **image != index.digest) {
             let subject = index.subject_of(platform).context("an index without its image")?;
             let mut annotations = annotations.clone();
@@ -86,12 +89,16 @@ impl Family<'_> {
     }
 }
 
-/// The predicates that are attached to an image beside its signature.
-pub fn wanted(is_base: bool) -> &'static [&'static str] {
-    match is_base {
-        true => &[provenance::KIND],
-        false => &[provenance::KIND, test_result::KIND],
+/// The predicates that are attached beside the signature: to an index, or to the image of a platform.
+pub fn wanted(is_base: bool, is_index: bool) -> Vec<&'static str> {
+    let mut wanted = vec![provenance::KIND];
+    if !is_base {
+        wanted.push(test_result::KIND);
     }
+    if !is_index {
+        wanted.extend([sbom_cyclonedx::PREDICATE, sbom_spdx::PREDICATE]);
+    }
+    wanted
 }
 
 /// Attaches what is missing of a release. A rerun writes nothing.
@@ -115,19 +122,32 @@ pub fn ensure(
         families.iter().flat_map(|family| family.images.iter().map(move |image| (family, image))).collect();
     let is_signed = |(family, image): &(&Family<'_>, &Image)| {
         let attached = registry.attached(runner, repository, &image.subject.digest, Some(SIGN))?;
-        Ok(is_complete(&attached, image, wanted(family.tested.is_none()), &trusted))
+        let wanted = wanted(family.tested.is_none(), image.platform.is_none());
+        Ok(is_complete(&attached, image, &wanted, &trusted))
     };
     // The first one alone: it finds out whether the registry has the referrers API.
     let (first, others) = all.split_at(1);
     let is_signed = [side_by_side(first, is_signed)?, side_by_side(others, is_signed)?].concat();
     let mut open: BTreeMap<&str, Vec<(&Image, Vec<Attachment>)>> = BTreeMap::new();
     let mut shared: BTreeMap<&str, Vec<(&str, Value)>> = BTreeMap::new();
+    let mut sources = None;
     for ((family, image), _) in all.iter().zip(is_signed).filter(|(_, is_signed)| !is_signed) {
         let name = family.tested.map_or(BASE, |it| it.variant.name.as_str());
         if !shared.contains_key(name) {
             shared.insert(name, statements(ctx, tree, base, family, record, signer)?);
         }
-        open.entry(name).or_default().push((image, attachments(image, &shared[name], signer)?));
+        let mut bundles = shared[name].clone();
+        if let Some(platform) = image.platform {
+            let sources = match &sources {
+                Some(read) => read,
+                None => sources.insert(Sources::read(ctx, tree, base)?),
+            };
+            for (kind, document) in sources.documents(family.tested.map(|it| &**it), platform)? {
+                let statement = dsse::statement([&image.subject.digest], &BTreeMap::new(), kind, &document);
+                bundles.push((kind, sealed(&statement, signer)?));
+            }
+        }
+        open.entry(name).or_default().push((image, attachments(image, &bundles, signer)?));
     }
     let count = open.values().map(Vec::len).sum::<usize>();
     let open: Vec<_> = open.into_values().collect();
@@ -153,7 +173,7 @@ fn is_complete(attached: &Attached, image: &Image, wanted: &[&str], trusted: &Pu
         let fits = [RELEASE, VARIANT]
             .iter()
             .all(|name| signature.annotations.get(*name) == image.annotations.get(*name));
-        fits && signature.missing(wanted, &attached.all).is_empty()
+        fits && signature.names_all(wanted, &attached.all)
     })
 }
 
@@ -209,13 +229,13 @@ fn sealed(statement: &str, signer: &SigningKey) -> Result<Value> {
 }
 
 /// Everything that is attached to an image. The signature comes last: an image that has it has the rest.
-fn attachments(image: &Image, shared: &[(&str, Value)], signer: &SigningKey) -> Result<Vec<Attachment>> {
+fn attachments(image: &Image, bundles: &[(&str, Value)], signer: &SigningKey) -> Result<Vec<Attachment>> {
     let attachment = |kind: &str, bundle: &Value| {
         Attachment::new(&image.subject, kind, bundle)
             .map_err(|why| anyhow::anyhow!("a manifest of this pipeline {why}"))
     };
     let (mut all, mut named) = (Vec::new(), BTreeMap::new());
-    for (kind, bundle) in shared {
+    for (kind, bundle) in bundles {
         let made = attachment(kind, bundle)?;
         named.insert(*kind, made.artifact.digest.to_string());
         all.push(made);
