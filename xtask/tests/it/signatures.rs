@@ -255,17 +255,17 @@ fn a_replaced_statement_is_found_and_made_again() {
 }
 
 fn replace(world: &TestEnv, image: &str, other: &str, kind: &str, check: &str) {
-    let mut forged = read(world, &artifact(world, &image, kind));
-    let text = statement(world, &artifact(world, &image, kind)).to_string();
+    let mut forged = read(world, &artifact(world, image, kind));
+    let text = statement(world, &artifact(world, image, kind)).to_string();
     let stranger = SigningKey::from_pem(&SigningKey::generate().unwrap(), None).unwrap();
     let signature = stranger.sign(&dsse::signed_bytes(&text)).unwrap();
     let bundle = dsse::bundle(&text, &signature, &stranger.public().hint().unwrap()).to_string();
     forged["layers"][0]["digest"] = json!(world.registry().put_blob("devbox", bundle.as_bytes()));
     forged["layers"][0]["size"] = json!(bundle.len());
-    let mut moved = read(world, &artifact(world, &other, kind));
+    let mut moved = read(world, &artifact(world, other, kind));
     moved["subject"]["digest"] = json!(image);
     for (case, replacement) in [("stranger", Some(forged)), ("moved", Some(moved)), ("none", None)] {
-        let (tag, mut listing) = listing(world, &image);
+        let (tag, mut listing) = listing(world, image);
         let entries = listing["manifests"].as_array_mut().unwrap();
         entries.retain(|it| it["annotations"][PREDICATE] != kind);
         if let Some(replacement) = replacement {
