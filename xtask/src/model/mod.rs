@@ -22,6 +22,7 @@ pub mod listing;
 pub mod npm_lock;
 pub mod oci;
 pub mod platform;
+pub mod progress;
 pub mod promotion;
 pub mod python_lock;
 pub mod reference;
