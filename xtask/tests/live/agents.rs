@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::container::{Stage, says, text};
 use crate::images::image_of;
 
-const SERVER: &str = include_str!("../devbox/model_server.py");
+const SERVER: &str = include_str!("../../../scripts/smoke/programs/model-server.py");
 const CLIENT: &str = include_str!("../devbox/client.py");
 const TERMINAL: &str = include_str!("../devbox/terminal.sh");
 const BROWSER: &str = include_str!("../devbox/browser.mjs");
