@@ -1,6 +1,8 @@
 //! Refuses images with packages that may not be redistributed, before they are built: what the locks name, with the licences
 //! that locks and `images/licences` have for them. Debian's packages are those of its archive's section main, which may.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::Context;
@@ -40,7 +42,7 @@ pub fn check(ctx: &Context, tree: &Tree) -> Result<()> {
 
 /// Everything that the tree's images have on a platform beside Debian's packages.
 fn licensed(ctx: &Context, tree: &Tree, platform: Platform) -> Result<Vec<Licensed>> {
-    let mut found = Vec::new();
+    let (mut found, mut done) = (Vec::new(), BTreeSet::new());
     for component in &ctx.config.component {
         let mut add = |name: String, version: &str, says: Option<String>| {
             let (version, component) = (version.to_owned(), component.name.clone());
@@ -54,6 +56,7 @@ fn licensed(ctx: &Context, tree: &Tree, platform: Platform) -> Result<Vec<Licens
                     add(format!("npm:{}", package.name), &package.version, package.licence);
                 }
             }
+            Source::Pypi(_) if !done.insert(component.python_lock()) => {}
             Source::Pypi(_) => {
                 let lock = component.python_lock();
                 let known = known(tree, &lock)?;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
+use xtask::model::platform::Platform;
 
 use crate::container::Stage;
-use crate::release::xtask;
 
 fn json(mut command: Command) -> Value {
     let output = command.output().unwrap();
@@ -14,11 +14,13 @@ fn json(mut command: Command) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn bill(variant: &str, platform: &str, format: &str) -> Value {
-    let (ok, text) = xtask(&["sbom", variant, "--platform", platform, "--format", format, "--quiet"]);
-    assert!(ok, "{text}");
-    let line = text.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{text}"));
-    serde_json::from_str(line).unwrap()
+/// The list of this machine's platform.
+fn bill(variant: &str, format: &str) -> Value {
+    let repository = std::env::var("DEVBOX_LIVE_REPOSITORY").expect("run through `cargo xtask test`");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["sbom", variant, "--format", format, "--repository", &repository, "--platform"]);
+    command.arg(Platform::host().to_string());
+    json(command)
 }
 
 fn plain(purl: &Value) -> String {
@@ -53,13 +55,13 @@ const NOT_FOUND: [&str; 6] = [
 #[test]
 fn the_list_of_contents_is_what_syft_and_the_image_itself_find() {
     let stage = Stage::with_all("sbom");
-    let bill = bill("omos-with-pi", "linux/amd64", "cyclonedx");
+    let bill = bill("omos-with-pi", "cyclonedx");
     let components = bill["components"].as_array().unwrap();
     let listed: BTreeSet<String> = components.iter().map(|it| plain(&it["purl"])).collect();
     let syft = std::env::var("DEVBOX_LIVE_SYFT").expect("run through `cargo xtask test`");
     let mut scan = Command::new(syft);
-    scan.args(["scan", "--quiet", "--platform", "linux/amd64", "--output", "syft-json"])
-        .arg(format!("registry:{}", stage.image));
+    let (platform, image) = (Platform::host().to_string(), format!("registry:{}", stage.image));
+    scan.args(["scan", "--quiet", "--platform", &platform, "--output", "syft-json", &image]);
     scan.env("SYFT_CHECK_FOR_APP_UPDATE", "false");
     let found = json(scan);
     let mut by_purl: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
@@ -90,17 +92,31 @@ fn the_list_of_contents_is_what_syft_and_the_image_itself_find() {
     assert!(differences.is_empty(), "in the image or in the list, and not in both: {differences:#?}");
 }
 
-/// Each part of each image has its layer, and what is locked its checksum.
+/// Of each image, in each format, each part has its layer, and an identifier of its own.
 #[test]
-fn every_image_has_whole_lists() {
-    let stage = Stage::with_all("sbom-forms");
-    assert!(stage.image.contains("omos-with-pi"));
-    let bill = bill("omos-with-pi", "linux/amd64", "spdx");
-    let packages = bill["packages"].as_array().unwrap();
-    let is_contained = |package: &&Value| package["primaryPackagePurpose"] != "CONTAINER";
-    for package in packages.iter().filter(is_contained) {
-        assert!(package["comment"].as_str().is_some_and(|it| it.starts_with("layer sha256:")), "{package}");
+fn every_list_is_whole() {
+    for stage in [Stage::new("lists"), Stage::with_all("lists")] {
+        let variant = if stage.image.contains("omos-with-pi") { "omos-with-pi" } else { "base" };
+        let (cyclonedx, spdx) = (bill(variant, "cyclonedx"), bill(variant, "spdx"));
+        let (components, packages) =
+            (cyclonedx["components"].as_array().unwrap(), spdx["packages"].as_array().unwrap());
+        assert_eq!(
+            components.len() + 1,
+            packages.len(),
+            "{variant}: the image itself is among SPDX's packages"
+        );
+        for component in components {
+            let layer = &component["properties"][0]["value"];
+            assert!(layer.as_str().is_some_and(|it| it.starts_with("sha256:")), "{variant}: {component}");
+        }
+        for package in packages.iter().filter(|it| it["primaryPackagePurpose"] != "CONTAINER") {
+            let comment = package["comment"].as_str();
+            assert!(comment.is_some_and(|it| it.starts_with("layer sha256:")), "{variant}: {package}");
+        }
+        let ids = |all: &[Value], id: &str| -> BTreeSet<String> {
+            all.iter().map(|it| it[id].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(ids(packages, "SPDXID").len(), packages.len(), "{variant}");
+        assert_eq!(ids(components, "bom-ref").len(), components.len(), "{variant}");
     }
-    let ids: BTreeSet<&str> = packages.iter().map(|it| it["SPDXID"].as_str().unwrap()).collect();
-    assert_eq!(ids.len(), packages.len(), "an identifier is there twice");
 }

@@ -352,7 +352,7 @@ for name, version in sorted({**root.get("dependencies", {}), **root.get("optiona
         if name in root.get("optionalDependencies", {}): continue
         sys.exit(f"npm error code ETARGET\nnpm error notarget No matching version found for {name}@{version}.")
     cpu = {"cpu": ["arm64"]} if "arm64" in name or "aarch64" in name else {"cpu": ["x64"]} if "x64" in name else {}
-    packages["node_modules/" + name] = {"version": version, "integrity": json.load(answer)["dist"]["integrity"], **cpu}
+    packages["node_modules/" + name] = {"version": version, "integrity": json.load(answer)["dist"]["integrity"], "license": "MIT", **cpu}
 lock = {"name": os.path.basename(folder), "lockfileVersion": 3, "requires": True, "packages": packages}
 open(f"{folder}/package-lock.json", "w").write(json.dumps(lock, indent=2) + "\n")
 "#;
@@ -366,6 +366,11 @@ if args[1] == "install":
     folder = args[args.index("--target") + 1] + "/codespell_lib"
     os.makedirs(folder, exist_ok=True)
     open(f"{folder}/__main__.py", "w").write('import sys; sys.exit("wrongword" in open("README.md").read() and "wrongword ==> right word")')
+    for line in open(args[args.index("--requirements") + 1]):
+        name, found, version = line.split(" ")[0].partition("==")
+        info = args[args.index("--target") + 1] + f"/{name.replace('-', '_')}-{version}.dist-info"
+        os.makedirs(info, exist_ok=True)
+        open(f"{info}/METADATA", "w").write(f"Name: {name}\nLicense: MIT\n\n")
     sys.exit()
 index, source, target = args[args.index("--default-index") + 1], args[-3], args[-1]
 headers = {}

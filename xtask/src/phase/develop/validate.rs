@@ -1,4 +1,4 @@
-//! Checks the tree without building it: definition, generated files, changelog, locks, scripts, Dockerfiles, workflows.
+//! Checks the tree without building it: definition, generated files, changelog, locks, licences, scripts, Dockerfiles, workflows.
 //! Refuses the tree with all its problems at once.
 
 use std::fs;
@@ -8,6 +8,8 @@ use camino::Utf8PathBuf;
 
 use crate::context::Context;
 use crate::context::sources;
+use crate::image::licences;
+use crate::image::tree::Tree;
 use crate::model::workflow;
 use crate::phase::maintain::{changelog, docs, lock, workflows};
 use crate::tools::command::cmd;
@@ -41,6 +43,7 @@ pub fn run(ctx: &Context, definition: &clap::Command) -> Result<()> {
         workflows::run(ctx, &workflows::Args { check: true }),
         actionlint(ctx),
         spelling(ctx),
+        Tree::load(ctx).and_then(|tree| licences::check(ctx, &tree)),
         changelog::run(ctx, &changelog::Args { action: changelog::Action::Check }),
         lock::run(ctx, &lock::Args { check: true, ..lock::Args::default() }),
     ];
