@@ -1,12 +1,15 @@
 //! Locks, preflight, bumps, tags and notes against scripted registries.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 
 use serde_json::json;
 
+use crate::recovery::release;
 use crate::support::env::{PUBLIC_KEY, TestEnv, without_hashes, without_inputs};
 use crate::support::published::INDEX;
+use crate::support::server::{Answer, Server};
 
 #[track_caller]
 fn contains(text: &str, parts: &[&str]) {
@@ -376,6 +379,15 @@ fn openssl() -> Vec<u8> {
 
 /// Debian's security archive, with one package newer. `change` may spoil its files before they are served.
 fn serve_archive(world: &TestEnv, signer: &Signer, until: &str, change: impl Fn(&mut String, &mut Vec<u8>)) {
+    world.published().wheels.insert("debian".to_owned(), archive(signer, until, change));
+}
+
+/// The files of that archive.
+fn archive(
+    signer: &Signer,
+    until: &str,
+    change: impl Fn(&mut String, &mut Vec<u8>),
+) -> Vec<(String, Vec<u8>)> {
     let sum = |bytes: &[u8]| xtask::model::key::digest(bytes).replace("sha256:", "");
     let package = openssl();
     let list = format!(
@@ -395,13 +407,12 @@ fn serve_archive(world: &TestEnv, signer: &Signer, until: &str, change: impl Fn(
     change(&mut index, &mut xz);
     let signed = signer.gpg(&["--clearsign"], &index);
     let file = |name: &str, bytes: &[u8]| (format!("dists/trixie-security/{name}"), bytes.to_vec());
-    let files = vec![
+    vec![
         file("InRelease", &signed),
         file("main/binary-amd64/Packages.xz", &xz),
         file("main/binary-arm64/Packages.xz", &xz),
         ("pool/openssl.deb".to_owned(), package),
-    ];
-    world.published().wheels.insert("debian".to_owned(), files);
+    ]
 }
 
 const LATER: &str = "Sun, 06 Dec 2099 00:53:14 UTC";
@@ -468,6 +479,31 @@ fn security_updates_that_the_published_base_lacks_are_told() {
         &["has all security updates"],
     );
     assert_eq!(world.git("status --porcelain"), "");
+}
+
+/// From the day of the fix to the release that has it: found, proposed, built on a new base, published under the next letter.
+#[test]
+fn a_security_update_becomes_the_next_letter() {
+    let (mut world, signer) = (TestEnv::new(), Signer::new());
+    let files: BTreeMap<String, Vec<u8>> = archive(&signer, LATER, |_, _| ()).into_iter().collect();
+    let server = Server::start(move |request| {
+        let found = files.get(request.path.trim_start_matches("/"));
+        found.map_or(Answer::status(404), |bytes| Answer::ok(bytes.clone()))
+    });
+    world.set("DEBIAN_SECURITY_URL", &format!("http://{}", server.host));
+    world.set("DEBIAN_KEYRING", &signer.keyring());
+    world.set("FAKE_PACKAGES", "openssl\\t3.5.1-1+deb13u1\\tamd64\\n");
+    release(&world);
+    let old = world.registry().tag("devbox", "base-latest").unwrap();
+    contains(&world.ok("refresh-base --if-behind --allow-dirty"), &["+ARG DEBIAN_DATE="]);
+    world.set("FAKE_PACKAGES", "openssl\\t3.5.1-1+deb13u2\\tamd64\\n");
+    release(&world);
+    let tag = |name: &str| world.registry().tag("devbox", name).unwrap();
+    assert_ne!(tag("base-latest"), old);
+    for suffix in ["", "-omos", "-with-pi", "-omos-with-pi"] {
+        assert_eq!(tag(&format!("latest{suffix}")), tag(&format!("v1.18.18b{suffix}")));
+        assert_ne!(tag(&format!("latest{suffix}")), tag(&format!("v1.18.18{suffix}")));
+    }
 }
 
 /// Nothing is concluded from a list that Debian did not sign, or that is not the signed one.
