@@ -168,6 +168,42 @@ fn zones_and_terminals_of_all_kinds_are_known() {
     assert_eq!(String::from_utf8_lossy(&wrong.stdout), "UTC\n");
 }
 
+/// The rows of `docs/image.md` for the engine that every machine of the tests has, found again by the script that printed them.
+#[test]
+fn the_table_of_engines_holds_what_its_script_finds() {
+    let stage = Stage::new("row");
+    let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(tree.join("docs/image.md")).unwrap();
+    let row = |name: &str, image: &str, options: &str| {
+        let mut script = Command::new(tree.join("scripts/engine-row.sh"));
+        script.args([name, image, "docker"]).args(options.split_ascii_whitespace());
+        script.env("WORK_OWNER", "1234:1234").output().unwrap()
+    };
+    for name in ["Docker, rootful", "Docker, any user, hardened"] {
+        let line = page.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap();
+        let (options, cells) = line.split('`').skip(1).step_by(2).next().zip(line.rsplit_once('`')).unwrap();
+        assert_eq!(cells.1, " | ✓ | ✓ | ✓ | ✓ | ✓ |");
+        let output = row(name, &stage.image, options);
+        let expected = format!("| {name} | works | works | works | works | works |\n");
+        assert_eq!(text(&output), expected);
+        assert!(output.status.success());
+    }
+    // A user who may not write the folder: that cell and the agent's fail, and so does the script.
+    let output = row("Other user", &stage.image, "--user 4242:4242");
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(found, "| Other user | works | fails | works | fails | works |\n", "{}", text(&output));
+    assert_eq!(output.status.code(), Some(1));
+    says(&output, "Other user: workspace writes: ");
+    // An image without the program.
+    let output = row("No image", "localhost:9/none:none", "");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "| No image | fails | fails | fails | fails | fails |\n"
+    );
+    let usage = Command::new(tree.join("scripts/engine-row.sh")).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+}
+
 /// Apple's ssh knows an option that no other does: here the folder is mounted as it is, and may not be changed.
 #[test]
 fn settings_of_a_mac_do_not_end_ssh() {
