@@ -41,8 +41,15 @@ if [ -n "${UID-}" ]; then
         "${CARGO_HTTP_CAINFO:=$_devbox_value}" "${NODE_EXTRA_CA_CERTS:=${_devbox_value%.crt}-extra.crt}"
       export SSL_CERT_FILE CURL_CA_BUNDLE GIT_SSL_CAINFO REQUESTS_CA_BUNDLE PIP_CERT AWS_CA_BUNDLE CARGO_HTTP_CAINFO
       export NODE_EXTRA_CA_CERTS
+      if [ -e "${_devbox_value%ca.crt}wgetrc" ]; then export SYSTEM_WGETRC="${SYSTEM_WGETRC:-${_devbox_value%ca.crt}wgetrc}"; fi
     fi
   done
+fi
+# A terminal that nothing here knows, as `docker exec -e TERM` may name one.
+if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then
+  _devbox_value=${TERM%"${TERM#?}"}/$TERM
+  [ -e "/usr/share/terminfo/$_devbox_value" ] || [ -e "/lib/terminfo/$_devbox_value" ] || [ -e "/etc/terminfo/$_devbox_value" ] ||
+    [ -e "$HOME/.terminfo/$_devbox_value" ] || export TERM=xterm-256color
 fi
 if [ -n "${PS1-}" ] && [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then export COLORTERM="${COLORTERM-truecolor}"; fi
 if [ -n "${PS1-}" ] && [ -n "$_devbox_user" ] && [ "$HOME" = /home/developer ] && ! [ -w "$HOME" ]; then

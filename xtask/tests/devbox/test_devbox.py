@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -246,11 +247,33 @@ class Places(Case):
             self.assertEqual(expected, environ["TERM"])
             self.assertEqual("truecolor" if name != "dumb" else None, environ.get("COLORTERM"))
 
+    def test_a_start_loads_nothing_that_it_does_not_need(self):
+        # A start that has a state volume to keep logins in, with the table as the image has it.
+        script = """if True:
+            import os, sys
+            home, library = sys.argv[1:]
+            os.environ["DEVBOX_TEST_TABLE"] = home + "/environment.json"
+            sys.path.insert(0, library)
+            from devbox import cli, place, start, table
+            os.makedirs(home + "/.local/state")
+            found = place.mounts("1 1 0:1 / " + home + "/.local/state rw - ext4 x rw\\n")
+            place.mounts = lambda: found
+            environ = {"HOME": home}
+            start.keep(table.Settings(environ), environ)
+            start.record(environ)
+            assert os.path.islink(home + "/.gitconfig")
+            slow = ("sqlite3", "subprocess", "threading", "tomllib", "socket", "urllib.request", "devbox.greet")
+            print([name for name in slow if name in sys.modules])"""
+        self.file("environment.json", json.dumps(table.load()))
+        words = [sys.executable, "-IS", "-c", script, self.dir, str(ROOT / "rootfs/usr/local/lib/devbox")]
+        done = subprocess.run(words, capture_output=True, text=True)
+        self.assertEqual(("[]\n", ""), (done.stdout, done.stderr))
+
     def test_what_lasts_and_what_does_not(self):
         found = place.mounts(self.MOUNTS)
-        self.assertTrue(greet.covered("/home/developer/.local/share/opencode/x", found))
-        self.assertFalse(greet.covered("/home/developer/.cache", found))
-        self.assertFalse(greet.covered("/home/developer/.pi", found))
+        self.assertTrue(place.covered("/home/developer/.local/share/opencode/x", found))
+        self.assertFalse(place.covered("/home/developer/.cache", found))
+        self.assertFalse(place.covered("/home/developer/.pi", found))
 
     def test_a_remedy_is_one_that_the_start_accepts(self):
         with mock.patch("os.stat") as stat:

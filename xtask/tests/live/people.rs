@@ -66,7 +66,9 @@ fn a_workspace_may_lie_anywhere() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().display().to_string();
     assert!(Command::new("git").args(["init", "-q", &path]).status().unwrap().success());
-    for target in [path.as_str(), "/home/me/code", "/var/www", "/opt/work", "/usr/src/app", "/workspace"] {
+    for target in
+        [path.as_str(), "/home/me/code", "/var/www", "/opt/work", "/usr/src/app", "/root/code", "/workspace"]
+    {
         let mount = format!("{path}:{target}");
         let output = stage.run(
             &["-v", &mount, "-w", target, "-e", "PUID=4242", "-e", "DEVBOX_MCP_MEMPALACE=off"],
@@ -113,11 +115,13 @@ fn root_of_a_rootless_engine_is_the_user_and_has_no_privilege() {
 fn logins_of_the_home_last_with_the_state_volume() {
     let stage = Stage::new("kept");
     let state = format!("{}:/home/developer/.local/state", stage.volume("state"));
-    let write = "git config --global user.name Ann && mkdir -p ~/.config/gh && echo login > ~/.config/gh/hosts.yml && npm config set //x/:_authToken=t";
+    let write = "git config --global user.name Ann && echo docker > ~/.docker/config.json && echo cargo > ~/.cargo/credentials.toml && \
+                 printf 'protocol=https\nhost=h\nusername=u\npassword=p\n\n' | git credential-store store && mkdir -p ~/.config/gh && echo login > ~/.config/gh/hosts.yml && npm config set //x/:_authToken=t";
     let first = stage.run(&["-v", &state], &["bash", "-c", write]);
     assert!(first.status.success(), "{}", text(&first));
-    let read = "git config user.name; cat ~/.config/gh/hosts.yml ~/.npmrc";
-    says(&stage.run(&["-v", &state], &["bash", "-c", read]), "Ann\nlogin\n//x/:_authToken=t");
+    let read = "git config user.name; cat ~/.config/gh/hosts.yml ~/.npmrc ~/.docker/config.json ~/.cargo/credentials.toml ~/.git-credentials";
+    let kept = "Ann\nlogin\n//x/:_authToken=t\ndocker\ncargo\nhttps://u:p@h\n";
+    says(&stage.run(&["-v", &state], &["bash", "-c", read]), kept);
     says(
         &stage.run(
             &["-v", &state, "--read-only", "--tmpfs", "/home/developer", "--tmpfs", "/tmp"],
@@ -154,6 +158,67 @@ fn zones_and_terminals_of_all_kinds_are_known() {
     };
     assert_eq!(terminal("alacritty").trim().replace('\r', ""), "alacritty truecolor\n256");
     assert_eq!(terminal("xterm-ghostty").trim().replace('\r', ""), "xterm-256color truecolor\n256");
+    // As a host hands them over, and in a shell beside the first.
+    let both = ["--tty", "-e", "TERM=xterm-ghostty", "-e", "COLORTERM=24bit"];
+    says(&stage.run(&both, &["bash", "-c", "echo $TERM $COLORTERM"]), "xterm-256color 24bit");
+    let name = stage.start("terminal", &[], &["sleep", "600"]);
+    let exec = ["exec", "--tty", "-e", "TERM=xterm-rio", &name, "bash", "-lc", "echo $TERM; tput colors"];
+    says(&docker(&exec), "xterm-256color\r\n256");
+    let wrong = stage.run(&["-e", "TZ=Mars/Base"], &["date", "+%Z"]);
+    assert_eq!(String::from_utf8_lossy(&wrong.stdout), "UTC\n");
+}
+
+/// The rows of `docs/image.md` for the engine that every machine of the tests has, found again by the script that printed them.
+#[test]
+fn the_table_of_engines_holds_what_its_script_finds() {
+    let stage = Stage::new("row");
+    let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(tree.join("docs/image.md")).unwrap();
+    let row = |name: &str, image: &str, options: &str| {
+        let mut script = Command::new(tree.join("scripts/engine-row.sh"));
+        script.args([name, image, "docker"]).args(options.split_ascii_whitespace());
+        script.env("WORK_OWNER", "1234:1234").output().unwrap()
+    };
+    for name in ["Docker, rootful", "Docker, any user, hardened"] {
+        let line = page.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap();
+        let (options, cells) = line.split('`').skip(1).step_by(2).next().zip(line.rsplit_once('`')).unwrap();
+        assert_eq!(cells.1, " | ✓ | ✓ | ✓ | ✓ | ✓ |");
+        let output = row(name, &stage.image, options);
+        let expected = format!("| {name} | works | works | works | works | works |\n");
+        assert_eq!(text(&output), expected);
+        assert!(output.status.success());
+    }
+    // A user who may not write the folder: that cell and the agent's fail, and so does the script.
+    let output = row("Other user", &stage.image, "--user 4242:4242");
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(found, "| Other user | works | fails | works | fails | works |\n", "{}", text(&output));
+    assert_eq!(output.status.code(), Some(1));
+    says(&output, "Other user: workspace writes: ");
+    // An image without the program.
+    let output = row("No image", "localhost:9/none:none", "");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "| No image | fails | fails | fails | fails | fails |\n"
+    );
+    let usage = Command::new(tree.join("scripts/engine-row.sh")).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+/// Apple's ssh knows an option that no other does: here the folder is mounted as it is, and may not be changed.
+#[test]
+fn settings_of_a_mac_do_not_end_ssh() {
+    let stage = Stage::new("mac");
+    let folder = tempfile::TempDir::new().unwrap();
+    let mount = format!("{}:/home/developer/.ssh:ro", folder.path().display());
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = folder.path().join("config");
+    let found = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        stage.run(&["-v", &mount], &["bash", "-c", "ssh -G work | grep -E '^(hostname|ignoreunknown) '"])
+    };
+    says(&found("Host work\n  usekeychain yes\n  HostName h.example\n"), "hostname h.example\n");
+    // Whoever has an answer of their own keeps it.
+    says(&found("IgnoreUnknown UseKeychain,Foo\nHost work\n  UseKeychain yes\n  Foo 1\n"), "hostname work\n");
 }
 
 fn docker(args: &[&str]) -> Output {
@@ -225,13 +290,13 @@ fn one_variable_makes_every_tool_trust_an_own_authority() {
         text(&stage.run(&options, &["bash", "-c", ask]))
     };
     let without = run(&[]);
-    for tool in ["curl", "git", "node", "python", "aws", "uv", "npm"] {
+    for tool in ["curl", "wget", "git", "node", "python", "aws", "uv", "npm"] {
         assert!(without.contains(&format!("tls of {tool}")), "{tool}: {without}");
     }
     for given in ["DEVBOX_CA_FILE=/ca/ca.crt", "DEVBOX_CA_FILE=/ca/only", "SSL_CERT_FILE=/ca/ca.crt"] {
         let with = run(&["-e", given]);
         assert!(
-            with.contains("ok   tls of tools     curl, git, node, python, aws, uv, npm"),
+            with.contains("ok   tls of tools     curl, wget, git, node, python, aws, uv, npm"),
             "{given}: {with}"
         );
         assert!(with.contains("sudo trusts"), "{given}: {with}");
@@ -265,6 +330,9 @@ fn a_login_that_calls_back_is_reached_from_outside() {
     let script = "python3 -m http.server --bind 127.0.0.1 1455 >/dev/null 2>&1 & curl -s --retry 20 --retry-connrefused --retry-delay 1 \
                   -o /dev/null -w '%{http_code}\\n' http://$(hostname -i):1455/";
     says(&stage.run(&["-e", "DEVBOX_CALLBACK_PORTS=1455,19876"], &["bash", "-c", script]), "200\n");
+    // Where localhost means its address of IPv6, as Node takes it.
+    let script = script.replace("--bind 127.0.0.1", "--bind ::1");
+    says(&stage.run(&["-e", "DEVBOX_CALLBACK_PORTS=1455"], &["bash", "-c", &script]), "200\n");
     let wrong = stage.run(&[], &["devbox", "forward", "http"]);
     assert_eq!(wrong.status.code(), Some(64));
     says(&wrong, "devbox: forward http: expected ports");

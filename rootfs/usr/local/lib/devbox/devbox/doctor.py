@@ -30,7 +30,7 @@ def mounts(settings, environ):
     found = place.mounts()
     for volume in settings.table["volume"]:
         path = volume["path"]
-        if not greet.covered(path, found):
+        if not place.covered(path, found):
             yield NOTE, volume["name"], f"{path} is not mounted, so this is lost with the container: {volume['holds']}"
         elif not place.writable(path):
             yield BAD, volume["name"], f"user {os.getuid()} cannot write {path}: {owner(path)}, {place.remedy(path)}"

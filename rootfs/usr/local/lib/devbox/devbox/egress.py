@@ -2,6 +2,7 @@
 is on the internal network of the agent's container and on one with a way out."""
 
 import asyncio
+import functools
 import ipaddress
 import re
 import signal
@@ -52,9 +53,7 @@ async def client(hosts, reader, writer):
         writer.write(f"HTTP/1.1 {code} {ANSWERS[code]}\r\n\r\n".encode())
         await writer.drain()
         if upstream:
-            async with asyncio.TaskGroup() as tunnel:
-                tunnel.create_task(pump(reader, upstream[1]))
-                tunnel.create_task(pump(upstream[0], writer))
+            await tunnel((reader, writer), upstream)
     except* (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
         # The other side has gone, or sends no request.
         pass
@@ -62,6 +61,29 @@ async def client(hosts, reader, writer):
         writer.close()
         if upstream:
             upstream[1].close()
+
+
+async def forward(address, ports):
+    """Passes what comes to these ports of an address on to the same ports of localhost, which may have two addresses."""
+
+    async def passed(port, *caller):
+        try:
+            own = await asyncio.open_connection("localhost", port)
+        except OSError:
+            # Nobody listens yet.
+            caller[1].close()
+            return
+        try:
+            await tunnel(caller, own)
+        except* OSError:
+            # One side has gone.
+            pass
+        finally:
+            caller[1].close()
+            own[1].close()
+
+    servers = [await asyncio.start_server(functools.partial(passed, port), address, port) for port in ports]
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 async def answer(hosts, reader):
@@ -107,6 +129,12 @@ async def connect(addresses):
         except OSError:
             continue
     return await asyncio.open_connection(addresses[-1], TLS)
+
+
+async def tunnel(one, other):
+    async with asyncio.TaskGroup() as both:
+        both.create_task(pump(one[0], other[1]))
+        both.create_task(pump(other[0], one[1]))
 
 
 async def pump(reader, writer):

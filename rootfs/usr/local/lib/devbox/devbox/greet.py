@@ -9,7 +9,7 @@ from devbox import place, update, versions
 def lines(settings, environ, mounts, components):
     parts = [f"{fact['name']} {fact['version']}" for fact in components if fact["name"] in ("opencode", "omos", "pi")]
     yield "opencode-devbox: " + (", ".join(parts) or "the base, without an agent")
-    mounted = [v["name"] for v in settings.table["volume"] if covered(v["path"], mounts)]
+    mounted = [v["name"] for v in settings.table["volume"] if place.covered(v["path"], mounts)]
     work = place.workspaces(mounts)
     yield f"  mounted: {', '.join(work + mounted) or 'nothing'}"
     gone = lost(settings, mounts)
@@ -26,16 +26,7 @@ def lines(settings, environ, mounts, components):
 
 def lost(settings, mounts):
     """Folders with state that nothing is mounted on, as a person would write them."""
-    return [v["path"].replace(place.HOME, "~") for v in settings.table["volume"] if not covered(v["path"], mounts)]
-
-
-def covered(path, mounts):
-    """Whether the folder outlives the container: it, or a folder above it, is mounted and not in memory only."""
-    while path != "/":
-        if path in mounts:
-            return mounts[path].kind != "tmpfs"
-        path = os.path.dirname(path)
-    return False
+    return [v["path"].replace(place.HOME, "~") for v in settings.table["volume"] if not place.covered(v["path"], mounts)]
 
 
 # npm's names of the packages that bring the image's programs.

@@ -12,6 +12,8 @@ SYSTEM = "/etc/ssl/certs/ca-certificates.crt"
 BUNDLE = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "PIP_CERT", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO")
 # This one comes on top of those that Node and Bun bring.
 EXTRA = "NODE_EXTRA_CA_CERTS"
+# wget reads no variable, but the place of its system's settings from one.
+WGET_FILE, WGET = "SYSTEM_WGETRC", "/etc/wgetrc"
 # Where people say it without our own variable.
 GIVEN = ("DEVBOX_CA_FILE", "SSL_CERT_FILE", EXTRA, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -67,6 +69,10 @@ def certificates(environ):
     for variable in BUNDLE:
         if name == "DEVBOX_CA_FILE" or variable not in environ:
             environ[variable] = f"{private}/ca.crt"
+    with open(WGET, encoding="utf-8", errors="replace") as file:
+        own = file.read()
+    if WGET_FILE not in environ and write(f"{private}/wgetrc", f"{own}\nca_certificate = {private}/ca.crt\n", 0o644):
+        environ[WGET_FILE] = f"{private}/wgetrc"
     if name == "DEVBOX_CA_FILE" or EXTRA not in environ:
         environ[EXTRA] = f"{private}/ca-extra.crt"
 
@@ -103,8 +109,8 @@ def forward(ports):
 
     `docker run -p` leads to the container's own address, which is another one, so both can have the same port.
     """
+    import asyncio
     import socket
-    import subprocess
 
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
@@ -114,14 +120,19 @@ def forward(ports):
     except OSError as error:
         say(f"forward: this container has no network: {reason(error)}")
         return 1
-    doors = [f"TCP-LISTEN:{port},bind={address},fork,reuseaddr" for port in ports]
-    children = [subprocess.Popen(["/usr/bin/socat", door, f"TCP:127.0.0.1:{port}"]) for door, port in zip(doors, ports)]
-    return max(child.wait() for child in children)
+    from devbox import egress
+
+    try:
+        asyncio.run(egress.forward(address, [int(port) for port in ports]))
+    except OSError as error:
+        say(f"forward: {reason(error)}")
+    return 1
 
 
 # How each tool asks for a page; each ends with a word on the certificate if it does not trust the host.
 PROBES = {
     "curl": ["curl", "-sS", "-o", "/dev/null", "-m", "20", "{url}"],
+    "wget": ["wget", "-nv", "-O", "/dev/null", "-t", "1", "-T", "20", "{url}"],
     "git": ["git", "ls-remote", "{url}none.git"],
     "node": ["node", "-e", "fetch(process.argv[1]).catch(e => {{ console.error(e.cause?.code, e.cause?.message); process.exit(1) }})", "{url}"],
     "python": ["python3", "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=20)", "{url}"],

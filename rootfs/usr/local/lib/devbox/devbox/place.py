@@ -63,6 +63,15 @@ def mounts(text=None):
     return {mount.path: mount for mount in map(Mount, text.splitlines())}
 
 
+def covered(path, mounts):
+    """Whether the folder outlives the container: it, or a folder above it, is mounted and not in memory only."""
+    while path != "/":
+        if path in mounts:
+            return mounts[path].kind != "tmpfs"
+        path = os.path.dirname(path)
+    return False
+
+
 def workspaces(found):
     """Mounts that a person brought in to work on: not the engine's own, not the image's volumes."""
     return sorted(path for path, mount in found.items() if _is_workspace(path, mount))
@@ -241,12 +250,13 @@ def names(environ):
 def terminal(environ):
     """Colours for a terminal, and a description that programs find: each terminal brings a name of its own."""
     name = environ.get("TERM")
-    if not name or name == "dumb" or "COLORTERM" in environ or "NO_COLOR" in environ or not os.isatty(1):
+    if not name or name == "dumb" or not os.isatty(1):
         return
     folders = ("/usr/share/terminfo", "/lib/terminfo", "/etc/terminfo", f"{environ['HOME']}/.terminfo")
     if not any(os.path.exists(f"{folder}/{name[0]}/{name}") for folder in folders):
         environ["TERM"] = "xterm-256color"
-    environ["COLORTERM"] = "truecolor"
+    if "NO_COLOR" not in environ:
+        environ.setdefault("COLORTERM", "truecolor")
 
 
 def temp_dir(environ, tell=say):

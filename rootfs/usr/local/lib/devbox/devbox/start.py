@@ -105,16 +105,15 @@ def prepare(settings, environ):
 
 
 # Logins and settings that tools keep right in the home, where no volume is.
-KEPT = (".gitconfig", ".config/git", ".config/gh", ".aws", ".netrc", ".npmrc", ".pypirc", ".gnupg")
+KEPT = (".gitconfig", ".git-credentials", ".config/git", ".config/gh", ".config/glab-cli", ".config/tea", ".config/gcloud", ".config/pip",
+        ".config/uv", ".aws", ".azure", ".docker", ".kube", ".netrc", ".npmrc", ".pypirc", ".gnupg", ".cargo/credentials.toml")
 
 
 def keep(settings, environ):
     """Moves them to the state volume, if there is one, and leaves links in their place."""
     home, found = environ["HOME"], place.mounts()
     folder = f"{home}/.local/state"
-    from devbox import greet
-
-    if environ.get("XDG_STATE_HOME") or not greet.covered(folder, found) or greet.covered(home, found) or not place.writable(folder):
+    if environ.get("XDG_STATE_HOME") or not place.covered(folder, found) or place.covered(home, found) or not place.writable(folder):
         return
     for name in KEPT:
         path, kept = f"{home}/{name}", f"{folder}/devbox/home/{name.replace('/', '-').strip('.')}"
@@ -162,7 +161,8 @@ def share_logins(settings, environ):
 
 
 # Programs make the others themselves, and look through a link that leads nowhere yet.
-FOLDERS = (".config/git", ".config/gh", ".aws", ".gnupg")
+FOLDERS = (".config/git", ".config/gh", ".config/glab-cli", ".config/tea", ".config/gcloud", ".config/pip", ".config/uv", ".aws", ".azure",
+           ".docker", ".kube", ".gnupg")
 
 
 def record(environ):

@@ -1,12 +1,12 @@
 """The table of environment variables and volumes, and what the environment says of each."""
 
+import json
 import os
 import re
-import tomllib
 
 from devbox import Refusal, place, reason, say
 
-TABLE = os.environ.get("DEVBOX_TEST_TABLE", "/usr/share/devbox/environment.toml")
+TABLE = os.environ.get("DEVBOX_TEST_TABLE", "/usr/share/devbox/environment.json")
 # The one above means "no id" to the kernel.
 LAST_ID = 2**32 - 2
 OCTAL = re.compile("0?[0-7]{3}")
@@ -25,7 +25,13 @@ FORMS = {
 
 
 def load(path=None):
-    with open(path or TABLE, "rb") as file:
+    path = path or TABLE
+    with open(path, "rb") as file:
+        if path.endswith(".json"):
+            # The build makes it from the other.
+            return json.load(file)
+        import tomllib
+
         return tomllib.load(file)
 
 
@@ -126,6 +132,7 @@ class Settings:
         zone = self.environ.get("TZ", "")
         if zone and not re.fullmatch(r"[A-Z]{3,4}(-?[0-9].*)?", zone) and not _zone_exists(zone):
             self.tell(f"TZ={zone}: no such time zone; give one like Europe/Stockholm. Going on with UTC")
+            self.environ["TZ"] = "UTC"
 
     def _check_file(self, name):
         path = self.environ.get(f"{name}_FILE")
