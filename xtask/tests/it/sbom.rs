@@ -87,10 +87,7 @@ const PACKAGES: &str = "base-files\\t13.8+deb13u5\\tamd64\\tsha256:\
 fn contents_have_licences_checksums_and_layers() {
     let mut world = TestEnv::new();
     world.set("FAKE_PACKAGES", PACKAGES);
-    world.configure(
-        "name = \"all of it\",",
-        "name = \"all of it\", holds = [\"debian:rest\", \"mempalace\"],",
-    );
+    world.configure("holds = [\"packages\"]", "holds = [\"packages\", \"debian:rest\", \"mempalace\"]");
     world.ok("build-base");
     world.ok("build");
     let text = world.ok("sbom omos");
