@@ -54,7 +54,7 @@ pub fn of_image(ctx: &Context, repository: &Repository, image: &Manifest) -> Res
     let layer = layers.get(at).context("it has fewer layers than images/devbox.toml").with_context(name)?;
     let digest: Digest = layer.digest().as_ref().parse().map_err(|why: String| anyhow::anyhow!(why))?;
     let bytes = ctx.registry.small_blob(&ctx.runner, repository, &digest)?;
-    let tar = component_layer::unpacked(&bytes, &layer.media_type().to_string()).with_context(name)?;
+    let tar = component_layer::unpacked(&bytes, layer.media_type().as_ref()).with_context(name)?;
     for entry in tar::Archive::new(tar).entries().with_context(name)? {
         let mut entry = entry.with_context(name)?;
         if entry.path_bytes().strip_prefix(b"./").unwrap_or(&entry.path_bytes())
