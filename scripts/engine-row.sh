@@ -43,7 +43,7 @@ works() {
   local config
   config='{"model":"stub/one","small_model":"stub/one","permission":{"bash":"allow"},"provider":{"stub":{"npm":"@ai-sdk/openai-compatible",
     "options":{"baseURL":"http://127.0.0.1:8000/v1","apiKey":"none"},"models":{"one":{"name":"one","tool_call":true,"limit":{"context":100000,"output":4000}}}}}}'
-  run -v "$work/project:/workspace" -e "SERVER=$(cat "$here/xtask/tests/devbox/model_server.py")" -e "OPENCODE_CONFIG_CONTENT=$config" \
+  run -v "$work/project:/workspace" -e "SERVER=$(cat "$here/scripts/smoke/programs/model-server.py")" -e "OPENCODE_CONFIG_CONTENT=$config" \
     -e DEVBOX_MCP_CONTEXT7=off -e DEVBOX_MCP_MEMPALACE=off "$image" bash -c \
     'python3 -c "$SERVER" 8000 & sleep 1; cd /workspace && opencode run "make the file" && grep -q "made by the agent" made.txt'
 }

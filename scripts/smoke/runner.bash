@@ -90,12 +90,17 @@ applies() {
     base) ;;
     bare) [ -z "$variant" ] || return 1 ;;
     image) [ -n "$variant" ] || return 1 ;;
-    *) for part in ${2//+/ }; do pinned "$part" >/dev/null || return 1; done ;;
+    *) for part in ${2//+/ }; do pinned "$part" >/dev/null || { skipped "$1" "$part"; return 1; }; done ;;
   esac
   if [ -n "$chosen" ]; then grep -qxF -- "$1" "$work/chosen" || return 1; fi
   if [ -n "$list" ]; then printf '%s\n' "$1"; return 1; fi
   used+=("$1")
   count=$((count + 1))
+}
+
+# skipped NAME COMPONENT: a line for a part of the base that this image was built without.
+skipped() {
+  if [ -z "$list" ] && [ "$(subject_of "$2")" = base ]; then say "# $1: skipped: image without $2"; fi
 }
 
 # judge NUMBER NAME COMMAND…: a line of TAP that says whether the command passes, and how long it took; its output

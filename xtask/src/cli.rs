@@ -10,7 +10,7 @@ use crate::image::summary;
 use crate::output;
 use crate::phase::Command;
 use crate::settings::Options;
-use crate::tools::{files, http};
+use crate::tools::{files, http, logs};
 
 /// Builds, tests and publishes the opencode-devbox images.
 ///
@@ -28,11 +28,16 @@ pub struct Cli {
 /// Runs the command and reports its result to CI.
 pub fn run(cli: &Cli) -> Result<()> {
     let Cli { options, command } = cli;
-    let ctx = Context::new(options, command.target())?;
+    let mut ctx = Context::new(options, command.target())?;
     files::finish_interrupted(&ctx.root, &ctx.root.join(context::STATE), ctx.runner.dry_run)?;
+    if let Some(name) = command.shown_live().filter(|_| ctx.may_show_live(options)) {
+        ctx.runner.logs = Some(logs::begin(&ctx.root.join(context::STATE).join("logs"))?);
+        output::begin_live(name);
+    }
     ctx.runner.begin(command.deadline());
     let start = Instant::now();
     let result = command.run(&ctx, options, &Cli::command());
+    output::end_live();
     summary::write(&ctx, command.listed_variants(), start, &result);
     if ctx.runner.verbose {
         for (host, sent) in http::sent() {

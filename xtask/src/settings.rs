@@ -63,6 +63,8 @@ pub struct Settings {
     pub hosted_runner: bool,
     /// What a manual run says of floating tags; nothing where it was not asked.
     pub promote_latest: Option<bool>,
+    /// True on a terminal that cannot change what it shows.
+    pub dumb_terminal: bool,
     /// The certificate bundle of this host, where there is one.
     pub ca_bundle: Option<String>,
     pub hub_username: Option<String>,
@@ -133,6 +135,7 @@ impl Settings {
             ci: env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false")),
             actions: env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
             hosted_runner: env::var("RUNNER_ENVIRONMENT").is_ok_and(|value| value == "github-hosted"),
+            dumb_terminal: first(&["TERM"]).is_none_or(|term| term == "dumb"),
             promote_latest: switch("INPUT_PROMOTE_LATEST")?,
             ca_bundle: ca_bundle.into_iter().find(|path| Utf8Path::new(path).is_file()),
             hub_username: secret("DOCKERHUB_USERNAME")?,

@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 use crate::push::{Image, Push};
 use crate::{log, variable};
 
+/// BuildKit's progress as buildx 0.29.1 printed it, of a build that succeeds and of one whose third step fails.
+const BUILT: &str = include_str!("../tests/it/golden/rawjson/built.jsonl");
+const FAILED: &str = include_str!("../tests/it/golden/rawjson/failed.jsonl");
+
 const PLATFORMS: [&str; 2] = ["amd64", "arm64"];
 
 pub fn run(args: &[String]) -> ExitCode {
@@ -27,7 +31,7 @@ pub fn run(args: &[String]) -> ExitCode {
             Ok(())
         }
         ["buildx", "version", ..] => print("github.com/docker/buildx 0.29.1+ds1 0.29.1+ds1-4"),
-        ["buildx", "bake", ..] => bake(),
+        ["buildx", "bake", ..] => bake(words.contains(&"--progress=rawjson")),
         ["buildx", "build", ref rest @ ..] => node(rest),
         ["buildx", "ls", ..] => print(&json!({ "Name": builder(), "Driver": "docker" }).to_string()),
         _ => Ok(()),
@@ -50,7 +54,7 @@ fn builder() -> String {
     variable("BUILDX_BUILDER").unwrap_or_else(|| "default".to_owned())
 }
 
-fn bake() -> Result<(), String> {
+fn bake(rawjson: bool) -> Result<(), String> {
     let text = std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?;
     let definition: Value = serde_json::from_str(&text).map_err(|error| format!("ERROR: {error}"))?;
     let file = |ending| format!("{}{ending}", variable("FAKE_LOG").unwrap_or_default());
@@ -74,11 +78,21 @@ fn bake() -> Result<(), String> {
             if let Some(variant) = variable("FAKE_UNBUILDABLE")
                 && is_key_of(name, &variant)
             {
-                return Err(format!("target {variant}: failed to solve: exit code: 1"));
+                return Err(match rawjson {
+                    true => FAILED.trim_end().to_owned(),
+                    false => format!("target {variant}: failed to solve: exit code: 1"),
+                });
             }
             let (host, path) = repository.split_once('/').ok_or("ERROR: a tag without a host")?;
             let images = PLATFORMS.map(|arch| image(arch, path, name, inputs));
             push.add(host, path, name, images, inputs);
+        }
+    }
+    if rawjson {
+        for line in BUILT.lines() {
+            eprintln!("{line}");
+            // As slow as a builder, so that a terminal shows each.
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
     push.send()

@@ -12,6 +12,8 @@ check 'each wrong server gets one line' opencode native reports_bad_servers
 check 'each wrong start gets one line' base native reports_bad_starts
 check 'aws login shows a code for any browser' base native logs_in_to_aws
 check 'gitea is registered where its program and account are' base native registers_gitea
+check 'gitea-mcp works with a Gitea server' gitea-mcp native says '^gitea-mcp reads and writes$' \
+  run --network none -e GITEA_ACCESS_TOKEN=smoke-token "$image" python3 -c "$(program gitea-works.py)"
 check 'opencode connects to gitea' opencode native asks_gitea 'opencode mcp list' 'gitea.*connected' gitea-mcp.py
 
 # A server with a password and a key that only root can read: healthy, and the key is in no environment.

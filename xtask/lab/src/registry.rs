@@ -231,14 +231,20 @@ impl Registry {
         self.answers.forget();
     }
 
+    /// Stores a blob. Returns its digest.
+    pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
+        let digest = digest(bytes);
+        let hex = digest.trim_start_matches("sha256:");
+        write(&self.blob_file(&digest), bytes);
+        write(&self.repository(repository).join(format!("_layers/sha256/{hex}/link")), digest.as_bytes());
+        self.answers.forget();
+        digest
+    }
+
     /// Stores a manifest under a tag, without what it refers to. Returns its digest.
     pub fn put(&self, repository: &str, tag: &str, manifest: &[u8]) -> String {
         let digest = digest(manifest);
         let hex = digest.trim_start_matches("sha256:");
-        let write = |path: &Path, bytes: &[u8]| {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::File::create(path).unwrap().write_all(bytes).unwrap();
-        };
         write(&self.blob_file(&digest), manifest);
         let manifests = self.repository(repository).join("_manifests");
         write(&manifests.join(format!("revisions/sha256/{hex}/link")), digest.as_bytes());
@@ -299,6 +305,12 @@ impl Registry {
         digests.sort();
         digests.into_iter().map(|(_, digest)| digest).collect()
     }
+}
+
+/// Writes a file below folders that may be missing.
+fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
 /// Copies a folder, with the times of its files: the order of pushes.

@@ -68,7 +68,9 @@ fn compressed(
     let repository = lab.repository("compressed/opencode-devbox")?;
     let reference = repository.tag(&tag);
     // A mark of its own makes the layer new to the engine, which keeps what it has compressed.
-    let build = cmd!("docker buildx build --progress=plain --target=flat --provenance=false")
+    let progress = lab.ctx.runner.build_progress();
+    let build = cmd!("docker buildx build {progress} --target=flat --provenance=false")
+        .shown(format!("{name}, run {run}"), lab.form(&[]), None)
         .arg(format!("--file={}/{RECIPE}", lab.new_tree()))
         .args([format!("--build-arg=UPON={image}"), format!("--build-arg=MARK={tag}")]);
     let build = maker.on(build.arg(lab.new_tree().as_str()));

@@ -18,6 +18,7 @@ use crate::image::tree::Tree;
 use crate::image::{debian, disk};
 use crate::model::bench::{Cost, Images, Way};
 use crate::model::dockerfile::{arg_default, with_arg_default};
+use crate::model::progress::Form;
 use crate::model::reference::Repository;
 use crate::output;
 use crate::tools::command::{Cmd, cmd};
@@ -137,6 +138,11 @@ impl<'a> Lab<'a> {
     /// The platforms that are built, as words of a command line.
     pub fn platforms(&self) -> Vec<String> {
         self.ctx.platforms.iter().map(ToString::to_string).collect()
+    }
+
+    /// How BuildKit's progress on these targets is read.
+    pub fn form(&self, targets: &[String]) -> Form {
+        Form::Build { targets: targets.to_vec(), platforms: self.platforms() }
     }
 
     pub fn repository(&self, path: &str) -> Result<Repository> {

@@ -60,10 +60,11 @@ fn update(lab: &Lab<'_>, engine: &Scratch<'_>) -> Result<()> {
     let (tree, platform) = (lab.new_tree(), &lab.platforms()[0]);
     let pin = debian::pinned(lab.ctx)?;
     let mirror = lab.repository("debian")?.tag(&pin.tag);
+    let progress = lab.ctx.runner.build_progress();
     let cmd = cmd!(
-        "docker buildx build --progress=plain --provenance=false --file={tree}/{RECIPE} --platform={platform}"
+        "docker buildx build {progress} --provenance=false --file={tree}/{RECIPE} --platform={platform}"
     );
-    let cmd = cmd.args([
+    let cmd = cmd.shown("update of Debian's image", lab.form(&[]), None).args([
         format!("--build-arg=DEBIAN_IMAGE={}", lab.debian),
         format!("--build-arg=PACKAGES={}", PACKAGES.join(" ")),
         format!("--output=type=image,name={mirror}-updated,push=true,store=false,oci-mediatypes=true"),

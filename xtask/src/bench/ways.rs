@@ -12,6 +12,7 @@ use crate::image::secrets::Secrets;
 use crate::model::bench::{self, Way};
 use crate::model::config::Variant;
 use crate::model::dockerfile;
+use crate::model::progress::Form;
 use crate::model::reference::Repository;
 use crate::tools::command::{Cmd, cmd};
 use crate::tools::engine::Scratch;
@@ -105,7 +106,8 @@ impl<'a> Round<'a> {
     }
 
     fn ours(&self, tree: &Utf8Path, phase: &str) -> Cmd {
-        let cmd = self.lab.xtask(tree, &[phase]).arg(format!("--repository={}", self.repository));
+        let cmd = self.lab.xtask(tree, &[phase]).shown(format!("{}: {phase}", self.way), Form::Lines, None);
+        let cmd = cmd.arg(format!("--repository={}", self.repository));
         let platforms = self.lab.platforms();
         self.engine.on(cmd.args(platforms.iter().map(|platform| format!("--platform={platform}"))))
     }
@@ -137,7 +139,10 @@ impl<'a> Round<'a> {
     }
 
     pub fn plain_build(&self, target: &str, tree: &Utf8Path, variant: Option<&Variant>) -> Result<Cmd> {
-        let mut cmd = cmd!("docker buildx build --progress=plain");
+        let progress = self.lab.ctx.runner.build_progress();
+        let name = variant.map_or(target, |variant| &variant.name);
+        let mut cmd = cmd!("docker buildx build {progress}");
+        cmd = cmd.shown(format!("{}: {name}", self.way), self.lab.form(&[]), None);
         cmd = cmd.args([format!("--file={tree}/{RECIPE}"), format!("--target={target}")]);
         cmd = cmd.arg(format!("--platform={}", self.lab.platforms().join(",")));
         for (name, value) in self.plain_args(tree, variant)? {
@@ -159,8 +164,10 @@ impl<'a> Round<'a> {
             target["platforms"] = json!(self.lab.platforms());
             targets.insert(variant.name.clone(), target);
         }
-        let names: Vec<&String> = targets.keys().collect();
+        let names: Vec<String> = targets.keys().cloned().collect();
         let definition = json!({ "group": { "default": { "targets": names } }, "target": targets });
-        Ok(self.engine.on(secrets.give(docker::bake(&definition, None))))
+        let cmd = docker::bake(&definition, None, self.lab.ctx.runner.build_progress());
+        let cmd = cmd.shown(format!("{}: variants", self.way), self.lab.form(&names), None);
+        Ok(self.engine.on(secrets.give(cmd)))
     }
 }

@@ -3,7 +3,7 @@
 pub mod signing;
 pub mod sources;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::fs;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +14,7 @@ use crate::error::missing;
 use crate::model::config::Config;
 use crate::model::dockerfile;
 use crate::model::platform::Platform;
+use crate::model::progress::{self, Skipped};
 use crate::model::promotion::Holder;
 use crate::model::reference::Repository;
 use crate::model::source::Source;
@@ -93,6 +94,8 @@ pub struct Context {
     pub builder: OnceCell<Option<String>>,
     /// The key that signs, read or made once.
     pub signer: OnceCell<SigningKey>,
+    /// What this run did not do.
+    pub skipped: RefCell<Vec<Skipped>>,
     /// Emulation was allowed on the command line.
     pub allow_emulation: bool,
 }
@@ -129,6 +132,7 @@ impl Context {
             pypi_index: OnceCell::new(),
             builder: OnceCell::new(),
             signer: OnceCell::new(),
+            skipped: RefCell::default(),
             allow_emulation: options.allow_emulation,
             release_tag: options.release_tag.or(settings.release_tag),
             json: options.json && !target.keeps_results,
@@ -242,6 +246,33 @@ impl Context {
             Destination::Local => true,
             Destination::Remote(repository) => repository.is_loopback(),
         }
+    }
+
+    /// True if a terminal is there whose lines may change: nobody asked for more or less output, or for none of the work.
+    pub fn may_show_live(&self, options: &Options) -> bool {
+        let (settings, plain) = (&self.settings, options.quiet || options.verbose);
+        let plain = plain || self.runner.dry_run || settings.ci || settings.actions || settings.dumb_terminal;
+        !plain && output::has_terminal()
+    }
+
+    /// Reports that something is not done, and why; where lines change, at the end of the run.
+    pub fn skip(&self, action: &'static str, what: impl Into<String>, why: impl Into<String>) {
+        let (what, why) = (what.into(), why.into());
+        let line = format!("{what}: {why}");
+        match output::is_live() {
+            true => self.ci.tell(&line),
+            false => self.say(line),
+        }
+        self.skipped.borrow_mut().push(Skipped { action, what, why });
+    }
+
+    /// The end of a run on a terminal: what it did not do and why, and the command that comes next.
+    pub fn close(&self, next: &str) {
+        if !output::is_live() {
+            return;
+        }
+        progress::skipped(&self.skipped.borrow()).iter().for_each(output::note);
+        output::note(format!("next: {next}"));
     }
 
     /// The account that edits descriptions on Docker Hub.

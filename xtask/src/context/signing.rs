@@ -20,14 +20,15 @@ use super::Context;
 /// The public half of the key that signs releases.
 pub const PUBLIC: &str = "cosign.pub";
 
-/// The names of a rehearsal's own key, in the state folder.
-const OWN: &str = "cosign.key";
-const OWN_PUBLIC: &str = "cosign.pub";
+/// How the public half gets into the tree.
+pub const PUBLISH_KEY: &str = "run `cosign public-key --key KEY > cosign.pub` and commit the file";
 
-fn no_public_key() -> anyhow::Error {
-    missing(format!(
-        "{PUBLIC} is missing, so nobody could verify what is signed: run `cosign public-key --key KEY > {PUBLIC}` and commit the file"
-    ))
+/// A rehearsal's own key, in the state folder, beside its public half.
+const OWN: &str = "cosign.key";
+
+/// Why nothing can be released or verified without the public half.
+pub fn no_public_key() -> anyhow::Error {
+    missing(format!("{PUBLIC} is missing, so nobody could verify what is signed: {PUBLISH_KEY}"))
 }
 
 impl Context {
@@ -98,8 +99,7 @@ impl Context {
         match self.published_key()? {
             Some(published) if published == key.public() => Ok(()),
             Some(published) => Err(missing(format!(
-                "COSIGN_KEY is not the key of {PUBLIC} ({}): use that key, or run `cosign public-key --key KEY > {PUBLIC}` and \
-                 commit the file",
+                "COSIGN_KEY is not the key of {PUBLIC} ({}): use that key, or {PUBLISH_KEY}",
                 published.fingerprint()
             ))),
             None => Err(no_public_key()),
@@ -124,7 +124,7 @@ impl Context {
             }
         };
         let key = SigningKey::from_pem(&text, None).with_context(|| format!("{path}: remove the file"))?;
-        fs::write(folder.join(OWN_PUBLIC), key.public().to_pem())
+        fs::write(folder.join(PUBLIC), key.public().to_pem())
             .with_context(|| format!("cannot write below {folder}"))?;
         Ok(key)
     }

@@ -7,6 +7,7 @@ use crate::image::builders;
 use crate::image::secrets::Secrets;
 use crate::image::tree::Tree;
 use crate::model::bake::{Output, Target, definition};
+use crate::model::progress::Form;
 use crate::model::reference::Repository;
 use crate::output;
 use crate::tools::command::Cmd;
@@ -24,13 +25,25 @@ pub fn print(ctx: &Context, targets: &[Target]) -> Result<()> {
 }
 
 /// Builds and pushes targets in one bake, on nodes that were asked before ([`crate::image::builders::require`]).
-pub fn run(ctx: &Context, tree: &Tree, targets: &[Target]) -> Result<()> {
+/// `last` is how many seconds the same took last time.
+pub fn run(ctx: &Context, tree: &Tree, targets: &[Target], last: Option<u64>) -> Result<()> {
     let secrets = Secrets::new(ctx);
     let definition = definition(targets, &ctx.platforms, &ctx.config.layers, &secrets.specs);
-    ctx.runner.run_again(&secrets.give(command(ctx, tree, &definition)?))?;
+    let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    let name = format!("build {}", names.join(", "));
+    let cmd = command(ctx, tree, &definition)?.shown(name, form(ctx, targets), last);
+    ctx.runner.run_again(&secrets.give(cmd))?;
     await_pushed(ctx, targets)?;
     keep_cache(ctx, tree, targets);
     Ok(())
+}
+
+/// How BuildKit's progress on these targets is read.
+fn form(ctx: &Context, targets: &[Target]) -> Form {
+    Form::Build {
+        targets: targets.iter().map(|target| target.name.clone()).collect(),
+        platforms: ctx.platforms.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// Waits until what was pushed can be read: the next phase asks for it, perhaps from another machine.
@@ -59,7 +72,10 @@ fn await_pushed(ctx: &Context, targets: &[Target]) -> Result<()> {
 /// Without a commit there is no time to take from it, and the time of day would make each build a different one.
 fn command(ctx: &Context, tree: &Tree, definition: &serde_json::Value) -> Result<Cmd> {
     let time = tree.commit.as_ref().map_or(FILE_TIME, |commit| commit.time.as_str());
-    Ok(docker::with_builder(docker::bake(definition, Some(time)), builders::builder(ctx)?))
+    Ok(docker::with_builder(
+        docker::bake(definition, Some(time), ctx.runner.build_progress()),
+        builders::builder(ctx)?,
+    ))
 }
 
 /// Sends BuildKit's cache of what was just built to the registry. The images are there already, so that whatever becomes
@@ -72,7 +88,10 @@ fn keep_cache(ctx: &Context, tree: &Tree, targets: &[Target]) {
     }
     let secrets = Secrets::new(ctx);
     let definition = definition(&cached, &ctx.platforms, &ctx.config.layers, &secrets.specs);
-    let kept = command(ctx, tree, &definition).and_then(|cmd| ctx.runner.run(&secrets.give(cmd)));
+    let kept = command(ctx, tree, &definition).and_then(|cmd| {
+        let cmd = cmd.shown("send the build cache", form(ctx, &cached), None);
+        ctx.runner.run(&secrets.give(cmd))
+    });
     if let Err(error) = kept {
         ctx.say(format!(
             "the build cache is not kept, and the next empty runner builds without it; the images are not affected: {error:#}"

@@ -51,6 +51,12 @@ pub fn read(ctx: &Context, staging: &Repository, image: &Digest) -> Result<Optio
     Ok(found.into_iter().rev().find_map(|document| serde_json::from_value(document).ok()))
 }
 
+/// What the build of the image under a tag took.
+pub fn of_tag(ctx: &Context, repository: &Repository, tag: &str) -> Result<Option<BuildRecord>> {
+    let Some(image) = ctx.registry.manifest(&ctx.runner, repository, tag)? else { return Ok(None) };
+    read(ctx, &ctx.staging(repository), &image.digest)
+}
+
 /// When an image was built; of several records the newest counts.
 pub fn built_at(
     registry: &Registry,

@@ -2,10 +2,8 @@
 
 use anyhow::Result;
 
-use crate::context::Context;
 use crate::error::missing;
-use crate::image::build_record;
-use crate::model::reference::Repository;
+use crate::image::build_record::BuildRecord;
 use crate::tools::command::cmd;
 use crate::tools::docker;
 use crate::tools::runner::Runner;
@@ -35,11 +33,9 @@ impl<'a> EngineDisk<'a> {
         before.zip(self.free()).map_or(0, |(before, now)| before.saturating_sub(now))
     }
 
-    /// Fails if less is free than the build of the image under `tag` took. An image without a record asks for nothing.
-    pub fn require(&self, ctx: &Context, repository: &Repository, tag: &str, what: &str) -> Result<()> {
-        let Some(image) = ctx.registry.manifest(&ctx.runner, repository, tag)? else { return Ok(()) };
-        let record = build_record::read(ctx, &ctx.staging(repository), &image.digest)?;
-        let (Some(record), Some(free)) = (record, self.free()) else { return Ok(()) };
+    /// Fails if less is free than the last build took. A build without a record asks for nothing.
+    pub fn require(&self, last: Option<&BuildRecord>, what: &str) -> Result<()> {
+        let (Some(record), Some(free)) = (last, self.free()) else { return Ok(()) };
         if free < record.disk_bytes {
             return Err(missing(format!(
                 "{} MB of disk are free and the last build of {what} took {} MB: free some, for instance with \

@@ -8,7 +8,7 @@ use std::ops::Deref;
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::context::signing::PUBLIC;
+use crate::context::signing::no_public_key;
 use crate::error::missing;
 use crate::image::base::BuiltBase;
 use crate::image::tree::{DEFINITION, SUITE, SUITE_PARTS, Tree};
@@ -229,10 +229,7 @@ pub fn find_tested<'a>(
 ) -> Result<Vec<TestedVariant<'a>>> {
     let (mut tested, mut problems) = (Vec::new(), Vec::new());
     if !ctx.is_rehearsal() && ctx.trusted()?.is_none() {
-        return Err(missing(format!(
-            "nothing published; {PUBLIC} is missing, so no verdict can be verified: run `cosign public-key --key KEY > {PUBLIC}` \
-             and commit the file"
-        )));
+        return Err(missing(format!("nothing published; {:#}", no_public_key())));
     }
     for variant in variants {
         let name = &variant.variant.name;

@@ -1,5 +1,6 @@
 //! What is signed and how a signature travels: statements (in-toto attestation v1), the bytes that a signature covers (DSSE
-//! v1.0.2, "PAE") and Sigstore's bundle, in which cosign looks for both. Refuses nothing: who signed is decided where keys are.
+//! v1.0.2, "PAE"), Sigstore's bundle, in which cosign looks for both, and the artifact that attaches a bundle to an image.
+//! Refuses nothing: who signed is decided where keys are.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +8,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::oci::Digest;
+use super::oci::{Digest, EMPTY, MANIFEST, Manifest, Subject};
 
 /// The media type of a bundle, and the artifact type of what refers to an image with one.
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// The predicate of what `cosign sign` writes and `cosign verify` looks for.
 pub const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+
+/// The annotation of an artifact that names the predicate of its bundle, as cosign writes it.
+pub const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PAYLOAD: &str = "application/vnd.in-toto+json";
@@ -24,15 +28,22 @@ pub fn pae(kind: &str, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A statement about one image. cosign checks `annotations` of the first subject only, so there is one subject.
-pub fn statement(
-    image: &Digest,
+/// A statement about images.
+pub fn statement<'a>(
+    images: impl IntoIterator<Item = &'a Digest>,
     annotations: &BTreeMap<String, String>,
     kind: &str,
     predicate: &Value,
 ) -> String {
-    let subject = json!({ "digest": { "sha256": image.hex() }, "annotations": annotations });
-    json!({ "_type": STATEMENT, "subject": [subject], "predicateType": kind, "predicate": predicate })
+    let subject = |image: &Digest| {
+        let mut subject = json!({ "digest": { "sha256": image.hex() } });
+        if !annotations.is_empty() {
+            subject["annotations"] = json!(annotations);
+        }
+        subject
+    };
+    let subjects: Vec<Value> = images.into_iter().map(subject).collect();
+    json!({ "_type": STATEMENT, "subject": subjects, "predicateType": kind, "predicate": predicate })
         .to_string()
 }
 
@@ -51,9 +62,32 @@ pub fn bundle(statement: &str, signature: &[u8], hint: &str) -> Value {
     })
 }
 
+/// What is attached to an image: an artifact with one blob, the bundle.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    pub artifact: Manifest,
+    /// The bundle.
+    pub blob: Vec<u8>,
+}
+
+impl Attachment {
+    /// Attaches a bundle to an image, as cosign does.
+    pub fn new(subject: &Subject, predicate: &str, bundle: &Value) -> Result<Self, String> {
+        let blob = bundle.to_string().into_bytes();
+        let empty = json!({ "mediaType": EMPTY, "digest": Digest::of(b"{}"), "size": 2 });
+        let layer = json!({ "mediaType": BUNDLE, "digest": Digest::of(&blob), "size": blob.len() });
+        let annotations = json!({ "dev.sigstore.bundle.content": "dsse-envelope", PREDICATE: predicate });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": BUNDLE,
+            "config": empty, "layers": [layer], "annotations": annotations, "subject": subject });
+        Ok(Self { artifact: Manifest::parse(manifest.to_string().into_bytes())?, blob })
+    }
+}
+
 /// A statement as a bundle carries it, with the signatures that are to be checked.
 #[derive(Clone, Debug)]
 pub struct Carried {
+    /// The artifact that has the bundle.
+    pub artifact: Digest,
     pub statement: Value,
     /// The bytes that each signature covers.
     pub signed: Vec<u8>,
@@ -61,8 +95,8 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// What a bundle carries; `None` if it is no bundle with an in-toto statement.
-    pub fn of(bundle: &Value) -> Option<Self> {
+    /// What the bundle of an artifact carries; `None` if it is no bundle with an in-toto statement.
+    pub fn of(artifact: &Digest, bundle: &Value) -> Option<Self> {
         let envelope = &bundle["dsseEnvelope"];
         let kind = envelope["payloadType"].as_str().filter(|kind| *kind == PAYLOAD)?;
         let payload = BASE64.decode(envelope["payload"].as_str()?).ok()?;
@@ -70,7 +104,8 @@ impl Carried {
         let signatures = signatures.filter_map(|it| BASE64.decode(it["sig"].as_str()?).ok()).collect();
         let statement: Value = serde_json::from_slice(&payload).ok()?;
         let is_statement = statement["_type"] == STATEMENT;
-        is_statement.then(|| Self { signed: pae(kind, &payload), statement, signatures })
+        let artifact = artifact.clone();
+        is_statement.then(|| Self { artifact, signed: pae(kind, &payload), statement, signatures })
     }
 
     /// The annotations of an image, if the statement is about it and has this predicate.
@@ -79,6 +114,10 @@ impl Carried {
         let subject = subjects.iter().find(|it| it["digest"]["sha256"] == *image.hex())?;
         (self.statement["predicateType"] == kind)
             .then(|| serde_json::from_value(subject["annotations"].clone()).unwrap_or_default())
+    }
+
+    pub fn predicate(&self) -> &Value {
+        &self.statement["predicate"]
     }
 }
 
@@ -97,14 +136,14 @@ mod tests {
     fn a_bundle_carries_its_statement() {
         let (image, other) = (Digest::of(b"image"), Digest::of(b"other"));
         let annotations = BTreeMap::from([("release".to_owned(), "v1.18.18".to_owned())]);
-        let text = statement(&image, &annotations, SIGN, &json!({}));
-        let carried = Carried::of(&bundle(&text, b"signature", "hint")).expect("a bundle");
+        let text = statement([&image], &annotations, SIGN, &json!({}));
+        let carried = Carried::of(&other, &bundle(&text, b"signature", "hint")).expect("a bundle");
         assert_eq!(
             (carried.signed.clone(), &carried.signatures[0][..]),
             (signed_bytes(&text), &b"signature"[..])
         );
         assert_eq!(carried.about(&image, SIGN), Some(annotations));
         assert_eq!((carried.about(&other, SIGN), carried.about(&image, "other")), (None, None));
-        assert!(Carried::of(&json!({ "dsseEnvelope": { "payloadType": "text/plain" } })).is_none());
+        assert!(Carried::of(&other, &json!({ "dsseEnvelope": { "payloadType": "text/plain" } })).is_none());
     }
 }

@@ -13,6 +13,11 @@ use serde_json::Value;
 use super::key;
 use super::platform::Platform;
 
+/// The media types of what this pipeline stores (image-spec).
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
 /// `sha256:` and 64 hexadecimal digits (image-spec, "Digests"). The only algorithm that registries use for images.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

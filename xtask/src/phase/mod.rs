@@ -191,6 +191,18 @@ impl Command {
         }
     }
 
+    /// The name of a command whose running programs are lines that change on a terminal.
+    pub fn shown_live(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Release(_) => "release",
+            Self::BuildBase => "build-base",
+            Self::Build(_) => "build",
+            Self::Smoke(_) => "smoke",
+            Self::Bench(_) => "bench",
+            _ => return None,
+        })
+    }
+
     /// How long the command may go on trying.
     pub fn deadline(&self) -> Duration {
         let minutes = match self {

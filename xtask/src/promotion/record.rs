@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::error::missing;
 use crate::image::base::BuiltBase;
 use crate::image::build_record;
 use crate::image::builders::Built;
@@ -45,6 +46,12 @@ pub struct BaseRecord {
     /// What its build took, where that was recorded.
     #[serde(default)]
     pub build_seconds: Option<u64>,
+    /// When it was built, in seconds since 1970, where that was recorded.
+    #[serde(default)]
+    pub built_at: Option<u64>,
+    /// The node that built each platform, where that was recorded.
+    #[serde(default)]
+    pub built: Vec<Built>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +64,9 @@ pub struct VariantRecord {
     /// Time and disk of its build, which other variants of the same bake share.
     #[serde(default)]
     pub build_seconds: Option<u64>,
+    /// When it was built, in seconds since 1970, where that was recorded.
+    #[serde(default)]
+    pub built_at: Option<u64>,
     pub platforms: Vec<PlatformRecord>,
 }
 
@@ -82,8 +92,8 @@ fn tag(release: ReleaseTag) -> String {
     format!("release-{release}")
 }
 
-/// Stores the record of a release, unless the same images are recorded under its name already.
-pub fn write(
+/// Stores the record of a release, unless the same images are recorded under its name already. Returns what is stored.
+pub fn ensure(
     ctx: &Context,
     tree: &Tree,
     base: &BuiltBase,
@@ -91,14 +101,15 @@ pub fn write(
     promotion: &Promotion,
     release: ReleaseTag,
     latest_before: Option<ReleaseTag>,
-) -> Result<()> {
+) -> Result<Record> {
     // A record that is damaged is written again.
-    let known = signed(ctx, &base.repository, release)?;
     let images = |record: &Record| record.variants.iter().map(|it| it.digest.clone()).collect::<Vec<_>>();
     let own: Vec<String> = tested.iter().map(|it| it.index.digest.to_string()).collect();
-    if known.is_some_and(|record| record.base.digest == *base.index.digest && images(&record) == own) {
-        return Ok(());
+    let is_same = |record: &Record| record.base.digest == *base.index.digest && images(record) == own;
+    if let Some(known) = signed(ctx, &base.repository, release)?.filter(is_same) {
+        return Ok(known);
     }
+    let build = build_record::read(ctx, &ctx.staging(&base.repository), &base.index.digest)?;
     let record = Record {
         release,
         at: process::now(),
@@ -106,8 +117,9 @@ pub fn write(
         base: BaseRecord {
             tag: base.tag.clone(),
             digest: base.index.digest.to_string(),
-            build_seconds: build_record::read(ctx, &ctx.staging(&base.repository), &base.index.digest)?
-                .map(|record| record.seconds),
+            build_seconds: build.as_ref().map(|record| record.seconds),
+            built_at: build.as_ref().and_then(|record| record.at),
+            built: build.map_or_else(Vec::new, |record| record.built),
         },
         variants: tested.iter().map(|it| variant(ctx, it, release)).collect::<Result<_>>()?,
         versions: ctx.versions()?.into_iter().collect(),
@@ -118,13 +130,16 @@ pub fn write(
     let (staging, tag) = (ctx.staging(&base.repository), tag(release));
     let place = Place::Tag(&tag);
     let labels = ctx.sign(KIND, &document)?;
-    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &labels, &document).map(drop)
+    ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &labels, &document)?;
+    Ok(record)
 }
 
 fn variant(ctx: &Context, tested: &TestedVariant<'_>, release: ReleaseTag) -> Result<VariantRecord> {
     let mut platforms = Vec::new();
     let record = build_record::read(ctx, &tested.staging, &tested.index.digest)?;
-    let (seconds, built) = record.map_or((None, Vec::new()), |record| (Some(record.seconds), record.built));
+    let (seconds, built_at) =
+        (record.as_ref().map(|record| record.seconds), record.as_ref().and_then(|record| record.at));
+    let built = record.map_or_else(Vec::new, |record| record.built);
     for (platform, digest) in tested.index.images() {
         let image = ctx.registry.manifest(&ctx.runner, &tested.staging, digest)?;
         let verdict = tested.verdicts.get(&platform).context("an untested image")?;
@@ -145,6 +160,7 @@ fn variant(ctx: &Context, tested: &TestedVariant<'_>, release: ReleaseTag) -> Re
         key: tested.inputs.key().to_string(),
         digest: tested.index.digest.to_string(),
         build_seconds: seconds,
+        built_at,
         platforms,
     })
 }
@@ -159,6 +175,18 @@ pub fn read(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Resu
             name()
         )
     })
+}
+
+/// The record of a release that tags may be moved by: one that the trusted key has signed. `None` if it was never begun.
+pub fn read_signed(ctx: &Context, repository: &Repository, release: ReleaseTag) -> Result<Option<Record>> {
+    if let Some(record) = signed(ctx, repository, release)? {
+        return Ok(Some(record));
+    }
+    let Some(_) = read(ctx, repository, release)? else { return Ok(None) };
+    Err(missing(format!(
+        "the trusted key has not signed {}: run `cargo xtask publish --release-tag {release}` from its commit to write it again",
+        ctx.staging(repository).tag(&tag(release))
+    )))
 }
 
 /// The record of a release, if it is there and can be read.

@@ -16,6 +16,8 @@ use rustix::process::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::output;
+
 /// Time between SIGTERM and SIGKILL, in which a program cleans up.
 pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -153,6 +155,7 @@ fn end_all(patience: impl FnMut() -> bool) {
 pub fn exit(code: i32) -> ! {
     let limit = Instant::now() + GRACE;
     end_all(|| Instant::now() < limit);
+    output::end_live();
     process::exit(code)
 }
 
@@ -168,6 +171,7 @@ pub fn end_on_signals() -> io::Result<()> {
         let Some(signal) = signals.forever().next() else { return };
         let limit = Instant::now() + GRACE;
         end_all(|| Instant::now() < limit && signals.pending().next().is_none());
+        output::end_live();
         process::exit(128 + signal)
     });
     Ok(())

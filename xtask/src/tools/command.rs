@@ -6,6 +6,7 @@ use std::fmt;
 
 use xshell::Shell;
 
+use crate::model::progress::{Form, Work};
 use crate::model::source::without_accounts;
 
 /// A program with its arguments, environment and standard input.
@@ -18,6 +19,8 @@ pub struct Cmd {
     pub secrets: Secrets,
     /// Text for standard input; printed as a here-document, so secrets do not belong here.
     pub stdin: Option<String>,
+    /// What it is to the person who waits for it.
+    pub work: Work,
 }
 
 /// A [`Cmd`] in xshell's notation: `cmd!("docker run {options...} {image}")`.
@@ -31,7 +34,14 @@ pub(crate) use cmd;
 impl Cmd {
     pub fn new<I: IntoIterator<Item = S>, S: Into<String>>(program: &str, args: I) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        Self { program: program.to_owned(), args, env: Vec::new(), secrets: Secrets::default(), stdin: None }
+        Self {
+            program: program.to_owned(),
+            args,
+            env: Vec::new(),
+            secrets: Secrets::default(),
+            stdin: None,
+            work: Work::default(),
+        }
     }
 
     /// The program and the arguments that [`cmd!`] lists. The shell is only its notation: it runs nothing.
@@ -60,6 +70,12 @@ impl Cmd {
     /// A variable that is not printed, such as an account.
     pub fn secret(mut self, name: &str, value: impl Into<String>) -> Self {
         self.secrets.0.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Names it for the terminal, and says how its output is to be read. `last` is how many seconds it took last time.
+    pub fn shown(mut self, name: impl Into<String>, form: Form, last: Option<u64>) -> Self {
+        self.work = Work { name: name.into(), form, last };
         self
     }
 

@@ -1,11 +1,13 @@
-//! Debian's archive: which versions a suite holds, by lists that Debian has signed. Refuses a list that is unsigned, too
-//! old, of another suite, or larger than its signed index says.
+//! Debian's archive: which versions a suite holds, by lists that Debian has signed, and the changelogs of its packages. Refuses
+//! a list that is unsigned, too old, of another suite, or larger than its signed index says, and a package that has other
+//! bytes than its list says.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
 use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
+use flate2::read::GzDecoder;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use lzma_rust2::XzReader;
@@ -25,8 +27,26 @@ const KEYRINGS: [&str; 2] =
 /// The most that a list may have, compressed or not, in bytes.
 const LIMIT: u64 = 400_000_000;
 
+/// The most that a package may have whose changelog is read, in bytes, and the most of the changelog.
+const PACKAGE_LIMIT: u64 = 40_000_000;
+const CHANGELOG_LIMIT: u64 = 4_000_000;
+
+/// A binary package of a suite, by its newest version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    pub version: String,
+    /// The source package that it is built from.
+    pub source: String,
+    /// In bytes.
+    pub size: u64,
+    /// Path below the archive.
+    file: String,
+    sha256: String,
+}
+
 /// A suite of an archive, such as `trixie-security`.
 pub struct Suite {
+    archive: String,
     /// Address of the suite's folder.
     url: String,
     /// SHA-256 and size of each file, from the signed index.
@@ -64,11 +84,16 @@ impl Suite {
                 );
             }
         }
-        Ok(Self { url, files: files(&text), by_hash: field("Acquire-By-Hash") == Some("yes") })
+        Ok(Self {
+            archive: archive.to_owned(),
+            url,
+            files: files(&text),
+            by_hash: field("Acquire-By-Hash") == Some("yes"),
+        })
     }
 
     /// The newest version of every binary package in `main`, by package.
-    pub fn packages(&self, web: &Web, arch: &str) -> Result<BTreeMap<String, String>> {
+    pub fn packages(&self, web: &Web, arch: &str) -> Result<BTreeMap<String, Package>> {
         let folder = format!("main/binary-{arch}");
         let of = |name: &str| {
             let file = format!("{folder}/{name}");
@@ -98,6 +123,55 @@ impl Suite {
         }
         Ok(parse(&text))
     }
+
+    /// The changelog that a package installs; `None` if it leaves that to another package.
+    pub fn changelog(&self, web: &Web, name: &str, package: &Package) -> Result<Option<String>> {
+        let url = format!("{}/{}", self.archive, package.file);
+        if package.size > PACKAGE_LIMIT {
+            bail!("{url} has {} bytes: more than is read", package.size);
+        }
+        let bytes = web.bounded(&url, package.size).required(&url)?;
+        if digest(&bytes) != format!("sha256:{}", package.sha256) {
+            bail!("{url} has other bytes than the signed list says");
+        }
+        changelog(&bytes, name).with_context(|| url)
+    }
+}
+
+/// The changelog in a package (deb(5)): `data.tar` in an ar archive.
+fn changelog(package: &[u8], name: &str) -> Result<Option<String>> {
+    let mut archive = ar::Archive::new(package);
+    while let Some(entry) = archive.next_entry() {
+        let entry = entry?;
+        match entry.header().identifier() {
+            b"data.tar.xz" => return changelog_of_files(XzReader::new(entry, true), name),
+            b"data.tar.zst" => return changelog_of_files(zstd::Decoder::new(entry)?, name),
+            b"data.tar.gz" => return changelog_of_files(GzDecoder::new(entry), name),
+            _ => {}
+        }
+    }
+    bail!("holds no files");
+}
+
+fn changelog_of_files(files: impl Read, name: &str) -> Result<Option<String>> {
+    let folder = format!("./usr/share/doc/{name}");
+    // A package that is Debian's own has one changelog, and it may be the second one that is found.
+    let (debian, own) = (format!("{folder}/changelog.Debian.gz"), format!("{folder}/changelog.gz"));
+    let mut found = None;
+    for entry in tar::Archive::new(files).entries()? {
+        let entry = entry?;
+        let path = entry.path()?.to_string_lossy().into_owned();
+        if !entry.header().entry_type().is_file() || (path != debian && path != own) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        GzDecoder::new(entry).take(CHANGELOG_LIMIT).read_to_end(&mut bytes)?;
+        found = Some(String::from_utf8_lossy(&bytes).into_owned());
+        if path == debian {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The text that Debian's keys have signed.
@@ -125,16 +199,28 @@ fn files(text: &str) -> BTreeMap<String, (String, u64)> {
     lines.filter_map(entry).collect()
 }
 
-/// Reads `Package:` and `Version:` of each paragraph (deb-control(5)).
-fn parse(text: &str) -> BTreeMap<String, String> {
-    let mut newest: BTreeMap<String, String> = BTreeMap::new();
+/// Reads the newest paragraph of each package (deb-control(5), and the fields of an archive's list).
+fn parse(text: &str) -> BTreeMap<String, Package> {
+    let mut newest: BTreeMap<String, Package> = BTreeMap::new();
     for paragraph in text.split("\n\n") {
-        let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name));
-        let (Some(package), Some(version)) = (field("Package: "), field("Version: ")) else { continue };
-        let known = newest.entry(package.to_owned()).or_insert_with(|| version.to_owned());
-        if deb_version::compare(known, version).is_lt() {
-            version.clone_into(known);
+        let field = |name: &str| {
+            paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
+        };
+        let (Some(name), Some(version)) = (field("Package"), field("Version")) else { continue };
+        let is_newer = |known: &Package| deb_version::compare(&known.version, &version).is_lt();
+        if !newest.get(&name).is_none_or(is_newer) {
+            continue;
         }
+        // `Source: openssl (3.5.7-1)` where the versions differ, and nothing where the names are the same.
+        let source = field("Source").and_then(|it| it.split(' ').next().map(str::to_owned));
+        let package = Package {
+            source: source.unwrap_or_else(|| name.clone()),
+            size: field("Size").and_then(|it| it.parse().ok()).unwrap_or_default(),
+            file: field("Filename").unwrap_or_default(),
+            sha256: field("SHA256").unwrap_or_default(),
+            version,
+        };
+        newest.insert(name, package);
     }
     newest
 }
@@ -149,8 +235,8 @@ mod tests {
                     Package: a\nVersion: 1.0-1+deb13u1\n\nPackage: b\nSource: a\nVersion: 2:3\n";
         let packages = parse(text);
         assert_eq!(
-            (packages["a"].as_str(), packages["b"].as_str(), packages.len()),
-            ("1.0-1+deb13u2", "2:3", 2)
+            (packages["a"].version.as_str(), packages["b"].source.as_str(), packages.len()),
+            ("1.0-1+deb13u2", "a", 2)
         );
     }
 

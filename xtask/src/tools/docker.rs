@@ -84,10 +84,10 @@ fn node(platform: Platform, metadata: &Value, native: &str, listed: &str) -> Res
     })
 }
 
-/// Builds and pushes everything in a bake definition.
-pub fn bake(definition: &Value, source_date_epoch: Option<&str>) -> Cmd {
+/// Builds and pushes everything in a bake definition; `progress` is BuildKit's option ([`Runner::build_progress`]).
+pub fn bake(definition: &Value, source_date_epoch: Option<&str>, progress: &str) -> Cmd {
     let text = serde_json::to_string_pretty(definition).unwrap_or_default();
-    let cmd = cmd!("docker buildx bake --progress=plain --allow=fs.read=/ --file=-").stdin(text);
+    let cmd = cmd!("docker buildx bake {progress} --allow=fs.read=/ --file=-").stdin(text);
     match source_date_epoch {
         Some(seconds) => cmd.env("SOURCE_DATE_EPOCH", seconds),
         None => cmd,

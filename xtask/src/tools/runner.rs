@@ -8,17 +8,19 @@ use std::io::{self, ErrorKind, IsTerminal, PipeReader, Read};
 use std::mem::take;
 use std::os::unix::process::CommandExt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use duct::Expression;
 
 use super::children::{Child, GRACE};
 use super::command::Cmd;
+use super::view::View;
 use crate::error::missing;
 use crate::model::retry::{Cause, Tries, last_words};
 use crate::model::source::without_accounts;
@@ -69,6 +71,8 @@ pub struct Runner {
     pub dry_run: bool,
     pub quiet: bool,
     pub verbose: bool,
+    /// The folder of logs, if the terminal shows lines that change in place of output.
+    pub logs: Option<Utf8PathBuf>,
     /// The output of each command is a group that a forge's log shows folded.
     pub folds: bool,
     /// A command that is silent for this long is ended.
@@ -77,6 +81,8 @@ pub struct Runner {
     pub git_settings: u32,
     /// When the running phase gives up trying again.
     deadline: Mutex<Option<Instant>>,
+    /// Programs that have a log.
+    logged: AtomicUsize,
 }
 
 /// How a command ended.
@@ -112,10 +118,12 @@ impl Runner {
             dry_run: false,
             quiet: false,
             verbose: false,
+            logs: None,
             folds: false,
             stall,
             git_settings: 0,
             deadline: Mutex::new(None),
+            logged: AtomicUsize::new(0),
         }
     }
 
@@ -174,7 +182,10 @@ impl Runner {
             return Ok(());
         }
         loop {
-            let (end, tail) = self.echo_and_watch(cmd)?;
+            let (end, tail, log) = match may_ask(cmd) {
+                true => output::without_live(|| self.echo_and_watch(cmd))?,
+                false => self.echo_and_watch(cmd)?,
+            };
             let cause = match &end {
                 End::Done(status) if status.success() => return Ok(()),
                 End::Done(_) => Cause::of_output(&last_words(&tail).join("\n")),
@@ -183,46 +194,42 @@ impl Runner {
             };
             let again = cause.zip(tries.as_mut());
             let wait = again.and_then(|(cause, tries)| Some((cause, tries.next(cause, self.left())?)));
-            let Some((cause, wait)) = wait else { return Err(self.failure(cmd, &end, &tail)) };
+            let Some((cause, wait)) = wait else {
+                return Err(self.failure(cmd, &end, &tail, log.as_deref()));
+            };
             output::note(format!("{}: {cause}; trying again in {:.1} s", cmd.program, wait.as_secs_f64()));
             thread::sleep(wait);
         }
     }
 
-    fn failure(&self, cmd: &Cmd, end: &End, tail: &[String]) -> anyhow::Error {
+    fn failure(&self, cmd: &Cmd, end: &End, tail: &[String], log: Option<&Utf8Path>) -> anyhow::Error {
         // The here-document of a command would bury its error.
         let short = Cmd { stdin: None, ..cmd.clone() };
+        let log = log.map_or(String::new(), |log| format!("\nits whole output is in {log}"));
         match end {
             End::Done(status) => {
-                anyhow!("`{short}` failed ({status}); its last lines:\n{}", last_words(tail).join("\n"))
+                anyhow!("`{short}` failed ({status}); its last lines:\n{}{log}", last_words(tail).join("\n"))
             }
-            End::Late => anyhow!("`{short}` was ended: the time of this phase is up"),
-            End::Stalled => anyhow!("`{short}` was ended: it printed nothing for {} s", self.stall.as_secs()),
+            End::Late => anyhow!("`{short}` was ended: the time of this phase is up{log}"),
+            End::Stalled => {
+                anyhow!("`{short}` was ended: it printed nothing for {} s{log}", self.stall.as_secs())
+            }
         }
     }
 
-    /// Shows the command and its output, and returns how it ended and the last lines of the output.
-    fn echo_and_watch(&self, cmd: &Cmd) -> Result<(End, Vec<String>)> {
-        let line = cmd.to_string();
-        if self.folds {
-            output::note(format!("::group::{}", line.lines().next().unwrap_or_default()));
-        }
-        if !self.quiet {
-            output::note(format!("$ {line}"));
-        }
+    /// Shows the command and its output, and returns how it ended, the last lines of the output, and its log.
+    fn echo_and_watch(&self, cmd: &Cmd) -> Result<(End, Vec<String>, Option<Utf8PathBuf>)> {
+        let mut view = self.view(cmd)?;
         let mut tail = VecDeque::with_capacity(TAIL);
-        let mut show = |line: &[u8]| {
-            let line = String::from_utf8_lossy(line);
-            let line = without_accounts(&line).into_owned();
-            if !self.quiet {
-                output::note(&line);
-            }
+        let mut keep = |line: String| {
             if tail.len() == TAIL {
                 tail.pop_front();
             }
             tail.push_back(line);
         };
         let mut rest = Vec::new();
+        let mut show =
+            |line: &[u8]| view.line(&String::from_utf8_lossy(line)).into_iter().for_each(&mut keep);
         let end = self.watch(cmd, Streams::InOrder, |_, bytes| {
             rest.extend_from_slice(bytes);
             if let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
@@ -233,10 +240,32 @@ impl Runner {
         if !rest.is_empty() {
             show(&rest);
         }
+        let (failure, log) = view.end(matches!(&end, Ok(End::Done(status)) if status.success()));
+        failure.into_iter().for_each(keep);
         if self.folds {
             output::note("::endgroup::");
         }
-        Ok((end?, tail.into()))
+        Ok((end?, tail.into(), log))
+    }
+
+    /// Where the output of a command goes, after the command itself.
+    fn view(&self, cmd: &Cmd) -> Result<View> {
+        if let Some(folder) = self.logs.as_deref().filter(|_| !may_ask(cmd)) {
+            return View::live(folder, self.logged.fetch_add(1, Ordering::Relaxed) + 1, cmd);
+        }
+        let line = cmd.to_string();
+        if self.folds {
+            output::note(format!("::group::{}", line.lines().next().unwrap_or_default()));
+        }
+        if !self.quiet {
+            output::note(format!("$ {line}"));
+        }
+        Ok(View::Printed { quiet: self.quiet })
+    }
+
+    /// How BuildKit is to report: as it is read here, or as a person reads it.
+    pub fn build_progress(&self) -> &'static str {
+        if self.logs.is_some() { "--progress=rawjson" } else { "--progress=plain" }
     }
 
     /// The exit status and both streams of a program.
@@ -247,7 +276,7 @@ impl Runner {
         let mut read = [Vec::new(), Vec::new()];
         match self.watch(cmd, Streams::Apart, |stream, bytes| read[stream].extend_from_slice(bytes))? {
             End::Done(status) => Ok((status, take(&mut read[0]), take(&mut read[1]))),
-            end => Err(self.failure(cmd, &end, &[])),
+            end => Err(self.failure(cmd, &end, &[], None)),
         }
     }
 
@@ -307,9 +336,7 @@ impl Runner {
             Some(text) => expression.stdin_bytes(text.as_bytes()),
             None => expression.stdin_null(),
         };
-        // git asks for the passphrase of a signature or a remote, and sudo stops with the group of the terminal.
-        let asks = ["git", "sudo"].contains(&cmd.program.as_str()) && io::stdin().is_terminal();
-        let child = Child::start(&expression.stdout_file(to_stdout).stderr_file(to_stderr), !asks);
+        let child = Child::start(&expression.stdout_file(to_stdout).stderr_file(to_stderr), !may_ask(cmd));
         Ok((child.map_err(|error| cannot_start(cmd, error))?, pipes))
     }
 
@@ -365,6 +392,12 @@ impl Runner {
         let given = cmd.env.iter().chain(&cmd.secrets.0);
         own.iter().chain(given).fold(expression, |expression, (name, value)| expression.env(name, value))
     }
+}
+
+/// True if a program may ask at the terminal: git for the passphrase of a signature or a remote, and sudo, which also stops
+/// with the group of the terminal.
+fn may_ask(cmd: &Cmd) -> bool {
+    ["git", "sudo"].contains(&cmd.program.as_str()) && io::stdin().is_terminal()
 }
 
 fn cannot_start(cmd: &Cmd, error: io::Error) -> anyhow::Error {

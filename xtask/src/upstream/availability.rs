@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use camino::Utf8PathBuf;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -27,7 +26,7 @@ use crate::model::python_lock;
 use crate::model::release_lock;
 use crate::model::retry;
 use crate::model::version::Version;
-use crate::output;
+use crate::output::{self, Counter};
 use crate::tools::npm::{self, Packument};
 use crate::tools::pypi;
 use crate::tools::web::{Answer, Web};
@@ -230,13 +229,7 @@ impl Supply {
     }
 
     fn round(&self, needs: &[&Need], depth: Depth) -> Vec<Vec<Problem>> {
-        let bar = ProgressBar::new(needs.len() as u64);
-        if self.quiet {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-        if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {wide_msg}") {
-            bar.set_style(style);
-        }
+        let counter = Counter::new(needs.len() as u64, self.quiet);
         let results = Mutex::new(vec![Vec::new(); needs.len()]);
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -245,15 +238,14 @@ impl Supply {
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         let Some(need) = needs.get(at) else { break };
-                        bar.set_message(need.label());
+                        counter.show(need.label());
                         let problems = self.one(need, depth);
                         results.lock().unwrap_or_else(PoisonError::into_inner)[at] = problems;
-                        bar.inc(1);
+                        counter.add_one();
                     }
                 });
             }
         });
-        bar.finish_and_clear();
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 

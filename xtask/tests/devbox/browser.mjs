@@ -1,5 +1,6 @@
 // Works with the web interface in a browser that listens for the DevTools protocol on port 9222: opens the folder's page,
-// types a prompt, and waits for the answer. Any error on the console fails it. Arguments: address, password, folder, answer.
+// types a prompt, and waits for the answer. Any error on the console fails it, and any request that the server leaves without an
+// answer or refuses. Arguments: address, password, folder, answer.
 const [address, password, folder, answer] = process.argv.slice(2);
 const LIMIT_SECONDS = 120;
 
@@ -19,12 +20,17 @@ const socket = new WebSocket(page.webSocketDebuggerUrl);
 await new Promise((done) => (socket.onopen = done));
 const waiting = new Map();
 const problems = [];
+// Method, address and status of each request. DevTools calls the one that hands over a prompt aborted, although it is answered with
+// 204: the page throws the empty body away. So the status decides, and not how the loading ended.
+const requests = new Map();
 socket.onmessage = ({ data }) => {
   const { id, method, params, result, error } = JSON.parse(data);
   if (id) waiting.get(id)(result ?? error);
   if (method === "Runtime.consoleAPICalled" && params.type === "error")
     problems.push(params.args.map((it) => it.value ?? it.description).join(" "));
   if (method === "Runtime.exceptionThrown") problems.push(params.exceptionDetails.exception?.description ?? "an exception");
+  if (method === "Network.requestWillBeSent") requests.set(params.requestId, params.request);
+  if (method === "Network.responseReceived") requests.get(params.requestId).status = params.response.status;
   if (method === "Log.entryAdded" && params.entry.level === "error") problems.push(`${params.entry.text} ${params.entry.url}`);
 };
 function call(method, params = {}) {
@@ -43,7 +49,9 @@ async function enter() {
 const body = () => evaluate("location.href + ' ' + document.body.innerText");
 
 for (const domain of ["Page", "Runtime", "Log", "Network"]) await call(`${domain}.enable`);
-await call("Network.setExtraHTTPHeaders", { headers: { Authorization: `Basic ${btoa(`opencode:${password}`)}` } });
+// eslint
+const authorization = `Basic ${btoa(`opencode:${password}`)}`;
+await call("Network.setExtraHTTPHeaders", { headers: { Authorization: authorization } });
 await call("Page.navigate", { url: address });
 try {
   await until("choice of a project", () => evaluate(`document.querySelector('[data-action="prompt-project"]').click() ?? true`));
@@ -64,5 +72,11 @@ try {
   problems.push(`${error.message}; the page: ${await body()}`);
 }
 socket.close();
-console.log(problems.length ? problems.join("\n") : "no error on the console");
+for (const { method, url, status } of requests.values()) {
+  // The answer to a worker's own script may be told to that worker only, whose page is another one for DevTools.
+  const ask = () => fetch(url, { headers: { Authorization: authorization }, signal: AbortSignal.timeout(20000) });
+  const found = status ?? (method === "GET" && (await ask().catch(() => undefined))?.status);
+  if (!found || found >= 400) problems.push(`${found || "no answer"}: ${method} ${url}`);
+}
+console.log(problems.length ? problems.join("\n") : "no error on the console, and every request answered");
 process.exitCode = problems.length ? 1 : 0;

@@ -18,6 +18,7 @@ mod leftovers;
 mod machine;
 mod pipeline;
 mod processes;
+mod progress;
 mod promotion;
 mod prune;
 mod recovery;

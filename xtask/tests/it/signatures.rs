@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
-use xtask::model::dsse::{self, BUNDLE, SIGN};
+use xtask::model::dsse::{self, BUNDLE, PREDICATE, SIGN};
+use xtask::model::{sbom_cyclonedx, sbom_spdx};
+use xtask::promotion::attest::{provenance, test_result};
 use xtask::tools::cosign::SigningKey;
 
 use crate::recovery::released;
@@ -20,6 +22,29 @@ fn listing(world: &TestEnv, image: &str) -> (String, Value) {
     let tag = image.replace(':', "-");
     let digest = world.registry().tag("devbox", &tag).unwrap();
     (tag, read(world, &digest))
+}
+
+/// The newest artifact with a predicate that refers to an image.
+fn artifact(world: &TestEnv, image: &str, predicate: &str) -> String {
+    let (_, listing) = listing(world, image);
+    let entries = listing["manifests"].as_array().unwrap().iter();
+    let newest = entries.rev().find(|it| it["annotations"][PREDICATE] == predicate).unwrap();
+    newest["digest"].as_str().unwrap().to_owned()
+}
+
+/// The statement that an artifact carries.
+fn statement(world: &TestEnv, artifact: &str) -> Value {
+    let manifest = read(world, artifact);
+    let bundle = read(world, manifest["layers"][0]["digest"].as_str().unwrap());
+    let payload = BASE64.decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
+}
+
+/// An index and the images of its platforms.
+fn images(world: &TestEnv, index: &str) -> Vec<String> {
+    let entries = read(world, index)["manifests"].as_array().unwrap().clone();
+    let images = entries.iter().map(|it| it["digest"].as_str().unwrap().to_owned());
+    [index.to_owned()].into_iter().chain(images).collect()
 }
 
 /// The checks of `verify` that failed.
@@ -68,7 +93,13 @@ fn a_stripped_signature_is_found_and_made_again() {
     world.registry().put("devbox", &tag, stripped.to_string().as_bytes());
     assert_eq!(
         failed(&world, "v1.18.18-omos"),
-        ["index signature", "index signature is of the release", "index revision"]
+        [
+            "index signature",
+            "index signature is of the release",
+            "index revision",
+            "index provenance",
+            "index test result"
+        ]
     );
     assert_eq!(failed(&world, "v1.18.18"), [""; 0]);
     let text = world.notes("publish");
@@ -103,12 +134,8 @@ fn another_image_under_a_tag_is_found() {
 fn a_signature_of_another_image_counts_for_nothing() {
     let world = released();
     let (image, other) = (world.staged("omos"), world.staged("base"));
-    let (_, of_other) = listing(&world, &other);
-    let mut moved = read(&world, of_other["manifests"][0]["digest"].as_str().unwrap());
-    assert_eq!(
-        (&moved["artifactType"], &moved["annotations"]["dev.sigstore.bundle.predicateType"]),
-        (&json!(BUNDLE), &json!(SIGN))
-    );
+    let mut moved = read(&world, &artifact(&world, &other, SIGN));
+    assert_eq!(moved["artifactType"], BUNDLE);
     moved["subject"]["digest"] = json!(image);
     let bytes = moved.to_string().into_bytes();
     let digest = world.registry().put("devbox", "planted", &bytes);
@@ -147,5 +174,111 @@ fn a_forged_or_replayed_record_is_found_and_written_again() {
         assert_eq!(failed(&world, "latest-omos"), ["v1.18.18 release record"], "{case}");
         world.ok("publish --promote-latest");
         assert_eq!(failed(&world, "latest-omos"), [""; 0], "{case}");
+    }
+}
+
+/// Whoever may write to the staging repository could name any image as one of an older release.
+#[test]
+fn no_tag_moves_by_a_record_of_another_key() {
+    let world = released();
+    let mut forged = world.document("release-v1.18.18");
+    forged["variants"][1]["digest"] = forged["variants"][0]["digest"].clone();
+    plant_record(&world, "release-v1.18.18", &forged, &SigningKey::generate().unwrap());
+    let before = world.registry().tags("devbox");
+    let text = world.fails("rollback v1.18.18", 3);
+    assert!(text.contains("the trusted key has not signed"), "{text}");
+    assert_eq!(world.registry().tags("devbox"), before);
+}
+
+#[test]
+fn statements_are_about_the_images_that_have_them() {
+    let world = released();
+    let index = world.staged("omos");
+    let images = images(&world, &index);
+    for image in &images {
+        for kind in [provenance::KIND, test_result::KIND] {
+            let statement = statement(&world, &artifact(&world, image, kind));
+            let subjects: Vec<String> = statement["subject"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|it| format!("sha256:{}", it["digest"]["sha256"].as_str().unwrap()))
+                .collect();
+            assert_eq!((&subjects, &statement["predicateType"]), (&images, &json!(kind)));
+        }
+    }
+    for image in &images[1..] {
+        for kind in [sbom_cyclonedx::PREDICATE, sbom_spdx::PREDICATE] {
+            let statement = statement(&world, &artifact(&world, image, kind));
+            let subject = statement["subject"].as_array().unwrap();
+            assert_eq!(
+                (subject.len(), &subject[0]["digest"]["sha256"]),
+                (1, &json!(image.trim_start_matches("sha256:")))
+            );
+        }
+    }
+    let made = statement(&world, &artifact(&world, &index, provenance::KIND))["predicate"].clone();
+    let definition = &made["buildDefinition"];
+    assert_eq!(definition["externalParameters"]["variant"], "omos");
+    let source = definition["externalParameters"]["source"].clone();
+    assert_eq!(
+        source,
+        json!({ "uri": "git+https://gitea.jordbo.se/joakimp/opencode-devbox" }),
+        "no checkout, no commit"
+    );
+    let materials = definition["resolvedDependencies"].as_array().unwrap();
+    let base = world.registry().tag("devbox", "base-latest").unwrap();
+    assert_eq!(materials[1]["digest"]["sha256"], base.trim_start_matches("sha256:"));
+    assert!(materials.iter().any(|it| it["name"] == "images/Dockerfile.variant"), "{materials:?}");
+    let nodes = definition["internalParameters"]["nodes"].as_array().unwrap();
+    assert_eq!((nodes.len(), &nodes[0]["how"]), (2, &json!("native")));
+    let times = &made["runDetails"]["metadata"];
+    assert!(times["startedOn"].as_str().unwrap() <= times["finishedOn"].as_str().unwrap(), "{times}");
+    let tests = statement(&world, &artifact(&world, &index, test_result::KIND))["predicate"].clone();
+    let passed = tests["passedTests"].as_array().unwrap();
+    assert_eq!((&tests["result"], &tests["failedTests"]), (&json!("PASSED"), &json!([])));
+    assert!(passed.iter().any(|it| it.as_str().unwrap().starts_with("linux/arm64: ")), "{passed:?}");
+    let of_base = artifact(&world, &base, provenance::KIND);
+    assert_eq!(
+        statement(&world, &of_base)["predicate"]["buildDefinition"]["externalParameters"]["variant"],
+        "base image"
+    );
+}
+
+/// Another statement in the place of one that was attached: that of another image, one of another key, or none.
+#[test]
+fn a_replaced_statement_is_found_and_made_again() {
+    let world = released();
+    let first = |variant: &str| images(&world, &world.staged(variant)).remove(1);
+    replace(&world, &world.staged("omos"), &world.staged("with-pi"), provenance::KIND, "index provenance");
+    replace(&world, &first("omos"), &first("with-pi"), sbom_spdx::PREDICATE, "linux/amd64 SBOM (SPDX)");
+}
+
+fn replace(world: &TestEnv, image: &str, other: &str, kind: &str, check: &str) {
+    let mut forged = read(world, &artifact(world, image, kind));
+    let text = statement(world, &artifact(world, image, kind)).to_string();
+    let stranger = SigningKey::from_pem(&SigningKey::generate().unwrap(), None).unwrap();
+    let signature = stranger.sign(&dsse::signed_bytes(&text)).unwrap();
+    let bundle = dsse::bundle(&text, &signature, &stranger.public().hint().unwrap()).to_string();
+    forged["layers"][0]["digest"] = json!(world.registry().put_blob("devbox", bundle.as_bytes()));
+    forged["layers"][0]["size"] = json!(bundle.len());
+    let mut moved = read(world, &artifact(world, other, kind));
+    moved["subject"]["digest"] = json!(image);
+    for (case, replacement) in [("stranger", Some(forged)), ("moved", Some(moved)), ("none", None)] {
+        let (tag, mut listing) = listing(world, image);
+        let entries = listing["manifests"].as_array_mut().unwrap();
+        entries.retain(|it| it["annotations"][PREDICATE] != kind);
+        if let Some(replacement) = replacement {
+            let bytes = replacement.to_string().into_bytes();
+            let digest = world.registry().put("devbox", "planted", &bytes);
+            entries
+                .push(json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest,
+                "size": bytes.len(), "artifactType": BUNDLE, "annotations": { PREDICATE: kind } }));
+        }
+        world.registry().put("devbox", &tag, listing.to_string().as_bytes());
+        assert_eq!(failed(world, "latest-omos"), [check], "{case}");
+        let text = world.notes("publish");
+        assert!(text.contains("signed 1 images of v1.18.18"), "{case}: {text}");
+        assert_eq!(failed(world, "latest-omos"), [""; 0], "{case}");
     }
 }

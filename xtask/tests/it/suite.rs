@@ -26,6 +26,8 @@ case $1 in
   start) echo listening on 127.0.0.1 ;;
   rm | ps | volume | cp) ;;
   run) [ "$2" = --detach ] ;;
+  # The one answer that a check waits for; what it asks next fails.
+  exec) [ "$*" = 'exec id devbox health' ] && echo serving ;;
   *) exit 1 ;;
 esac
 "#;

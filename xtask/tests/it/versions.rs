@@ -1,6 +1,7 @@
 //! Locks, preflight, bumps, tags and notes against scripted registries.
 
 use std::fs;
+use std::io::Write as _;
 
 use serde_json::json;
 
@@ -344,13 +345,48 @@ impl Signer {
     }
 }
 
+/// A package of Debian's openssl, with its changelog as Debian writes it.
+fn openssl() -> Vec<u8> {
+    let changelog = "openssl (3.5.1-1+deb13u2) trixie-security; urgency=medium\n\n  * CVE-2025-9230 (\"Out-of-bounds read\")\n  * \
+        CVE-2025-9231\n\n -- A <a@example.org>  Tue, 30 Sep 2025 22:10:28 +0200\n\nopenssl (3.5.1-1+deb13u1) trixie-security; \
+        urgency=medium\n\n  * CVE-2025-4575\n\n -- A <a@example.org>  Mon, 01 Sep 2025 22:10:28 +0200\n";
+    let gzip = |bytes: &[u8]| {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gz.write_all(bytes).unwrap();
+        gz.finish().unwrap()
+    };
+    let changelog = gzip(changelog.as_bytes());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(changelog.len() as u64);
+    let mut files = tar::Builder::new(Vec::new());
+    // A builder would take the dot away, which Debian's packages have.
+    header.as_mut_bytes()[..46].copy_from_slice(b"./usr/share/doc/openssl/changelog.Debian.gz\0\0\0");
+    header.set_cksum();
+    files.append(&header, changelog.as_slice()).unwrap();
+    let mut package = ar::Builder::new(Vec::new());
+    for (name, bytes) in
+        [("debian-binary", b"2.0\n".to_vec()), ("data.tar.gz", gzip(&files.into_inner().unwrap()))]
+    {
+        package
+            .append(&ar::Header::new(name.as_bytes().to_vec(), bytes.len() as u64), bytes.as_slice())
+            .unwrap();
+    }
+    package.into_inner().unwrap()
+}
+
 /// Debian's security archive, with one package newer. `change` may spoil its files before they are served.
 fn serve_archive(world: &TestEnv, signer: &Signer, until: &str, change: impl Fn(&mut String, &mut Vec<u8>)) {
-    let list = b"Package: openssl\nVersion: 3.5.1-1+deb13u2\n";
+    let sum = |bytes: &[u8]| xtask::model::key::digest(bytes).replace("sha256:", "");
+    let package = openssl();
+    let list = format!(
+        "Package: openssl\nVersion: 3.5.1-1+deb13u2\nFilename: pool/openssl.deb\nSize: {}\nSHA256: {}\n",
+        package.len(),
+        sum(&package)
+    );
+    let list = list.as_bytes();
     let script = "import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.argv[1].encode()))";
     let text = std::str::from_utf8(list).unwrap();
     let mut xz = std::process::Command::new("python3").args(["-c", script, text]).output().unwrap().stdout;
-    let sum = |bytes: &[u8]| xtask::model::key::digest(bytes).replace("sha256:", "");
     let mut index = format!("Codename: trixie-security\nValid-Until: {until}\nSHA256:\n");
     for arch in ["amd64", "arm64"] {
         index += &format!(" {} {} main/binary-{arch}/Packages\n", sum(list), list.len());
@@ -363,6 +399,7 @@ fn serve_archive(world: &TestEnv, signer: &Signer, until: &str, change: impl Fn(
         file("InRelease", &signed),
         file("main/binary-amd64/Packages.xz", &xz),
         file("main/binary-arm64/Packages.xz", &xz),
+        ("pool/openssl.deb".to_owned(), package),
     ];
     world.published().wheels.insert("debian".to_owned(), files);
 }
@@ -371,7 +408,7 @@ const LATER: &str = "Sun, 06 Dec 2099 00:53:14 UTC";
 
 /// A published base whose packages were recorded.
 fn publish_base(world: &TestEnv, has: &str) {
-    let list = format!("bash\t5.2-1\tamd64\nopenssl\t{has}\tamd64\n");
+    let list = format!("bash\t5.2-1\tamd64\nopenssl\t{has}\tamd64\nopenssl-doc\t1\tall\n");
     let lists = json!({ "linux/amd64": list, "linux/arm64": list }).to_string();
     let kind = "application/vnd.opencode-devbox.debian-packages.v1+json";
     let base = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": INDEX.len(),
@@ -401,14 +438,28 @@ fn security_updates_that_the_published_base_lacks_are_told() {
     let output = run("outdated");
     contains(
         &String::from_utf8(output.stdout).unwrap(),
-        &["base: openssl 3.5.1-1+deb13u1 has the security update 3.5.1-1+deb13u2"],
+        &["base: security update openssl 3.5.1-1+deb13u1 → 3.5.1-1+deb13u2 (CVE-2025-9230, CVE-2025-9231)"],
     );
     let output = run("outdated --exit-code");
     contains(&String::from_utf8(output.stderr).unwrap(), &["behind: opencode, the base"]);
     assert!(run("refresh-base --if-behind --commit").status.success());
     contains(
         &world.git("log -1 --format=%B"),
-        &["Take the Debian packages of", "- openssl 3.5.1-1+deb13u1 → 3.5.1-1+deb13u2"],
+        &[
+            "Take the Debian packages of",
+            "- openssl 3.5.1-1+deb13u1 → 3.5.1-1+deb13u2 (CVE-2025-9230, CVE-2025-9231)",
+        ],
+    );
+    // A package with other bytes than its list says names nothing, and the update is reported.
+    world.published().wheels.get_mut("debian").unwrap()[3].1[100] ^= 1;
+    let output = run("outdated");
+    contains(
+        &String::from_utf8(output.stdout).unwrap(),
+        &["base: security update openssl 3.5.1-1+deb13u1 → 3.5.1-1+deb13u2\n"],
+    );
+    contains(
+        &String::from_utf8(output.stderr).unwrap(),
+        &["cannot tell what the update of openssl fixes", "has other bytes than the signed list says"],
     );
     world.git("reset --quiet --hard HEAD~1");
     publish_base(&world, "3.5.1-1+deb13u2");
@@ -444,7 +495,17 @@ fn a_list_of_updates_that_debian_did_not_sign_is_refused() {
     serve_archive(&world, &signer, LATER, |_, xz| xz[20] ^= 1);
     refused("has other bytes than the signed index says");
     // More than the index says, though it has the right sum: a small file that unpacks to a large one.
-    serve_archive(&world, &signer, LATER, |index, _| *index = index.replace(" 42 main", " 12 main"));
+    serve_archive(&world, &signer, LATER, |index, _| {
+        *index = index
+            .lines()
+            .map(|line| match line.strip_suffix("/Packages") {
+                Some(start) => {
+                    format!(" {} 12 {}/Packages\n", &start[1..65], start.rsplit(' ').next().unwrap())
+                }
+                None => format!("{line}\n"),
+            })
+            .collect();
+    });
     refused("unpacks to more than the 12 bytes");
 }
 

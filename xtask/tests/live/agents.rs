@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::container::{Stage, says, text};
 use crate::images::image_of;
 
-const SERVER: &str = include_str!("../devbox/model_server.py");
+const SERVER: &str = include_str!("../../../scripts/smoke/programs/model-server.py");
 const CLIENT: &str = include_str!("../devbox/client.py");
 const TERMINAL: &str = include_str!("../devbox/terminal.sh");
 const BROWSER: &str = include_str!("../devbox/browser.mjs");
@@ -134,7 +134,7 @@ fn a_server_works_with_clients_and_browsers() {
     let words = ["node", "--input-type=module", "-e", BROWSER, "browser", page, "pw", "/workspace"];
     let output = inside(&server, &[&words[..], &["The file is made."]].concat());
     says(&output, "the page shows the answer at ");
-    says(&output, "no error on the console\n");
+    says(&output, "no error on the console, and every request answered\n");
     // The title of the session has the same words, and may come before the answer.
     let end = Instant::now() + Duration::from_secs(120);
     while !inside(&server, &["cat", "/workspace/made.txt"]).status.success() {

@@ -18,6 +18,7 @@ mod launcher;
 mod people;
 mod privilege;
 mod processes;
+mod progress;
 mod prune;
 mod races;
 mod release;

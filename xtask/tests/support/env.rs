@@ -507,6 +507,31 @@ impl TestEnv {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 
+    /// Runs a command line on a terminal of 100 columns. Returns its exit code and all that it wrote there, in order.
+    pub fn on_terminal(&self, line: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&controller).unwrap();
+        unlockpt(&controller).unwrap();
+        let size = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&controller, size).unwrap();
+        let path = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
+        let open = || fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut command = self.command(line);
+        command.env("TERM", "xterm").envs(env.iter().copied());
+        let mut child = command.stdin(open()).stdout(open()).stderr(open()).spawn().unwrap();
+        // This process keeps no end of its own open, so that the reader sees the end.
+        drop(command);
+        let reader = std::thread::spawn(move || {
+            let (mut text, mut controller) = (Vec::new(), fs::File::from(controller));
+            // Linux ends the reading of a terminal that nobody writes to with an error.
+            let _ = std::io::Read::read_to_end(&mut controller, &mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let code = child.wait().unwrap().code();
+        (code, reader.join().unwrap())
+    }
+
     pub fn git(&self, line: &str) -> String {
         let mut command = Command::new("git");
         command.args(["-c", "user.name=T", "-c", "user.email=t@example.org"]).args(line.split(' '));

@@ -88,6 +88,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         passage += &format!("\nThe way {way} was not finished: {}\n", why.lines().last().unwrap_or_default());
     }
     settle(ctx, if args.quick { "quick" } else { "full" }, &passage)?;
+    ctx.close("git diff docs/benchmarks.md");
     let failures: Vec<String> = failures.iter().map(|(way, why)| format!("{way}: {why}")).collect();
     if failures.is_empty() { Ok(()) } else { bail!("not all was measured\n{}", failures.join("\n")) }
 }

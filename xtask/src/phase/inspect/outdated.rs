@@ -201,10 +201,7 @@ fn print(rows: &[Row], base: &Base) {
         (Some(updates), _) if updates.is_empty() => output::line("base: has all security updates"),
         (Some(updates), _) => {
             for update in updates {
-                output::line(format!(
-                    "base: {} {} has the security update {}",
-                    update.package, update.has, update.newest
-                ));
+                output::line(format!("base: security update {update}"));
             }
         }
         (None, why) => output::line(format!(

@@ -2,26 +2,27 @@
 //! shared base. Reads only, asks nobody but the registry. Refuses a tag that does not exist; a check that fails makes the
 //! command fail, and every check is made.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::context::signing::PUBLIC;
 use crate::error::missing;
 use crate::image::definition::REVISION as LABEL;
 use crate::image::verdict;
+use crate::model::dsse::Carried;
 use crate::model::oci::{Digest, Manifest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::model::table::{self, Kind};
 use crate::model::version::ReleaseTag;
+use crate::model::{sbom_cyclonedx, sbom_spdx};
 use crate::output;
-use crate::promotion::attest::{self, RELEASE, REVISION, VARIANT};
+use crate::promotion::attest::{self, RELEASE, REVISION, Signature, VARIANT, provenance, test_result};
 use crate::promotion::record::{self, PlatformRecord, Record, VariantRecord};
 use crate::tools::cosign::PublicKey;
+use crate::tools::registry::Attached;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -95,10 +96,21 @@ impl Verifier<'_> {
 
     /// Each question in turn. What a signature says leads to the record, and the record to everything else.
     fn verify(&mut self) -> Result<()> {
-        let signed = self.signature(&self.index.digest.clone(), "index")?;
+        let (attached, signed) = self.signature(&self.index.digest.clone(), "index")?;
         let Some((release, record)) = self.record(&signed)? else { return Ok(()) };
         let Some(variant) = self.variant(release, &record) else { return Ok(()) };
         self.revision(&signed, &record, release);
+        let of_release = |signed: Vec<Signature>| -> Vec<Signature> {
+            signed.into_iter().filter(|it| it.is(RELEASE, &release.to_string())).collect()
+        };
+        let is_index = self.index.images().all(|(_, image)| *image != self.index.digest);
+        self.attestations(
+            "index",
+            &self.index.digest.clone(),
+            &attached,
+            &of_release(signed),
+            &attest::wanted(false, is_index),
+        );
         self.base(&record)?;
         let images: Vec<(Platform, Digest)> =
             self.index.images().map(|(platform, image)| (platform, image.clone())).collect();
@@ -108,9 +120,10 @@ impl Verifier<'_> {
         for (platform, image) in images {
             let about = platform.to_string();
             if image != self.index.digest {
-                let signed = self.signature(&image, &about)?;
-                let fits = signed.iter().any(|it| is(it, RELEASE, &release.to_string()));
-                self.check("signature is of the release", &about, fits, release.to_string());
+                let (attached, signed) = self.signature(&image, &about)?;
+                let signed = of_release(signed);
+                self.check("signature is of the release", &about, !signed.is_empty(), release.to_string());
+                self.attestations(&about, &image, &attached, &signed, &attest::wanted(false, false));
             }
             let known = variant.platforms.iter().find(|it| it.platform == platform);
             let equal = known.is_some_and(|it| it.digest == *image);
@@ -121,31 +134,57 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// What the trusted key says about an image.
-    fn signature(&mut self, image: &Digest, about: &str) -> Result<Vec<BTreeMap<String, String>>> {
-        let found = self.ctx.registry.attached(&self.ctx.runner, &self.repository, image)?;
-        let signed: Vec<_> = attest::signatures(&found, image, &self.trusted).collect();
-        let text = match (signed.len(), found.len()) {
+    /// What is attached to an image, and the signatures of it by the trusted key.
+    fn signature(&mut self, image: &Digest, about: &str) -> Result<(Attached, Vec<Signature>)> {
+        let found = self.ctx.registry.attached(&self.ctx.runner, &self.repository, image, None)?;
+        let signed: Vec<_> = attest::signatures(&found.statements, image, &self.trusted).collect();
+        let text = match (signed.len(), found.statements.len()) {
             (0, 0) => "not signed".to_owned(),
-            (0, others) => format!("{others} signatures, none by this key"),
+            (0, others) => format!("{others} statements, no signature by this key"),
             (count, _) => format!("{count} by this key"),
         };
         self.check("signature", about, !signed.is_empty(), text);
-        Ok(signed)
+        Ok((found, signed))
+    }
+
+    /// Each statement that a signature names is attached, about this image, and signed by the same key.
+    fn attestations(
+        &mut self,
+        about: &str,
+        image: &Digest,
+        attached: &Attached,
+        signed: &[Signature],
+        wanted: &[&str],
+    ) {
+        for kind in wanted {
+            let named: Vec<&String> = signed.iter().filter_map(|it| it.attestations.get(*kind)).collect();
+            let is_named = |it: &&Carried| {
+                named.iter().any(|named| **named == *it.artifact) && it.about(image, kind).is_some()
+            };
+            let found = attest::signed_by(&attached.statements, &self.trusted).find(is_named);
+            let (passed, text) = match found {
+                Some(found) => described(kind, found.predicate()),
+                None if !named.is_empty() => {
+                    (false, "taken away, replaced, or not signed by this key".to_owned())
+                }
+                None => (false, "missing".to_owned()),
+            };
+            self.check(title(kind), about, passed, text);
+        }
     }
 
     /// The record of the release that the tag is of. A floating tag does not name it; its signatures do.
-    fn record(&mut self, signed: &[BTreeMap<String, String>]) -> Result<Option<(ReleaseTag, Record)>> {
+    fn record(&mut self, signed: &[Signature]) -> Result<Option<(ReleaseTag, Record)>> {
         let named = self.ctx.config.variant.iter().find_map(|variant| {
             let release = self.tag.strip_suffix(&variant.suffix)?.parse::<ReleaseTag>().ok()?;
             (variant.version_tag(release) == self.tag).then_some(release)
         });
-        let of_signatures = signed.iter().filter_map(|it| it.get(RELEASE)?.parse().ok()).max();
+        let of_signatures = signed.iter().filter_map(|it| it.annotations.get(RELEASE)?.parse().ok()).max();
         let Some(release) = named.or(of_signatures) else {
             self.check("release record", "index", false, "no signature names a release");
             return Ok(None);
         };
-        let fits = signed.iter().any(|it| is(it, RELEASE, &release.to_string()));
+        let fits = signed.iter().any(|it| it.is(RELEASE, &release.to_string()));
         self.check("signature is of the release", "index", fits, release.to_string());
         let record = record::signed(self.ctx, &self.repository, release)?;
         let text = if record.is_some() {
@@ -180,9 +219,9 @@ impl Verifier<'_> {
     }
 
     /// Signature, record and image name the same commit.
-    fn revision(&mut self, signed: &[BTreeMap<String, String>], record: &Record, release: ReleaseTag) {
-        let of_release = signed.iter().filter(|it| is(it, RELEASE, &release.to_string()));
-        let signed = of_release.map(|it| it.get(REVISION).cloned()).collect::<Vec<_>>();
+    fn revision(&mut self, signed: &[Signature], record: &Record, release: ReleaseTag) {
+        let of_release = signed.iter().filter(|it| it.is(RELEASE, &release.to_string()));
+        let signed = of_release.map(|it| it.annotations.get(REVISION).cloned()).collect::<Vec<_>>();
         let equal = signed.contains(&record.revision);
         let named = record.revision.as_deref().unwrap_or("none");
         self.check("revision", "index", equal, format!("{named}, image built from {}", self.built_from()));
@@ -194,10 +233,11 @@ impl Verifier<'_> {
 
     fn base(&mut self, record: &Record) -> Result<()> {
         let digest: Digest = record.base.digest.parse().map_err(|why: String| anyhow::anyhow!(why))?;
-        let found = self.ctx.registry.attached(&self.ctx.runner, &self.repository, &digest)?;
-        let by_key =
-            attest::signatures(&found, &digest, &self.trusted).any(|it| is(&it, VARIANT, verdict::BASE));
-        self.check("signature", "base", by_key, record.base.tag.clone());
+        let found = self.ctx.registry.attached(&self.ctx.runner, &self.repository, &digest, None)?;
+        let signed = attest::signatures(&found.statements, &digest, &self.trusted);
+        let signed: Vec<Signature> = signed.filter(|it| it.is(VARIANT, verdict::BASE)).collect();
+        self.check("signature", "base", !signed.is_empty(), record.base.tag.clone());
+        self.attestations("base", &digest, &found, &signed, &attest::wanted(true, true));
         Ok(())
     }
 
@@ -240,8 +280,36 @@ impl Verifier<'_> {
     }
 }
 
-fn is(annotations: &BTreeMap<String, String>, name: &str, value: &str) -> bool {
-    annotations.get(name).is_some_and(|it| it == value)
+/// The name of a predicate in the table.
+fn title(kind: &str) -> &'static str {
+    match kind {
+        provenance::KIND => "provenance",
+        test_result::KIND => "test result",
+        sbom_cyclonedx::PREDICATE => "SBOM (CycloneDX)",
+        sbom_spdx::PREDICATE => "SBOM (SPDX)",
+        _ => "attestation",
+    }
+}
+
+/// What a statement says, and whether that is good.
+fn described(kind: &str, predicate: &Value) -> (bool, String) {
+    match kind {
+        provenance::KIND => {
+            let source = &predicate["buildDefinition"]["externalParameters"]["source"];
+            let commit = source["digest"]["gitCommit"].as_str().unwrap_or("no commit");
+            (true, format!("built from {commit}"))
+        }
+        test_result::KIND => {
+            let passed = predicate["passedTests"].as_array().map_or(0, Vec::len);
+            let result = predicate["result"].as_str().unwrap_or("no result");
+            (result == "PASSED" && passed > 0, format!("{result}, {passed} checks"))
+        }
+        _ => {
+            let parts =
+                predicate["components"].as_array().or(predicate["packages"].as_array()).map_or(0, Vec::len);
+            (parts > 0, format!("{parts} packages"))
+        }
+    }
 }
 
 impl table::Row for Check {

@@ -114,7 +114,8 @@ impl Again<'_> {
         as_of(&mut target, first.annotation(REVISION));
         let secrets = Secrets::new(ctx);
         let definition = bake::definition(&[target], &ctx.platforms, &ctx.config.layers, &secrets.specs);
-        let cmd = secrets.give(docker::bake(&definition, Some(&epoch.as_second().to_string())));
+        let (epoch, progress) = (epoch.as_second().to_string(), ctx.runner.build_progress());
+        let cmd = secrets.give(docker::bake(&definition, Some(&epoch), progress));
         ctx.runner.run_again(&self.engine.on(cmd))?;
         if ctx.runner.dry_run {
             return Ok(None);
@@ -143,7 +144,8 @@ impl Again<'_> {
         let secrets = Secrets::new(ctx);
         let definition =
             bake::comparison(&target, &image, &base.debian, folder.as_str(), &ctx.platforms, &secrets.specs);
-        let cmd = secrets.give(docker::bake(&definition, None).arg("--allow=fs.write=/"));
+        let cmd = docker::bake(&definition, None, ctx.runner.build_progress()).arg("--allow=fs.write=/");
+        let cmd = secrets.give(cmd);
         ctx.runner.run_again(&self.engine.on(cmd))?;
         let read = |name: String| -> Result<String> {
             let path = lists.join(name);

@@ -54,8 +54,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             ctx.say("the published base has all security updates");
             return Ok(());
         }
-        let lines: Vec<String> =
-            updates.iter().map(|it| format!("- {} {} → {}", it.package, it.has, it.newest)).collect();
+        let lines: Vec<String> = updates.iter().map(|update| format!("- {update}")).collect();
         reason = format!("Security updates:\n{}", lines.join("\n"));
     }
     let file = &ctx.config.base.dockerfile;

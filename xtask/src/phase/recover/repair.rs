@@ -91,7 +91,7 @@ fn converge(ctx: &Context, ledger: &Ledger<'_>, journal: &Journal) -> Result<()>
     {
         return report(ctx, None, nothing);
     }
-    let Some(record) = record::read(ctx, &ledger.public, newest)? else {
+    let Some(record) = record::read_signed(ctx, &ledger.public, newest)? else {
         if !is_mixed {
             return report(ctx, None, nothing);
         }

@@ -28,7 +28,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let release = args.release;
     let repository = ctx.repository()?;
     let ledger = Ledger::new(ctx, &repository);
-    let Some(record) = record::read(ctx, &repository, release)? else {
+    let Some(record) = record::read_signed(ctx, &repository, release)? else {
         bail!("{repository} has no record of {release}: it was never released there");
     };
     let targets = targets(&record)?;

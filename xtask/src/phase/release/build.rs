@@ -34,7 +34,9 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         let plans: Vec<&PlannedVariant<'_>> = found.iter().map(|it| &**it).collect();
         return bake::print(ctx, &definition::variants(ctx, &tree, &FoundBase::Built(base), &plans)?);
     }
-    ensure(ctx, &tree, &FoundBase::Built(base), &args.variants).map(drop)
+    ensure(ctx, &tree, &FoundBase::Built(base), &args.variants)?;
+    ctx.close("cargo xtask smoke <variant>, or cargo xtask release for all that is left");
+    Ok(())
 }
 
 /// The staged variants of these names, all if none is named; in a dry run some may be absent still.
@@ -50,7 +52,7 @@ pub fn ensure<'a>(
         FoundBase::Absent(base) => variant::would_build(ctx, tree, base, names)?,
     };
     for staged in found.iter().filter_map(FoundVariant::as_staged) {
-        ctx.say(format!("{} is there: nothing to build", staged.reference()));
+        ctx.skip("build", staged.reference(), "built before from the same inputs");
     }
     let absent: Vec<&PlannedVariant<'_>> =
         found.iter().filter(|it| it.as_staged().is_none()).map(|it| &**it).collect();
@@ -59,11 +61,13 @@ pub fn ensure<'a>(
     let targets = definition::variants(ctx, tree, base, &absent)?;
     // What the last build of the family took is what this one may take.
     let disk = EngineDisk::find(&ctx.runner);
-    disk.require(ctx, &base.repository, &first.variant.latest_tag(), "variants")?;
+    let last = build_record::of_tag(ctx, &base.repository, &first.variant.latest_tag())?;
+    disk.require(last.as_ref(), "variants")?;
+    let last = last.map(|last| last.seconds);
     // Nothing in a variant's recipe runs a program of its platform.
     let nodes = builders::require(ctx, false)?;
     let (start, free) = (Instant::now(), disk.free());
-    let built = richest_first(ctx, tree, &targets, &absent);
+    let built = richest_first(ctx, tree, &targets, &absent, last);
     let (false, Some(base)) = (ctx.runner.dry_run, base.as_built()) else { return built.map(|()| found) };
     if let Err(error) = built {
         // A bake ends with its first failure. One bad variant must not cost the others their build.
@@ -91,12 +95,13 @@ fn richest_first(
     tree: &Tree,
     targets: &[Target],
     absent: &[&PlannedVariant<'_>],
+    last: Option<u64>,
 ) -> Result<()> {
     let components = |(_, plan): &(usize, &&PlannedVariant<'_>)| plan.variant.components.len();
     let Some((richest, _)) = absent.iter().enumerate().max_by_key(components) else { return Ok(()) };
-    bake::run(ctx, tree, &targets[richest..=richest])?;
+    bake::run(ctx, tree, &targets[richest..=richest], last)?;
     let others = [&targets[..richest], &targets[richest + 1..]].concat();
-    if others.is_empty() { Ok(()) } else { bake::run(ctx, tree, &others) }
+    if others.is_empty() { Ok(()) } else { bake::run(ctx, tree, &others, last) }
 }
 
 /// Builds the images that a failed bake left out, one by one, and reports all failures at the end.
@@ -112,7 +117,7 @@ fn one_by_one(
         let name = &plan.variant.name;
         let now = variant::find(ctx, tree, base, std::slice::from_ref(name))?;
         if now.iter().all(|it| it.as_staged().is_none())
-            && let Err(error) = bake::run(ctx, tree, std::slice::from_ref(target))
+            && let Err(error) = bake::run(ctx, tree, std::slice::from_ref(target), None)
         {
             failures.push(format!("{name}: {error:#}"));
         }

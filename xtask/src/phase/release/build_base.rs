@@ -15,14 +15,16 @@ use crate::image::{bake, builders, definition, licences, packages, parts};
 
 pub fn run(ctx: &Context) -> Result<()> {
     ctx.start_registry()?;
-    ensure(ctx, &Tree::load(ctx)?).map(drop)
+    ensure(ctx, &Tree::load(ctx)?)?;
+    ctx.close("cargo xtask build");
+    Ok(())
 }
 
 /// The built base; in a dry run it may be absent still.
 pub fn ensure(ctx: &Context, tree: &Tree) -> Result<FoundBase> {
     let base = match base::to_build(ctx, tree)? {
         FoundBase::Built(base) => {
-            ctx.say(format!("{} is there: nothing to build", base.reference()));
+            ctx.skip("build", base.reference(), "built before from the same inputs");
             say_left_out(ctx, &base);
             // A run that ended between push and record left this to the next one.
             packages::ensure_recorded(ctx, &base.repository, &base.index)?;
@@ -38,11 +40,12 @@ pub fn ensure(ctx: &Context, tree: &Tree) -> Result<FoundBase> {
     ctx.say(format!("building {} on top of {}", base.reference(), base.debian));
     say_left_out(ctx, &base);
     let disk = EngineDisk::find(&ctx.runner);
-    disk.require(ctx, &base.repository, BASE_LATEST, "the base")?;
+    let last = build_record::of_tag(ctx, &base.repository, BASE_LATEST)?;
+    disk.require(last.as_ref(), "the base")?;
     // Its packages' own scripts run.
     let built = builders::require(ctx, true)?;
     let (start, free) = (Instant::now(), disk.free());
-    bake::run(ctx, tree, &[definition::base(ctx, tree, &base)?])?;
+    bake::run(ctx, tree, &[definition::base(ctx, tree, &base)?], last.map(|last| last.seconds))?;
     if ctx.runner.dry_run {
         return Ok(FoundBase::Absent(base));
     }

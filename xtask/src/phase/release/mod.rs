@@ -123,7 +123,7 @@ fn build_and_test<'a>(
     ctx.start_registry()?;
     let base = match &found {
         Found::Tested(base, _) | Found::Built(base, _) => {
-            ctx.say("the base exists: nothing to build");
+            ctx.skip("build", base.reference(), "built before from the same inputs");
             FoundBase::Built(base.clone())
         }
         Found::Less => build_base::ensure(ctx, tree)?,
@@ -138,7 +138,7 @@ fn build_and_test<'a>(
 
     clock.begin(ctx, 5, "smoke", "", minutes::SMOKE);
     for it in &tested {
-        ctx.say(format!("{}: passed before, the same image and the same suite", it.variant.name));
+        ctx.skip("smoke", &it.variant.name, smoke::PASSED_BEFORE);
     }
     let mut staged = Vec::new();
     for found in &variants {
@@ -173,7 +173,9 @@ impl Clock {
     /// Begins a phase: says so, and starts its deadline.
     fn begin(&self, ctx: &Context, number: u32, name: &'static str, about: &str, minutes: u64) {
         ctx.runner.begin(Duration::from_secs(60 * minutes));
-        ctx.say(format!("==> [{number}/8] {name}{about} ({:.0} s)", self.start.elapsed().as_secs_f32()));
+        let phase = format!("[{number}/8] {name}{about}");
+        output::phase(format!("release {phase}"));
+        ctx.say(format!("==> {phase} ({:.0} s)", self.start.elapsed().as_secs_f32()));
         self.steps.borrow_mut().push((name, Instant::now()));
     }
 
@@ -237,5 +239,6 @@ fn table(
     output::table(&rows);
     let phases: Vec<String> = phases.iter().map(|(name, seconds)| format!("{name} {seconds:.1}")).collect();
     ctx.tell(format!("done in {seconds} s: {}", phases.join(", ")));
+    ctx.close("cargo xtask status");
     Ok(())
 }

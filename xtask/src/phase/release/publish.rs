@@ -77,10 +77,11 @@ pub fn publish(
     let pending = promotion.pending(&standing).count();
     if pending == 0 {
         // Somebody may have deleted or damaged signatures or the record since.
-        attest::ensure(ctx, tree, base, tested, release)?;
-        if record::signed(ctx, &base.repository, release)?.is_none() {
-            record::write(ctx, tree, base, tested, &promotion, release, None)?;
-        }
+        let record = match record::signed(ctx, &base.repository, release)? {
+            Some(record) => record,
+            None => record::ensure(ctx, tree, base, tested, &promotion, release, None)?,
+        };
+        attest::ensure(ctx, tree, base, tested, &record)?;
         return request.finish(&journal, &promotion);
     }
 
@@ -110,10 +111,10 @@ pub fn publish(
     // The record is stored before the first public tag moves.
     let lease = ledger.begin_with(journal, promotion, &|journal| request.plan(journal))?;
     let latest_before = floating.as_ref().and_then(Floating::newest);
-    let recorded = record::write(ctx, tree, base, tested, &lease.promotion, release, latest_before);
-    lease.or_withdraw(recorded)?;
+    let recorded = record::ensure(ctx, tree, base, tested, &lease.promotion, release, latest_before);
+    let record = lease.or_withdraw(recorded)?;
     // A version tag moves only onto images that are signed.
-    lease.or_withdraw(attest::ensure(ctx, tree, base, tested, release))?;
+    lease.or_withdraw(attest::ensure(ctx, tree, base, tested, &record))?;
     lease.promote()?;
     if ctx.json {
         let repository = base.repository.to_string();

@@ -19,6 +19,7 @@ use crate::image::verdict::{self, Tester};
 use crate::image::{builders, packages};
 use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
+use crate::model::progress::{Form, result_of_line};
 use crate::model::verdict::{CheckVerdict, Verdict};
 use crate::tools::command::{Cmd, cmd};
 use crate::tools::runner::Runner;
@@ -35,6 +36,9 @@ pub struct Args {
     pub force: bool,
 }
 
+/// Why an image is not tested again.
+pub const PASSED_BEFORE: &str = "passed before, the same image and the same suite";
+
 /// The memory that a check may take while others run, in megabytes: an opencode that serves has 314.
 const MB_A_CHECK: u64 = 500;
 
@@ -43,7 +47,9 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     ctx.start_registry()?;
     let tree = Tree::load(ctx)?;
     let (base, staged) = find(ctx, &tree, &args.variant)?;
-    ensure(ctx, &tree, &base, std::slice::from_ref(&staged), &ctx.platforms, args.force).map(drop)
+    ensure(ctx, &tree, &base, std::slice::from_ref(&staged), &ctx.platforms, args.force)?;
+    ctx.close("cargo xtask publish, once all variants are tested");
+    Ok(())
 }
 
 /// The staged variant on all platforms of the family, so that `--platform` picks from it; else on those of this command.
@@ -91,7 +97,7 @@ pub fn ensure(
                 open.push(Open { at, platform, found });
             } else {
                 let name = &it.variant.name;
-                ctx.say(format!("{name} {platform}: passed before, the same image and the same suite"));
+                ctx.skip("smoke", format!("{name} {platform}"), PASSED_BEFORE);
             }
         }
         verdicts.push(counting);
@@ -110,7 +116,7 @@ pub fn ensure(
     }
     plan.prove_layers(ctx)?;
     plan.report(ctx);
-    let results = run_all(ctx, tree, &plan)?;
+    let results = run_all(ctx, tree, &plan, &last_seconds(ctx, base, &plan))?;
     if ctx.runner.dry_run {
         return Ok(verdicts);
     }
@@ -141,9 +147,27 @@ struct Ran {
     failure: Option<String>,
 }
 
+/// Seconds of smoke tests, by variant and platform.
+type Last = HashMap<(String, Platform), u64>;
+
+/// What the last test of each image took, going by what is published. Only a terminal shows it, so only there it is asked for.
+fn last_seconds(ctx: &Context, base: &BuiltBase, plan: &Plan<'_>) -> Last {
+    let mut last = Last::new();
+    for run in plan.runs.iter().filter(|_| ctx.runner.logs.is_some()) {
+        let Ok(variant) = ctx.config.variant(&run.variant) else { continue };
+        let index = ctx.registry.image(&ctx.runner, &base.repository, &variant.latest_tag());
+        let Ok(Some(index)) = index else { continue };
+        let Some(image) = index.platform(run.place.platform) else { continue };
+        let verdicts = verdict::all(ctx, &ctx.staging(&base.repository), image).unwrap_or_default();
+        let newest = verdicts.into_iter().max_by_key(|verdict| verdict.at).map(|verdict| verdict.seconds);
+        last.extend(newest.map(|seconds| ((run.variant.clone(), run.place.platform), seconds)));
+    }
+    last
+}
+
 /// Runs what the plan wants, as many images side by side as processors and memory allow, the emulated ones first, since
 /// they take longest.
-fn run_all(ctx: &Context, tree: &Tree, plan: &Plan<'_>) -> Result<Vec<Ran>> {
+fn run_all(ctx: &Context, tree: &Tree, plan: &Plan<'_>, last: &Last) -> Result<Vec<Ran>> {
     let runs: Vec<&Run> = plan.runs.iter().collect();
     for run in &runs {
         if run.place.emulated && run.starts {
@@ -161,7 +185,9 @@ fn run_all(ctx: &Context, tree: &Tree, plan: &Plan<'_>) -> Result<Vec<Ran>> {
     let work = || -> Result<Vec<(usize, Ran)>> {
         let mut done = Vec::new();
         while let Some(at) = order.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
-            done.push((*at, run_one(runner, &folder, runs[*at], jobs)?));
+            let run = runs[*at];
+            let seconds = last.get(&(run.variant.clone(), run.place.platform)).copied();
+            done.push((*at, run_one(runner, &folder, run, jobs, seconds)?));
         }
         Ok(done)
     };
@@ -196,7 +222,7 @@ fn suite_folder(ctx: &Context, tree: &Tree) -> Result<Utf8PathBuf> {
 }
 
 /// Runs some checks on one image.
-fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize) -> Result<Ran> {
+fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize, last: Option<u64>) -> Result<Ran> {
     let scratch = match runner.dry_run {
         true => None,
         false => Some(tempfile::tempdir().context("cannot make a folder")?),
@@ -218,7 +244,9 @@ fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize) -> Res
         command = command.args(["--max-size-mb".to_owned(), run.pins.max_mb.to_string()]);
     }
     let prefix = format!("{} {platform}: ", run.variant);
+    let form = Form::Tap { prefix: prefix.clone(), checks: run.checks.len() };
     let command = command
+        .shown(format!("smoke {} {platform}", run.variant), form, last)
         .args(["--jobs", &jobs.to_string(), "--prefix", &prefix, "--tap", &tap, "--checks", "-"])
         .stdin(run.checks.iter().map(|check| format!("{check}\n")).collect::<String>());
     let start = Instant::now();
@@ -239,17 +267,6 @@ fn run_one(runner: &Runner, folder: &Utf8PathBuf, run: &Run, jobs: usize) -> Res
         bail!("{failure}");
     }
     Ok(Ran { checks, seconds: start.elapsed().as_secs(), failure })
-}
-
-/// `ok 3 - NAME # 0.1 s`, or the same with `not ok`.
-fn result_of_line(line: &str) -> Option<(String, bool)> {
-    let (passed, rest) = match line.strip_prefix("not ok ") {
-        Some(rest) => (false, rest),
-        None => (true, line.strip_prefix("ok ")?),
-    };
-    let (_, rest) = rest.split_once(" - ")?;
-    let name = rest.rsplit_once(" # ").map_or(rest, |(name, _)| name);
-    Some((name.to_owned(), passed))
 }
 
 type Recorded = (usize, Platform, Verdict);
@@ -334,19 +351,4 @@ fn list_packages(reference: &str, platform: Platform) -> Cmd {
     let platform = platform.to_string();
     cmd!("docker run --rm --network=none --platform {platform} --entrypoint=cat {reference}")
         .arg(packages::LIST)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_are_read_from_tap() {
-        let of = |line| result_of_line(line);
-        assert_eq!(of("ok 3 - git answers # 0.1 s"), Some(("git answers".to_owned(), true)));
-        assert_eq!(of("not ok 12 - a # b # 10.0 s"), Some(("a # b".to_owned(), false)));
-        for line in ["# ok 3 - x", "1..3", "TAP version 13", "ok"] {
-            assert_eq!(of(line), None, "{line}");
-        }
-    }
 }

@@ -13,8 +13,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use crate::model::dsse::{self, Carried};
-use crate::model::oci::{Content, Digest, Manifest, Subject};
+use crate::model::dsse::{self, Attachment, Carried, PREDICATE};
+use crate::model::oci::{Content, Digest, EMPTY, INDEX, MANIFEST, Manifest, Subject};
 use crate::model::reference::Repository;
 use crate::output;
 use crate::tools::cosign::PublicKey;
@@ -22,10 +22,6 @@ use crate::tools::http::header;
 use crate::tools::runner::Runner;
 
 use super::{Registry, is_final};
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The annotation that holds the document.
 const DOCUMENT: &str = "opencode-devbox.document";
@@ -43,6 +39,15 @@ pub enum Place<'a> {
     Referrer(&'a Subject),
     /// As a referrer of an image, with tags that lead to it.
     Tagged(&'a Subject, &'a BTreeSet<String>),
+}
+
+/// What is attached to an image.
+#[derive(Clone, Debug, Default)]
+pub struct Attached {
+    /// Digests of all artifacts that refer to the image.
+    pub all: BTreeSet<String>,
+    /// The statements that were asked for.
+    pub statements: Vec<Carried>,
 }
 
 impl<'a> Place<'a> {
@@ -116,41 +121,65 @@ impl Registry {
         let response = self.put_manifest(runner, repository, tag.unwrap_or(&artifact.digest), artifact)?;
         match header(&response, "oci-subject") {
             Some(_) => Ok(()),
-            None => self.list_referrer(runner, repository, subject, kind, artifact),
+            None => {
+                // The next writer adds to what it reads.
+                let listing = self.list_referrers(runner, repository, subject, kind, &[artifact])?;
+                self.await_tag(runner, repository, &fallback_tag(&subject.digest), &listing)
+            }
         }
     }
 
-    /// Attaches a bundle of Sigstore to an image, as cosign does: an artifact with one blob.
+    /// Attaches bundles to an image, in their order: whoever sees one sees those before it.
     pub fn attach(
         &self,
         runner: &Runner,
         repository: &Repository,
         subject: &Subject,
-        predicate: &str,
-        bundle: &Value,
+        attachments: &[Attachment],
     ) -> Result<()> {
         self.put_empty_blob(runner, repository)?;
-        let bytes = serde_json::to_vec(bundle)?;
-        let blob = self.put_blob(runner, repository, &bytes)?;
-        let empty = json!({ "mediaType": EMPTY, "digest": Digest::of(b"{}"), "size": 2 });
-        let layer = json!({ "mediaType": dsse::BUNDLE, "digest": blob, "size": bytes.len() });
-        let annotations = json!({ "dev.sigstore.bundle.content": "dsse-envelope",
-            "dev.sigstore.bundle.predicateType": predicate });
-        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": dsse::BUNDLE,
-            "config": empty, "layers": [layer], "annotations": annotations, "subject": subject });
-        let artifact = parse(serde_json::to_vec(&manifest)?)?;
-        self.put_referrer(runner, repository, subject, dsse::BUNDLE, &artifact, None)
-    }
-
-    /// What the bundles carry that refer to an image.
-    pub fn attached(&self, runner: &Runner, repository: &Repository, image: &str) -> Result<Vec<Carried>> {
-        let mut carried = Vec::new();
-        for artifact in self.artifacts(runner, repository, image, dsse::BUNDLE)? {
-            for (blob, _) in artifact.layers() {
-                carried.extend(Carried::of(&self.blob(runner, repository, &blob)?));
+        let mut unlisted = Vec::new();
+        for Attachment { artifact, blob } in attachments {
+            // The images of one index share a statement.
+            let name = repository.digest(&Digest::of(blob));
+            if !self.known().linked.contains(&name) {
+                self.put_blob(runner, repository, blob)?;
+                self.known().linked.insert(name);
+            }
+            let response = self.put_manifest(runner, repository, &artifact.digest, artifact)?;
+            if header(&response, "oci-subject").is_none() {
+                unlisted.push(artifact);
             }
         }
-        Ok(carried)
+        match unlisted.is_empty() {
+            true => Ok(()),
+            false => self.list_referrers(runner, repository, subject, dsse::BUNDLE, &unlisted).map(drop),
+        }
+    }
+
+    /// The statements that are attached to an image, those with one predicate if it is given, and everything that is attached.
+    pub fn attached(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        image: &str,
+        predicate: Option<&str>,
+    ) -> Result<Attached> {
+        let mut listed = self.listed(runner, repository, image)?;
+        let all = listed.iter().filter_map(|entry| entry["digest"].as_str().map(str::to_owned)).collect();
+        // A listing without annotations says nothing of the predicate, so the artifact does.
+        let is_other = |named: &str| predicate.is_some_and(|wanted| wanted != named);
+        listed.retain(|entry| !entry["annotations"][PREDICATE].as_str().is_some_and(is_other));
+        let mut statements = Vec::new();
+        for artifact in self.of_kind(runner, repository, image, dsse::BUNDLE, &listed)? {
+            if artifact.annotation(PREDICATE).is_some_and(is_other) {
+                continue;
+            }
+            for (blob, _) in artifact.layers() {
+                statements.extend(Carried::of(&artifact.digest, &self.blob(runner, repository, &blob)?));
+            }
+        }
+        Ok(Attached { all, statements })
     }
 
     /// The artifact that a tag leads to, with the digest of the image that it refers to.
@@ -219,6 +248,18 @@ impl Registry {
         kind: &str,
     ) -> Result<Vec<Manifest>> {
         let listed = self.listed(runner, repository, image)?;
+        self.of_kind(runner, repository, image, kind, &listed)
+    }
+
+    /// Artifacts of a kind that refer to an image, among those of a listing.
+    fn of_kind(
+        &self,
+        runner: &Runner,
+        repository: &Repository,
+        image: &str,
+        kind: &str,
+        listed: &[Value],
+    ) -> Result<Vec<Manifest>> {
         let ours: Vec<String> = listed
             .iter()
             // cosign lists what it attaches as empty where a registry has no referrers API.
@@ -288,26 +329,30 @@ impl Registry {
         }
     }
 
-    /// Adds an artifact to the referrers tag of an image, and waits until a reader sees it: the next writer adds to what
-    /// it reads.
-    fn list_referrer(
+    /// Adds artifacts to the referrers tag of an image. Returns the digest of the listing.
+    fn list_referrers(
         &self,
         runner: &Runner,
         repository: &Repository,
         subject: &Subject,
         kind: &str,
-        artifact: &Manifest,
-    ) -> Result<()> {
+        artifacts: &[&Manifest],
+    ) -> Result<Digest> {
         let tag = fallback_tag(&subject.digest);
         let mut entries = self.referrers_tag(runner, repository, &subject.digest)?;
-        entries.retain(|other| other["digest"] != *artifact.digest);
-        let mut entry = json!(artifact.subject());
-        entry["artifactType"] = kind.into();
-        entries.push(entry);
+        for artifact in artifacts {
+            entries.retain(|other| other["digest"] != *artifact.digest);
+            let mut entry = json!(artifact.subject());
+            entry["artifactType"] = kind.into();
+            if let Some(predicate) = artifact.annotation(PREDICATE) {
+                entry["annotations"] = json!({ PREDICATE: predicate });
+            }
+            entries.push(entry);
+        }
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
         let index = parse(serde_json::to_vec(&index)?)?;
         self.put_manifest(runner, repository, &tag, &index)?;
-        self.await_tag(runner, repository, &tag, &index.digest)
+        Ok(index.digest)
     }
 }
 

@@ -27,7 +27,7 @@ use ureq::{Agent, Body, RequestBuilder};
 
 pub use auth::Account;
 pub use budget::Budget;
-pub use documents::{Labels, Place, document_of, fallback_tag, signature_label, signed_document};
+pub use documents::{Attached, Labels, Place, document_of, fallback_tag, signature_label, signed_document};
 
 use crate::model::oci::{CompleteIndex, Digest, Manifest};
 use crate::model::platform::Platform;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::context::signing::PUBLIC;
+use crate::context::signing::{PUBLIC, PUBLISH_KEY};
 use crate::context::sources as registries;
 use crate::context::{Context, Destination};
 use crate::error::missing;
@@ -188,10 +188,9 @@ fn signing_key(ctx: &Context) -> Finding {
         Ok(None) if ctx.is_rehearsal() => {
             Finding::ok("a rehearsal on this machine makes a key of its own to sign with")
         }
-        Ok(None) => finding(
-            format!("{PUBLIC} is missing, and nothing is released unsigned"),
-            format!("run `cosign public-key --key KEY > {PUBLIC}` and commit the file"),
-        ),
+        Ok(None) => {
+            finding(format!("{PUBLIC} is missing, and nothing is released unsigned"), PUBLISH_KEY.to_owned())
+        }
         Err(error) => finding("the signing key cannot be read".to_owned(), format!("{error:#}")),
     }
 }
