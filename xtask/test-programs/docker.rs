@@ -27,8 +27,7 @@ pub fn run(args: &[String]) -> ExitCode {
             r#"{"ServerVersion":"28.5.2+dfsg1","DockerRootDir":"/","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}"#,
         ),
         ["run", "--rm", ..] => {
-            let packages = variable("FAKE_PACKAGES").unwrap_or_else(|| "git\\t1:2.47\\tamd64\\n".to_owned());
-            print!("{}", packages.replace("\\t", "\t").replace("\\n", "\n"));
+            print!("{}", packages());
             Ok(())
         }
         ["buildx", "version", ..] => print("github.com/docker/buildx 0.29.1+ds1 0.29.1+ds1-4"),
@@ -111,7 +110,7 @@ fn is_key_of(tag: &str, variant: &str) -> bool {
 
 /// The platform's image under a tag.
 fn image(arch: &'static str, path: &str, name: &str, inputs: &str) -> Image {
-    let mut layers = vec![variable("FAKE_FIRST_LAYER").unwrap_or_else(|| "base".to_owned())];
+    let mut layers = vec![base_layer()];
     if path.ends_with("-staging") {
         let inputs: Value = serde_json::from_str(inputs).unwrap_or_default();
         let mut component = |name: &str| {
@@ -130,22 +129,40 @@ fn image(arch: &'static str, path: &str, name: &str, inputs: &str) -> Image {
     Image { arch, layers, name: name.to_owned() }
 }
 
+/// The list of packages in the base.
+fn packages() -> String {
+    let packages = variable("FAKE_PACKAGES").unwrap_or_else(|| "git\\t1:2.47\\tamd64\\n".to_owned());
+    packages.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+/// The archive of the base's layer.
+fn base_layer() -> String {
+    let other = variable("FAKE_FIRST_LAYER").unwrap_or_default();
+    archive(&[("usr/share/devbox/debian-packages.tsv", &packages()), ("other", &other)])
+}
+
 /// The archive of a component's layer: the facts file that `images/fetch-component` writes.
 fn layer(component: &str, version: &str, arch: &str) -> String {
     let facts = format!("{{\"name\": \"{component}\", \"version\": \"{version}\", \"arch\": \"{arch}\"}}\n");
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_size(facts.len() as u64);
-    header.set_mode(0o644);
     let path = match component {
         "identity" => "usr/share/devbox/image.json".to_owned(),
         _ => variable("FAKE_FOREIGN_FILE")
             .unwrap_or_else(|| format!("usr/share/devbox/components/{component}.json")),
     };
-    let written =
-        archive.append_data(&mut header, path, facts.as_bytes()).and_then(|()| archive.into_inner());
-    // ASCII and zeros.
-    String::from_utf8(written.unwrap_or_default()).unwrap_or_default()
+    archive(&[(&path, &facts)])
+}
+
+/// An archive of files: ASCII and zeros.
+fn archive(files: &[(&str, &str)]) -> String {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, text) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        // Into memory.
+        let _ = archive.append_data(&mut header, path, text.as_bytes());
+    }
+    String::from_utf8(archive.into_inner().unwrap_or_default()).unwrap_or_default()
 }
 
 /// Answers which node serves a platform: one of amd64 serves all, unless `FAKE_ARM_NODE` names another for arm64.

@@ -42,12 +42,7 @@ impl ComponentLayer<'_> {
             true => registry.small_blob(runner, staging, &layer)?,
             false => self.large_blob(runner, staging, &layer).with_context(name)?,
         };
-        let tar: Box<dyn Read> = match media_type.rsplit(['+', '.']).next() {
-            Some("zstd") => Box::new(zstd::Decoder::new(&bytes[..]).with_context(name)?),
-            Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(&bytes[..])),
-            Some("tar") => Box::new(&bytes[..]),
-            _ => bail!("{} is of the unknown type {media_type}", staging.digest(&layer)),
-        };
+        let tar = unpacked(&bytes, &media_type).with_context(name)?;
         first_problem(tar, self.component, self.paths).with_context(name)
     }
 
@@ -58,6 +53,16 @@ impl ComponentLayer<'_> {
             false => bail!("it came with other bytes than its digest says"),
         }
     }
+}
+
+/// The archive of a layer of this media type (image-spec, "Layer").
+pub fn unpacked<'a>(bytes: &'a [u8], media_type: &str) -> Result<Box<dyn Read + 'a>> {
+    Ok(match media_type.rsplit(['+', '.']).next() {
+        Some("zstd") => Box::new(zstd::Decoder::new(bytes)?),
+        Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
+        Some("tar") => Box::new(bytes),
+        _ => bail!("it is of the unknown type {media_type}"),
+    })
 }
 
 fn first_problem(tar: impl Read, component: &str, paths: &[String]) -> Result<Option<String>> {

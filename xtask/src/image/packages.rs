@@ -1,11 +1,13 @@
 //! The Debian packages of a base, stored as its referrer when it is built.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::model::oci::Manifest;
+use crate::image::component_layer;
+use crate::model::oci::{Digest, Manifest};
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::output;
@@ -16,6 +18,9 @@ use crate::tools::registry::Place;
 pub const KIND: &str = "application/vnd.opencode-devbox.debian-packages.v1+json";
 /// Where the base's Dockerfile leaves the list.
 pub const LIST: &str = "/usr/share/devbox/debian-packages.tsv";
+
+/// What the layer with the list holds, by `images/devbox.toml`.
+const HOLDER: &str = "packages";
 
 /// Name, version and architecture of each package as lines, by platform.
 pub type Lists = BTreeMap<Platform, String>;
@@ -39,19 +44,28 @@ pub fn ensure_recorded(ctx: &Context, repository: &Repository, base: &Manifest) 
     ctx.registry.put_document(&ctx.runner, &staging, &place, KIND, &BTreeMap::new(), &document).map(drop)
 }
 
-/// The lists of a base: those that were recorded, or else those that its images have.
-pub fn of(ctx: &Context, repository: &Repository, base: &Manifest) -> Result<Lists> {
-    let staging = ctx.staging(repository);
-    let found = ctx.registry.referrers(&ctx.runner, &staging, &base.digest, KIND)?;
-    match found.into_iter().next_back() {
-        Some(document) => Ok(serde_json::from_value(document)?),
-        None => read(ctx, repository, base).with_context(|| {
-            format!(
-                "{} has no record of its packages and its list cannot be read",
-                repository.digest(&base.digest)
-            )
-        }),
+/// The list in one platform's image of a base, out of its layer. No record that another account could have stored is asked:
+/// what is signed follows from the image alone.
+pub fn of_image(ctx: &Context, repository: &Repository, image: &Manifest) -> Result<String> {
+    let name = || format!("cannot read the list of packages of {}", repository.digest(&image.digest));
+    let at = ctx.config.base_layers.iter().position(|it| it.holds.iter().any(|name| name == HOLDER));
+    let at = at.context("no layer of base_layers in images/devbox.toml holds \"packages\"")?;
+    let layers = image.as_image().map(|it| it.layers().as_slice()).unwrap_or_default();
+    let layer = layers.get(at).context("it has fewer layers than images/devbox.toml").with_context(name)?;
+    let digest: Digest = layer.digest().as_ref().parse().map_err(|why: String| anyhow::anyhow!(why))?;
+    let bytes = ctx.registry.small_blob(&ctx.runner, repository, &digest)?;
+    let tar = component_layer::unpacked(&bytes, layer.media_type().as_ref()).with_context(name)?;
+    for entry in tar::Archive::new(tar).entries().with_context(name)? {
+        let mut entry = entry.with_context(name)?;
+        if entry.path_bytes().strip_prefix(b"./").unwrap_or(&entry.path_bytes())
+            == LIST.trim_start_matches('/').as_bytes()
+        {
+            let mut text = String::new();
+            entry.read_to_string(&mut text).with_context(name)?;
+            return Ok(text);
+        }
     }
+    Err(anyhow::anyhow!("its layer does not have {LIST}")).with_context(name)
 }
 
 /// Reads the list out of each platform's image.

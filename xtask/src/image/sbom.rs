@@ -1,5 +1,5 @@
-//! What an image contains, from what made it: the packages that the base's record lists, the locks of this tree, the parts that
-//! its key counts in. Asks the registry for the base's record and for the layers of the image, and for nothing twice.
+//! What an image contains, from what made it: the list of packages in the base, the locks of this tree, the parts that its key
+//! counts in. Asks the registry for one small layer of the base, for manifests and configurations, and for nothing twice.
 
 use std::collections::BTreeSet;
 
@@ -54,8 +54,12 @@ pub fn documents(
 
 impl<'a> Sources<'a> {
     pub fn read(ctx: &'a Context, tree: &'a Tree, base: &'a BuiltBase) -> Result<Self> {
-        let lists = packages::of(ctx, &base.repository, &base.index)?;
-        Ok(Self { ctx, tree, base, policy: licences::policy(tree)?, lists })
+        let mut sources = Self { ctx, tree, base, policy: licences::policy(tree)?, lists: Lists::new() };
+        for (platform, image) in base.index.images() {
+            let image = sources.manifest(&base.repository, Some(image))?;
+            sources.lists.insert(platform, packages::of_image(ctx, &base.repository, &image)?);
+        }
+        Ok(sources)
     }
 
     /// The documents about one image.

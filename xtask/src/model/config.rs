@@ -146,7 +146,7 @@ pub struct Image {
 #[serde(deny_unknown_fields)]
 pub struct BaseLayer {
     pub name: String,
-    /// Components whose files are in it, and groups of Debian's packages as `debian:<group>`.
+    /// Components whose files are in it, and groups of Debian's packages as `debian:<group>`, and the list of packages.
     #[serde(default)]
     pub holds: Vec<String>,
     pub budget_mb: u64,

@@ -44,7 +44,13 @@ pub fn find(ctx: &Context) -> Result<Vec<Update>> {
     let latest = repository.tag(BASE_LATEST);
     let published = ctx.registry.manifest(&ctx.runner, &repository, BASE_LATEST)?;
     let published = published.with_context(|| format!("{latest} is not published"))?;
-    let lists = packages::of(ctx, &repository, &published).with_context(|| latest.clone())?;
+    let staging = ctx.staging(&repository);
+    let found = ctx.registry.referrers(&ctx.runner, &staging, &published.digest, packages::KIND)?;
+    let lists: packages::Lists = match found.into_iter().next_back() {
+        Some(document) => serde_json::from_value(document)?,
+        None => packages::read(ctx, &repository, &published)
+            .with_context(|| format!("{latest} has no record of its packages and its list cannot be read"))?,
+    };
     let archive =
         ctx.settings.debian_security.clone().or_else(|| sources::debian_archive(ctx, "Debian-Security"));
     let archive = archive.context("apt has no security archive of Debian here: set DEBIAN_SECURITY_URL")?;

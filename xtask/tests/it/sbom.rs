@@ -87,10 +87,7 @@ const PACKAGES: &str = "base-files\\t13.8+deb13u5\\tamd64\\tsha256:\
 fn contents_have_licences_checksums_and_layers() {
     let mut world = TestEnv::new();
     world.set("FAKE_PACKAGES", PACKAGES);
-    world.configure(
-        "name = \"all of it\",",
-        "name = \"all of it\", holds = [\"debian:rest\", \"mempalace\"],",
-    );
+    world.configure("holds = [\"packages\"]", "holds = [\"packages\", \"debian:rest\", \"mempalace\"]");
     world.ok("build-base");
     world.ok("build");
     let text = world.ok("sbom omos");
@@ -132,6 +129,11 @@ fn contents_have_licences_checksums_and_layers() {
     let spdx: Value = serde_json::from_str(&world.ok("sbom omos --format spdx")).unwrap();
     let packages = spdx["packages"].as_array().unwrap().len();
     assert_eq!(packages, bill["components"].as_array().unwrap().len() + 1, "with the image itself");
+    let arm = world.ok("sbom omos --platform linux/arm64");
+    assert!(
+        arm.contains("pkg:npm/opencode-linux-arm64@") && !arm.contains("pkg:npm/opencode-linux-x64@"),
+        "{arm}"
+    );
     let base = world.ok("sbom base");
     assert!(base.contains("pkg:npm/opencode-linux-") && !base.contains("pkg:npm/oh-my-opencode-slim@"));
 }

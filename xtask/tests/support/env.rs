@@ -188,7 +188,9 @@ fn family(root: &Path) {
     let definition = fs::read_to_string(root.join("images/devbox.toml")).unwrap();
     let (head, rest) = definition.split_once("base_layers = [").unwrap();
     let (_, tail) = rest.split_once("\n]").unwrap();
-    let definition = format!("{head}base_layers = [{{ name = \"all of it\", budget_mb = 1 }}]{tail}");
+    let definition = format!(
+        "{head}base_layers = [{{ name = \"all of it\", holds = [\"packages\"], budget_mb = 1 }}]{tail}"
+    );
     fs::write(root.join("images/devbox.toml"), definition).unwrap();
     script(&root.join("scripts/smoke-test.sh"), &format!("{SMOKE_OPTIONS}{SMOKE}"));
     fs::create_dir_all(root.join("scripts/smoke/topics")).unwrap();

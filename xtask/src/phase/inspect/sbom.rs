@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::context::Context;
 use crate::error::missing;
-use crate::image::base;
+use crate::image::base::{self, BuiltBase, FoundBase};
 use crate::image::definition::REVISION;
 use crate::image::sbom;
 use crate::image::tree::Tree;
@@ -37,7 +37,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let host = Platform::host();
     let platform = if ctx.platforms.contains(&host) { host } else { ctx.platforms[0] };
     let tree = Tree::load(ctx)?;
-    let base = base::find_built(ctx, &tree)?;
+    let base = built(ctx, &tree)?;
     let variants = variant::find(ctx, &tree, &base, &[])?;
     let documents = if let Some(found) = variants.iter().find(|it| it.variant.name == *name) {
         let staged = found.clone().staged()?;
@@ -67,4 +67,12 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     };
     documents.iter().filter(|(kind, _)| *kind == wanted).for_each(|(_, document)| output::json(document));
     Ok(())
+}
+
+/// The base on all platforms of the family, so that `--platform` picks from it; else on those of this command.
+fn built(ctx: &Context, tree: &Tree) -> Result<BuiltBase> {
+    match base::find(ctx, tree, &ctx.config.platforms) {
+        Ok(FoundBase::Built(base)) => Ok(base),
+        _ => base::find_built(ctx, tree),
+    }
 }
