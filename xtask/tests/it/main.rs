@@ -24,6 +24,7 @@ mod prune;
 mod recovery;
 mod refusals;
 mod registry;
+mod report;
 mod requests;
 mod signatures;
 mod suite;
