@@ -106,8 +106,8 @@ pub fn write_run(ctx: &Context, tested: &[TestedVariant<'_>], run: &Run) -> Resu
 pub fn run_of(ctx: &Context, staging: &Repository, record: &Record) -> Result<Option<Run>> {
     let Some(first) = record.variants.first() else { return Ok(None) };
     let found = ctx.registry.referrers(&ctx.runner, staging, &first.digest, RUN)?;
-    let runs = found.into_iter().filter_map(|document| serde_json::from_value::<Run>(document).ok());
-    Ok(runs.filter(|run| run.release == record.release).last())
+    let mut runs = found.into_iter().filter_map(|document| serde_json::from_value::<Run>(document).ok());
+    Ok(runs.rfind(|run| run.release == record.release))
 }
 
 fn tag(release: ReleaseTag) -> String {
