@@ -226,9 +226,9 @@ fn gitea_releases(
                 .and_then(|(text, _)| text.rsplit_once("\r\n--").map_or(Some(text), |(text, _)| Some(text)));
             let made =
                 json!({ "id": form.len(), "name": rest, "size": text.map_or(0, str::len), "text": text });
-            release["assets"].as_array_mut().map(|all| all.push(made.clone()));
-            if !release["assets"].is_array() {
-                release["assets"] = json!([made.clone()]);
+            match release["assets"].as_array_mut() {
+                Some(all) => all.push(made.clone()),
+                None => release["assets"] = json!([made.clone()]),
             }
             (201, made)
         }
