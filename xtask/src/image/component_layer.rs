@@ -3,7 +3,7 @@
 //! out about a layer holds in every variant that has it. Refuses a layer that it cannot read.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -31,32 +31,44 @@ impl ComponentLayer<'_> {
         runner: &Runner,
         staging: &Repository,
     ) -> Result<Option<String>> {
-        let layer: Digest = self.digest.parse().map_err(|why: String| anyhow::anyhow!(why))?;
-        let descriptor = self.image.as_image().into_iter().flat_map(|image| image.layers());
-        let descriptor = descriptor.into_iter().find(|it| it.digest().as_ref() == &*layer);
-        let descriptor = descriptor.context("an image without its layer")?;
-        let media_type = descriptor.media_type().to_string();
-        let name = || format!("cannot read {}", staging.digest(&layer));
-        // crane is for the large ones: it asks three times before it reads.
-        let bytes = match descriptor.size() <= DOCUMENT_LIMIT {
-            true => registry.small_blob(runner, staging, &layer)?,
-            false => self.large_blob(runner, staging, &layer).with_context(name)?,
-        };
-        let tar = unpacked(&bytes, &media_type).with_context(name)?;
-        first_problem(tar, self.component, self.paths).with_context(name)
+        let tar = open(registry, runner, staging, &self.image, self.digest)?;
+        first_problem(tar, self.component, self.paths)
+            .with_context(|| format!("cannot read {staging}@{}", self.digest))
     }
+}
 
-    fn large_blob(&self, runner: &Runner, staging: &Repository, layer: &Digest) -> Result<Vec<u8>> {
-        let bytes = runner.read_bytes(&crane::blob(&staging.digest(layer)))?;
-        match Digest::of(&bytes) == *layer {
-            true => Ok(bytes),
-            false => bail!("it came with other bytes than its digest says"),
-        }
+/// The archive of a layer of an image.
+pub fn open(
+    registry: &Registry,
+    runner: &Runner,
+    repository: &Repository,
+    image: &Manifest,
+    digest: &str,
+) -> Result<Box<dyn Read>> {
+    let layer: Digest = digest.parse().map_err(|why: String| anyhow::anyhow!(why))?;
+    let descriptor = image.as_image().into_iter().flat_map(|image| image.layers());
+    let descriptor = descriptor.into_iter().find(|it| it.digest().as_ref() == &*layer);
+    let descriptor = descriptor.context("an image without its layer")?;
+    let media_type = descriptor.media_type().to_string();
+    let name = || format!("cannot read {}", repository.digest(&layer));
+    // crane is for the large ones: it asks three times before it reads.
+    let bytes = match descriptor.size() <= DOCUMENT_LIMIT {
+        true => registry.small_blob(runner, repository, &layer)?,
+        false => large_blob(runner, repository, &layer).with_context(name)?,
+    };
+    unpacked(Cursor::new(bytes), &media_type).with_context(name)
+}
+
+fn large_blob(runner: &Runner, repository: &Repository, layer: &Digest) -> Result<Vec<u8>> {
+    let bytes = runner.read_bytes(&crane::blob(&repository.digest(layer)))?;
+    match Digest::of(&bytes) == *layer {
+        true => Ok(bytes),
+        false => bail!("it came with other bytes than its digest says"),
     }
 }
 
 /// The archive of a layer of this media type (image-spec, "Layer").
-pub fn unpacked<'a>(bytes: &'a [u8], media_type: &str) -> Result<Box<dyn Read + 'a>> {
+fn unpacked<'a>(bytes: impl Read + 'a, media_type: &str) -> Result<Box<dyn Read + 'a>> {
     Ok(match media_type.rsplit(['+', '.']).next() {
         Some("zstd") => Box::new(zstd::Decoder::new(bytes)?),
         Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(bytes)),

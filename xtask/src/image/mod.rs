@@ -6,6 +6,7 @@ pub mod build_record;
 pub mod builders;
 pub mod changes;
 pub mod component_layer;
+pub mod contents;
 pub mod debian;
 pub mod definition;
 pub mod disk;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::image::component_layer;
-use crate::model::oci::{Digest, Manifest};
+use crate::model::oci::Manifest;
 use crate::model::platform::Platform;
 use crate::model::reference::Repository;
 use crate::output;
@@ -52,9 +52,7 @@ pub fn of_image(ctx: &Context, repository: &Repository, image: &Manifest) -> Res
     let at = at.context("no layer of base_layers in images/devbox.toml holds \"packages\"")?;
     let layers = image.as_image().map(|it| it.layers().as_slice()).unwrap_or_default();
     let layer = layers.get(at).context("it has fewer layers than images/devbox.toml").with_context(name)?;
-    let digest: Digest = layer.digest().as_ref().parse().map_err(|why: String| anyhow::anyhow!(why))?;
-    let bytes = ctx.registry.small_blob(&ctx.runner, repository, &digest)?;
-    let tar = component_layer::unpacked(&bytes, layer.media_type().as_ref()).with_context(name)?;
+    let tar = component_layer::open(&ctx.registry, &ctx.runner, repository, image, layer.digest().as_ref())?;
     for entry in tar::Archive::new(tar).entries().with_context(name)? {
         let mut entry = entry.with_context(name)?;
         if entry.path_bytes().strip_prefix(b"./").unwrap_or(&entry.path_bytes())

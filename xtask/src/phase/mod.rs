@@ -65,6 +65,9 @@ pub enum Command {
     /// Show how far a release has come, from the registry alone
     #[command(after_help = "Example:\n  cargo xtask status --release-tag v1.18.18")]
     Status,
+    /// Write a report of a release as one page of HTML: time, sizes, changes, checks, requests, provenance
+    #[command(after_help = "Examples:\n  cargo xtask report\n  cargo xtask report v1.18.18 --files --open")]
+    Report(inspect::report::Args),
     /// List what no release needs any more in the registry, and delete it with --yes
     #[command(
         after_help = "Examples:\n  cargo xtask prune\n  cargo xtask prune --keep-releases 5 --keep-days 14 --yes"
@@ -213,7 +216,7 @@ impl Command {
             Self::Smoke(_) => minutes::SMOKE,
             Self::Doctor(_) => minutes::SET_UP,
             Self::Preflight(_) => minutes::PREFLIGHT,
-            Self::Prune(_) => 60,
+            Self::Prune(_) | Self::Report(_) => 60,
             _ => minutes::PROMOTE,
         };
         Duration::from_secs(60 * minutes)
@@ -248,6 +251,7 @@ impl Command {
             Self::Plan => inspect::plan::run(ctx),
             Self::Explain(args) => inspect::explain::run(ctx, args),
             Self::Status => inspect::status::run(ctx),
+            Self::Report(args) => inspect::report::run(ctx, args),
             Self::Outdated(args) => inspect::outdated::run(ctx, args),
             Self::NextTag => inspect::next_tag::run(ctx),
             Self::Verify(args) => inspect::verify::run(ctx, args),

@@ -1,8 +1,11 @@
 //! The Gitea server that holds this project, where the environment names one: notes of releases, and pull requests.
 
-use anyhow::{Context as _, Result, bail};
+use std::fs;
 
-use crate::context::Context;
+use anyhow::{Context as _, Result, bail};
+use camino::Utf8PathBuf;
+
+use crate::context::{Context, STATE};
 use crate::error::missing;
 use crate::model::changelog::Changelog;
 use crate::model::version::ReleaseTag;
@@ -56,6 +59,32 @@ pub fn attach_notes(ctx: &Context, tag: ReleaseTag) -> Result<()> {
         format!("the notes of {tag} are at {address}")
     } else {
         format!("the notes of {tag} are up to date")
+    });
+    Ok(())
+}
+
+/// Where the report of a release is written.
+pub fn report_file(ctx: &Context, release: ReleaseTag) -> Utf8PathBuf {
+    ctx.root.join(STATE).join("reports").join(format!("{release}.html"))
+}
+
+/// Gives the release of a tag its report as a file, if it was written here. A rerun changes nothing.
+pub fn attach_report(ctx: &Context, tag: ReleaseTag) -> Result<()> {
+    let path = report_file(ctx, tag);
+    if !path.exists() {
+        ctx.say(format!("no report of {tag} is attached: `cargo xtask report {tag}` writes it"));
+        return Ok(());
+    }
+    let server = server(ctx)?;
+    if ctx.runner.dry_run {
+        output::line(format!("# give the release of {tag} its report"));
+        return Ok(());
+    }
+    let html = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let changed = server.put_file(&tag.to_string(), &format!("report-{tag}.html"), &html)?;
+    ctx.say(match changed {
+        true => format!("the report of {tag} is attached to its release"),
+        false => format!("the report of {tag} is attached already"),
     });
     Ok(())
 }

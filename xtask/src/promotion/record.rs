@@ -18,8 +18,12 @@ use crate::model::promotion::Promotion;
 use crate::model::reference::Repository;
 use crate::model::verdict::CheckVerdict;
 use crate::model::version::ReleaseTag;
+use crate::tools::http::Sent;
 use crate::tools::process;
 use crate::tools::registry::{self, Place};
+
+/// What the tag of a record begins with.
+pub const TAG: &str = "release-";
 
 const KIND: &str = "application/vnd.opencode-devbox.release.v1+json";
 
@@ -88,8 +92,36 @@ pub struct PlatformRecord {
     pub checks: Vec<CheckVerdict>,
 }
 
+/// What the run took that made a release.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    pub release: ReleaseTag,
+    /// Seconds of each phase, in their order.
+    pub phases: Vec<(String, f64)>,
+    /// Requests by host, without those of docker and crane.
+    pub requests: BTreeMap<String, Sent>,
+}
+
+const RUN: &str = "application/vnd.opencode-devbox.run.v1+json";
+
+/// Stores what the run of a release took, beside its first image.
+pub fn write_run(ctx: &Context, tested: &[TestedVariant<'_>], run: &Run) -> Result<()> {
+    let Some(first) = tested.first() else { return Ok(()) };
+    let (subject, document) = (first.index.subject(), serde_json::to_value(run)?);
+    let place = Place::Referrer(&subject);
+    ctx.registry.put_document(&ctx.runner, &first.staging, &place, RUN, &BTreeMap::new(), &document).map(drop)
+}
+
+/// What the run of a release took, where one command did all of it.
+pub fn run_of(ctx: &Context, staging: &Repository, record: &Record) -> Result<Option<Run>> {
+    let Some(first) = record.variants.first() else { return Ok(None) };
+    let found = ctx.registry.referrers(&ctx.runner, staging, &first.digest, RUN)?;
+    let mut runs = found.into_iter().filter_map(|document| serde_json::from_value::<Run>(document).ok());
+    Ok(runs.rfind(|run| run.release == record.release))
+}
+
 fn tag(release: ReleaseTag) -> String {
-    format!("release-{release}")
+    format!("{TAG}{release}")
 }
 
 /// Stores the record of a release, unless the same images are recorded under its name already. Returns what is stored.

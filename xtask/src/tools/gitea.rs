@@ -10,6 +10,7 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::error::missing;
+use crate::model::oci::Digest;
 
 use super::http;
 
@@ -31,6 +32,17 @@ pub struct Release {
     pub prerelease: bool,
     #[serde(default)]
     pub published_at: Option<String>,
+    #[serde(default)]
+    assets: Vec<Asset>,
+}
+
+/// A file of a release (definition `Attachment`).
+#[derive(Clone, Debug, Deserialize)]
+struct Asset {
+    id: u64,
+    name: String,
+    #[serde(default)]
+    size: u64,
 }
 
 /// A pull request (definition `PullRequest`).
@@ -111,6 +123,48 @@ impl Gitea {
             bail!("{} took the notes of {tag} but shows others: run the same command again", self.server);
         }
         Ok((made.html_url, true))
+    }
+
+    /// Gives the release of a tag a file in the place of one with the same name. Returns whether anything changed: a file
+    /// of the same length counts as the same.
+    pub fn put_file(&self, tag: &str, name: &str, text: &str) -> Result<bool> {
+        let there: Option<Release> = self.read(&self.address(&format!("releases/tags/{tag}")))?;
+        let release = there.with_context(|| format!("{} has no release {tag}", self.server))?;
+        let files = self.address(&format!("releases/{}/assets", release.id));
+        let old: Vec<&Asset> = release.assets.iter().filter(|asset| asset.name == name).collect();
+        if old.iter().any(|asset| asset.size == text.len() as u64) {
+            return Ok(false);
+        }
+        for asset in old {
+            self.delete(&format!("{files}/{}", asset.id))?;
+        }
+        let authorization = self.authorization().with_context(|| format!("no token for {}", self.server))?;
+        // Servers before 1.22 take forms only (RFC 7578).
+        let boundary = format!("devbox-{}", Digest::of(text.as_bytes()).hex());
+        let head = format!("Content-Disposition: form-data; name=\"attachment\"; filename=\"{name}\"");
+        let body =
+            format!("--{boundary}\r\n{head}\r\nContent-Type: text/html\r\n\r\n{text}\r\n--{boundary}--\r\n");
+        let url = format!("{files}?name={name}");
+        let mut response = self.send(|| {
+            let request = self.agent.post(&url).header("Authorization", &authorization);
+            let kind = format!("multipart/form-data; boundary={boundary}");
+            request.header("Content-Type", kind).send(&body)
+        })?;
+        match response.status().as_u16() {
+            201 => Ok(true),
+            _ => Err(self.refusal(&url, &mut response)),
+        }
+    }
+
+    /// Deletes something; what is not there is deleted.
+    fn delete(&self, url: &str) -> Result<()> {
+        let authorization = self.authorization().with_context(|| format!("no token for {}", self.server))?;
+        let mut response =
+            self.send(|| self.agent.delete(url).header("Authorization", &authorization).call())?;
+        match response.status().as_u16() {
+            204 | 404 => Ok(()),
+            _ => Err(self.refusal(url, &mut response)),
+        }
     }
 
     /// All pull requests for a branch, open and closed. `pulls/{base}/{head}` gives any one of those that had these

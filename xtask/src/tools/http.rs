@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use jiff::{Timestamp, fmt::rfc2822};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 pub use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::{Method, Request, Response, Uri};
@@ -24,7 +24,7 @@ use crate::output;
 pub const TIMEOUT_SECONDS: u64 = 60;
 
 /// What went to one host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     pub requests: usize,
     /// Those of them that ask for a change.

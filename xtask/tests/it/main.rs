@@ -24,6 +24,7 @@ mod prune;
 mod recovery;
 mod refusals;
 mod registry;
+mod report;
 mod requests;
 mod sbom;
 mod signatures;

@@ -275,6 +275,7 @@ fn a_release_gets_its_changelog_entry_as_notes_once() {
     let there = json!({ "id": 7, "tag_name": "v1.18.15", "body": "- First." });
     world.published().documents.insert(format!("{path}/tags/v1.18.15"), there);
     assert_eq!(attach("are up to date"), [""; 0]);
+    assert_eq!(attach("no report of v1.18.15 is attached: `cargo xtask report v1.18.15`"), [""; 0]);
     contains(&world.fails("changelog show v1.18.16", 1), &["no entry for v1.18.16"]);
 }
 

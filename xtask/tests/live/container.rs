@@ -73,8 +73,8 @@ fn image(variant: &str) -> String {
     }
     // Now it only says where the image is.
     let (_, text) = xtask(&["build", variant]);
-    let line = text.lines().find(|line| line.contains("is there")).unwrap_or_else(|| panic!("{text}"));
-    line.split(' ').next().unwrap().to_owned()
+    let line = text.lines().find_map(|line| line.strip_suffix(": built before from the same inputs"));
+    line.unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
 pub fn text(output: &Output) -> String {

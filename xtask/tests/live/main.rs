@@ -22,6 +22,7 @@ mod progress;
 mod prune;
 mod races;
 mod release;
+mod report;
 mod sbom;
 mod sealed;
 mod signatures;

@@ -210,10 +210,36 @@ fn gitea_releases(
     rest: &str,
     body: &str,
 ) -> (u16, Value) {
+    let form = body;
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let of_tag = |releases: &[Value], tag: &Value| releases.iter().position(|it| it["tag_name"] == *tag);
     let not_found = || (404, json!({ "errors": null, "message": "not found" }));
     match (method, rest.strip_prefix('/')) {
+        // Files of a release (routers/api/v1/repo/release_attachment.go): a form in, its length out.
+        ("POST", Some(path)) => {
+            let Some((id, rest)) = path.split_once("/assets?name=") else { return not_found() };
+            let Some(release) = releases.iter_mut().find(|it| it["id"].as_u64() == id.parse().ok()) else {
+                return not_found();
+            };
+            let text = form.split_once("\r\n\r\n").and_then(|(_, text)| text.rsplit_once("\r\n--"));
+            let text = text
+                .and_then(|(text, _)| text.rsplit_once("\r\n--").map_or(Some(text), |(text, _)| Some(text)));
+            let made =
+                json!({ "id": form.len(), "name": rest, "size": text.map_or(0, str::len), "text": text });
+            match release["assets"].as_array_mut() {
+                Some(all) => all.push(made.clone()),
+                None => release["assets"] = json!([made.clone()]),
+            }
+            (201, made)
+        }
+        ("DELETE", Some(path)) => {
+            let (id, asset) = path.split_once("/assets/").unwrap_or_default();
+            for release in releases.iter_mut().filter(|it| it["id"].as_u64() == id.parse().ok()) {
+                let assets = release["assets"].as_array_mut().into_iter();
+                assets.for_each(|all| all.retain(|it| it["id"].as_u64() != asset.parse().ok()));
+            }
+            (204, Value::Null)
+        }
         ("GET", Some(path)) => {
             let tag = path.strip_prefix("tags/").map(Value::from);
             let found = tag.and_then(|tag| of_tag(releases, &tag));

@@ -28,7 +28,7 @@ pub enum Action {
     Show { tag: ReleaseTag },
     /// Move the unreleased section into the entry of a release
     Promote { tag: ReleaseTag },
-    /// Publish the entry of a tag as the notes of its release on the Gitea server
+    /// Publish the entry of a tag as the notes of its release on the Gitea server, with the report that `cargo xtask report` wrote
     Attach {
         /// [default: the pushed git tag]
         tag: Option<ReleaseTag>,
@@ -53,7 +53,9 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         Action::Attach { .. } if gitea::is_foreign(ctx) => Ok(()),
         Action::Attach { tag } => {
             let tag = tag.or(ctx.release_tag);
-            gitea::attach_notes(ctx, tag.context("no release: say a tag, such as v1.18.18")?)
+            let tag = tag.context("no release: say a tag, such as v1.18.18")?;
+            gitea::attach_notes(ctx, tag)?;
+            gitea::attach_report(ctx, tag)
         }
         Action::Promote { tag } => {
             let date = Timestamp::now().strftime("%F").to_string();

@@ -24,10 +24,13 @@ use crate::image::tree::Tree;
 use crate::image::variant::{self, FoundVariant, StagedVariant};
 use crate::image::verdict::{self, TestedVariant};
 use crate::image::{debian, summary};
+use crate::model::version::ReleaseTag;
 use crate::output;
+use crate::phase::inspect::report;
 use crate::phase::maintain::changelog;
 use crate::phase::minutes;
 use crate::project::gitea;
+use crate::promotion::record;
 use crate::tools::http;
 
 /// What a person does before and after.
@@ -88,17 +91,34 @@ pub fn run(ctx: &Context, args: &Args, json: bool) -> Result<()> {
     clock.begin(ctx, 6, "publish", "", minutes::PROMOTE);
     let (only, allow_downgrade) = (args.only.clone(), args.allow_downgrade);
     let publish = publish::Args { promote_latest: true, allow_downgrade, only };
-    publish::publish(ctx, &tree, base, &tested, &publish)?;
-    if let Some(tag) = ctx.release_tag.filter(|_| gitea::is_set(ctx)) {
-        gitea::attach_notes(ctx, tag)?;
-    }
+    let release = publish::publish(ctx, &tree, base, &tested, &publish)?;
 
     clock.begin(ctx, 7, "base-latest", "", minutes::PROMOTE);
     promote_base_latest::promote(ctx, base, &|| variant::find(ctx, &tree, base, &args.only))?;
 
     clock.begin(ctx, 8, "description", "", minutes::DESCRIBE);
     update_description::run(ctx)?;
+    settle(ctx, &tested, release, &clock);
+    if let Some(tag) = ctx.release_tag.filter(|_| gitea::is_set(ctx)) {
+        gitea::attach_notes(ctx, tag)?;
+        gitea::attach_report(ctx, tag)?;
+    }
     table(ctx, base, &tested, &clock, json)
+}
+
+/// Stores what this run took, if it changed anything, and writes the report. The release is done: what fails here is told.
+fn settle(ctx: &Context, tested: &[TestedVariant<'_>], release: ReleaseTag, clock: &Clock) {
+    if ctx.runner.dry_run || http::sent().values().all(|sent| sent.writes == 0) {
+        return;
+    }
+    let phases = clock.phases().into_iter().map(|(name, seconds)| (name.to_owned(), seconds)).collect();
+    let run = record::Run { release, phases, requests: http::sent() };
+    let written =
+        record::write_run(ctx, tested, &run).and_then(|()| report::write(ctx, Some(release), false));
+    match written {
+        Ok(path) => ctx.say(format!("the report of {release} is {path}")),
+        Err(error) => ctx.say(format!("warning: there is no report of {release}: {error:#}")),
+    }
 }
 
 /// The rest of a dry run whose images are not all tested.

@@ -43,7 +43,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     let tree = Tree::load(ctx)?;
     let base = base::find_built(ctx, &tree)?;
     let tested = verdict::find_tested(ctx, &tree, &base, variant::find(ctx, &tree, &base, &args.only)?)?;
-    publish(ctx, &tree, &base, &tested, args)
+    publish(ctx, &tree, &base, &tested, args).map(drop)
 }
 
 /// Fails if only some variants of a release would become public.
@@ -61,7 +61,7 @@ pub fn publish(
     base: &BuiltBase,
     tested: &[TestedVariant<'_>],
     args: &Args,
-) -> Result<()> {
+) -> Result<ReleaseTag> {
     let args = &Args { promote_latest: args.promote_latest && !ctx.holds_latest_back(), ..args.clone() };
 
     // Which release this is, and what is left to move.
@@ -82,7 +82,8 @@ pub fn publish(
             None => record::ensure(ctx, tree, base, tested, &promotion, release, None)?,
         };
         attest::ensure(ctx, tree, base, tested, &record)?;
-        return request.finish(&journal, &promotion);
+        request.finish(&journal, &promotion)?;
+        return Ok(release);
     }
 
     // Every problem at once, before the first write.
@@ -120,7 +121,7 @@ pub fn publish(
         let repository = base.repository.to_string();
         output::json(&json!({ "release": release, "repository": repository, "moved": pending }));
     }
-    Ok(())
+    Ok(release)
 }
 
 /// Prints the tags that a dry run would move, where it would build or test their images first.
