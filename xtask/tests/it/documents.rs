@@ -77,33 +77,84 @@ fn every_command_in_a_page_parses() {
     assert!(found.len() > 60, "{}", found.len());
 }
 
-/// The anchor that forges give a heading.
+/// The anchor that forges give a heading, before they number those that repeat.
 fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
-    heading.trim_matches(['#', ' ']).to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+    heading.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+/// The anchors of a page's headings, and where its links and images lead. Code has neither.
+fn anchors_and_targets(text: &str) -> (Vec<String>, Vec<String>) {
+    use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+
+    let (mut anchors, mut targets, mut heading) = (Vec::<String>::new(), Vec::new(), None::<String>);
+    let mut seen = std::collections::HashMap::<String, usize>::new();
+    for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                targets.push(dest_url.to_string())
+            }
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::Text(part) | Event::Code(part) => {
+                if let Some(heading) = &mut heading {
+                    heading.push_str(&part);
+                }
+            }
+            Event::End(TagEnd::Heading(_)) => {
+                let name = anchor(&heading.take().unwrap());
+                let count = seen.entry(name.clone()).or_default();
+                anchors.push(if *count == 0 { name } else { format!("{name}-{count}") });
+                *count += 1;
+            }
+            _ => {}
+        }
+    }
+    (anchors, targets)
 }
 
 #[test]
-fn every_relative_link_leads_somewhere() {
-    let mut count = 0;
+fn repeated_headings_have_numbered_anchors_and_code_has_no_links() {
+    let (anchors, targets) = anchors_and_targets(
+        "# A `b`: c_d!\n\n## X\n\n```sh\n# no\n```\n\n## X\n\n`[a](b)` [c](d#e) ![f](g.svg)\n",
+    );
+    assert_eq!(anchors, ["a-b-c_d", "x", "x-1"]);
+    assert_eq!(targets, ["d#e", "g.svg"]);
+}
+
+/// Reports what is wrong with a link of a page.
+fn broken(page: &Path, target: &str) -> Option<String> {
+    let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
+    let file = if file.is_empty() { page.to_owned() } else { page.parent().unwrap().join(file) };
+    if !file.exists() {
+        return Some(format!("{}: {target}: no such file", page.display()));
+    }
+    if fragment.is_empty() {
+        return None;
+    }
+    let (anchors, _) = anchors_and_targets(&fs::read_to_string(&file).unwrap());
+    let missing = !anchors.iter().any(|name| name == fragment);
+    missing.then(|| format!("{}: {target}: no such heading", page.display()))
+}
+
+#[test]
+fn every_link_into_this_repository_leads_somewhere() {
+    let web = "https://gitea.jordbo.se/joakimp/opencode-devbox/src/branch/main/";
+    let (mut count, mut wrong) = (0, Vec::new());
     for (path, text) in pages() {
-        for part in text.split("](").skip(1) {
-            let target = part.split(')').next().unwrap();
-            if target.contains("://") || target.starts_with("mailto:") {
-                continue;
-            }
-            let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
-            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
-            assert!(file.exists(), "{}: {target}", path.display());
-            if !fragment.is_empty() {
-                let there = fs::read_to_string(&file).unwrap();
-                let headings = there.lines().filter(|line| line.starts_with('#')).map(anchor);
-                assert!(headings.into_iter().any(|it| it == fragment), "{}: {target}", path.display());
-            }
+        let (_, targets) = anchors_and_targets(&text);
+        let relative = targets.iter().filter(|it| !it.contains("://") && !it.starts_with("mailto:"));
+        let relative: Vec<_> = relative.collect();
+        count += relative.len();
+        wrong.extend(relative.into_iter().filter_map(|target| broken(&path, target)));
+        // Docker Hub's page has whole addresses, which are plain text to a parser.
+        let ends = |c: char| c.is_whitespace() || ");,`".contains(c);
+        for target in text.split(web).skip(1).filter_map(|rest| rest.split(ends).next()) {
             count += 1;
+            wrong.extend(broken(&tree().join("README.md"), target.trim_end_matches('.')));
         }
     }
-    assert!(count > 30, "{count}");
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(count > 80, "{count}");
 }
 
 /// All source text, to look up what it prints.
@@ -132,6 +183,28 @@ fn the_errors_that_the_failure_table_quotes_exist() {
         }
     }
     assert!(count > 10, "{count}");
+}
+
+#[test]
+fn the_messages_that_troubleshooting_quotes_exist() {
+    let programs = ["rootfs/usr/local/lib/devbox/devbox", "rootfs/usr/share/devbox"];
+    let source: String = programs.iter().map(|folder| source(&tree().join(folder))).collect();
+    let page = fs::read_to_string(tree().join("docs/troubleshooting.md")).unwrap();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for table in page.split("| You see |").skip(1) {
+        for row in table.split("\n\n").next().unwrap().lines().skip(2) {
+            // A single word is a name and no message.
+            let seen = row.split('|').nth(1).unwrap();
+            for quoted in seen.split('`').skip(1).step_by(2).filter(|it| it.contains(' ')) {
+                count += 1;
+                // `…` stands for a value.
+                let missing = quoted.split('…').map(str::trim).find(|part| !source.contains(part));
+                wrong.extend(missing.map(str::to_owned));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(count >= 40, "{count}");
 }
 
 #[test]
