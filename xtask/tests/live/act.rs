@@ -309,7 +309,10 @@ fn one_job_compiles_for_the_others() {
             .partition(|step| step.starts_with("base-decide: "));
         assert!(!first.iter().any(|step| step.contains("+shared")), "{first:?}");
         assert!(others.iter().all(|step| step.contains("+shared") != tampers), "{others:?}");
-        assert_eq!(others.iter().filter(|step| step.contains(": --version")).count(), if tampers { 8 } else { 16 });
+        assert_eq!(
+            others.iter().filter(|step| step.contains(": --version")).count(),
+            if tampers { 8 } else { 16 }
+        );
         assert_eq!(run.text.contains("is not the one that this run has compiled"), tampers, "{}", run.text);
         assert!(!others.iter().any(|step| step.contains(" +file")), "{others:?}");
     }
