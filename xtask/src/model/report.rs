@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::progress::clock;
 use super::treemap::{Area, squarified};
 
-const TEMPLATE: &str = include_str!("report.html");
+const TEMPLATE: &str = include_str!("../../templates/report.html");
 
 /// A layer's parts that are drawn one by one; the smaller ones are one tile.
 const PARTS: usize = 40;

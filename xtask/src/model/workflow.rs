@@ -1,5 +1,5 @@
 //! The CI workflows as text: templates in `xtask/templates`, filled from the definition. They chain `cargo xtask` lines and
-//! decide nothing: no expression does more than name an input, a secret or a value of the matrix, since forges evaluate
+//! decide nothing: no expression does more than name an input, a secret, an output or a value of the matrix, since forges evaluate
 //! expressions differently. Refuses nothing; what a run has to leave out, the phases decide and report.
 
 use std::collections::BTreeMap;
@@ -16,10 +16,12 @@ const VALIDATE: &str = include_str!("../../templates/validate.yml");
 const NATIVE: &str = include_str!("../../templates/native.yml");
 
 /// Steps that several jobs share. Actions are pinned there, by commit: a tag of another project's repository may move.
-const STEPS: [(&str, &str); 8] = [
+const STEPS: [(&str, &str); 10] = [
     ("source", include_str!("../../templates/steps/source.yml")),
     ("cache", include_str!("../../templates/steps/cache.yml")),
     ("compile", include_str!("../../templates/steps/compile.yml")),
+    ("share", include_str!("../../templates/steps/share.yml")),
+    ("take", include_str!("../../templates/steps/take.yml")),
     ("emulation", include_str!("../../templates/steps/emulation.yml")),
     ("builder", include_str!("../../templates/steps/builder.yml")),
     ("login", include_str!("../../templates/steps/login.yml")),
@@ -198,7 +200,10 @@ pub fn diagram(config: &Config) -> anyhow::Result<String> {
         }
     }
     for job in &jobs {
-        for needed in jobs.iter().filter(|other| job.needs.contains(&other.id)) {
+        // A job that is waited for through another one has no arrow of its own.
+        let by_way =
+            |id: &str| jobs.iter().any(|other| job.needs.contains(&other.id) && other.needs.contains(&id));
+        for needed in jobs.iter().filter(|other| job.needs.contains(&other.id) && !by_way(other.id)) {
             let all = |job| nodes(job).into_iter().map(|(node, _)| node).collect::<Vec<_>>().join(" & ");
             text.push_str(&format!("  {} --> {}\n", all(needed), all(job)));
         }
@@ -280,17 +285,42 @@ mod tests {
             names.insert(name);
             assert!(commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{action}");
             let number = version.strip_prefix('v').map(|number| number.split('.').count());
-            assert!(version == "stable" || number == Some(3), "{action}");
+            // Without tags of versions: branches, which Renovate follows as such.
+            let branches = ["dtolnay/rust-toolchain", "ChristopherHX/"];
+            let is_branch =
+                branches.iter().any(|start| name.starts_with(start)) && ["stable", "v4"].contains(&version);
+            assert!(is_branch || number == Some(3), "{action}");
         }
         for name in ["docker/setup-qemu-action", "docker/setup-buildx-action", "docker/login-action"] {
             assert!(names.contains(name), "{names:?}");
         }
-        // New versions are proposed where the pins are.
+        // New versions are proposed where the pins are, and each pin is read by one manager.
         let renovate: serde_json::Value =
             serde_json::from_str(include_str!("../../../renovate.json")).expect("JSON");
-        for manager in renovate["customManagers"].as_array().expect("managers") {
+        let managers = renovate["customManagers"].as_array().expect("managers");
+        let mut patterns = Vec::new();
+        for manager in managers {
             assert_eq!(manager["managerFilePatterns"][0], r"/^xtask/templates/steps/.+\.yml$/");
+            // Renovate's regular expressions name groups as JavaScript does.
+            let pattern = manager["matchStrings"][0].as_str().expect("a pattern").replace("(?<", "(?P<");
+            patterns.push(regex::Regex::new(&pattern).expect("a regular expression"));
         }
+        let mut pins = 0;
+        for (_, step) in STEPS {
+            let lines: Vec<&str> = step.lines().filter_map(|line| line.strip_prefix("- uses: ")).collect();
+            pins += lines.len();
+            let found = patterns.iter().flat_map(|pattern| pattern.captures_iter(step));
+            let read: Vec<String> = found
+                .map(|it| format!("{}@{} # {}", &it["depName"], &it["currentDigest"], &it["currentValue"]))
+                .collect();
+            assert!(
+                lines.iter().all(|line| read.iter().filter(|it| it == line).count() == 1),
+                "{read:?} {lines:?}"
+            );
+            assert_eq!(read.len(), lines.len());
+        }
+        // No workflow names an action elsewhere.
+        assert_eq!(pins, names.len());
     }
 
     #[test]
@@ -326,9 +356,9 @@ mod tests {
         let text = publish_of(|text| text.replace("[ci]\n", native));
         for part in [
             "smoke ${{ matrix.variant }} --platform linux/amd64\n",
-            "  smoke-linux-arm64:\n    needs: [variant]\n    runs-on: arm-runner\n",
+            "  smoke-linux-arm64:\n    needs: [base-decide, variant]\n    runs-on: arm-runner\n",
             "cargo xtask doctor --install --platform linux/arm64\n",
-            "needs: [variant, smoke-linux-arm64]\n",
+            "needs: [base-decide, variant, smoke-linux-arm64]\n",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

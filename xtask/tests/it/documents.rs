@@ -29,6 +29,7 @@ fn shell_blocks_hold_commands_that_a_test_knows() {
 fn every_devbox_command_in_a_page_is_one() {
     let program = fs::read_to_string(tree().join("rootfs/usr/local/lib/devbox/devbox/cli.py")).unwrap();
     let usage = program.split("\"\"\"").find(|text| text.starts_with("usage: devbox")).unwrap();
+    let usage = usage.replace(['[', ']'], "");
     let found = all_commands("devbox ");
     for (page, command) in &found {
         let word = command.strip_prefix("devbox ").unwrap();

@@ -280,6 +280,32 @@ fn a_release_gets_its_changelog_entry_as_notes_once() {
 }
 
 #[test]
+fn a_release_gets_its_report_and_a_new_one_replaces_it() {
+    let world = TestEnv::clone_of_tree();
+    let url = format!("http://{}", world.host);
+    let env = [FORGE[0], FORGE[1], ("GITEA_URL", url.as_str())];
+    world.published().releases = Some(Vec::new());
+    let file = world.root.join(".devbox/reports/v1.18.15.html");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let attach = |report: &str, expected: &str| {
+        fs::write(&file, report).unwrap();
+        let output = world.run_with("changelog attach v1.18.15", &env);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && text.contains(expected), "{text}");
+        let of_assets = |line: &String| !line.starts_with("GET") && line.contains("/assets");
+        world.requests().into_iter().filter(of_assets).collect::<Vec<_>>()
+    };
+    let files = "/api/v1/repos/you/devbox/releases/1/assets";
+    let made = attach("<p>one</p>", "the report of v1.18.15 is attached to its release");
+    contains(&made.join("\n"), &[&format!("POST {files}?name=report-v1.18.15.html"), "<p>one</p>"]);
+    assert_eq!(attach("<p>one</p>", "the report of v1.18.15 is attached already"), [""; 0]);
+    let made = attach("<p>another</p>", "is attached to its release");
+    contains(&made[0], &[&format!("DELETE {files}/")]);
+    contains(&made[1], &["<p>another</p>"]);
+    assert_eq!(made.len(), 2);
+}
+
+#[test]
 fn what_is_behind_is_told_to_people_and_machines() {
     let world = TestEnv::clone_of_tree();
     let text = world.ok("outdated");

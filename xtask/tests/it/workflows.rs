@@ -78,6 +78,11 @@ fn a_release_goes_to_the_defined_repository() {
 }
 
 fn words(run: &str) -> Vec<String> {
+    // One compilation for all jobs: cargo cannot be asked yet.
+    if let Some(verb) = run.strip_prefix("scripts/share-xtask ") {
+        assert!(["share", "take"].contains(&verb), "{run}");
+        return vec![verb.to_owned()];
+    }
     let line = run.strip_prefix("cargo ").unwrap_or_else(|| panic!("logic in a workflow: {run}"));
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
     if line == "xtask --version" {
@@ -97,7 +102,7 @@ fn workflows_are_generated_pinned_bounded_and_decide_nothing() {
         // The one choice: a queue is named after the release, however that was started.
         let text = text.replace("github.event.inputs.release_tag || github.ref_name", "");
         // `inputs` exists on manual runs only: on other events an engine may pass the expression on as text.
-        for refused in ["if:", "artifact", "env.", " && ", " || ", "{ inputs."] {
+        for refused in ["if:", "env.", " && ", " || ", "{ inputs."] {
             assert!(!text.contains(refused), "{name} has {refused:?}");
         }
         let workflow = workflow(name);
@@ -132,7 +137,7 @@ fn actions_get_only_inputs_that_they_have() {
             names.insert(action);
         }
     }
-    assert_eq!(names.len(), 6, "{names:?}");
+    assert_eq!(names.len(), 8, "{names:?}");
 }
 
 fn git(folder: &Path, args: &[&str]) {

@@ -70,6 +70,7 @@ impl Forge {
         let workflows = world.root.join(".gitea/workflows");
         fs::create_dir_all(&workflows).unwrap();
         fs::copy(tree().join(".gitea/README.md"), world.root.join(".gitea/README.md")).unwrap();
+        fs::copy(tree().join("scripts/share-xtask"), world.root.join("scripts/share-xtask")).unwrap();
         world.ok("workflows");
         let changelog = format!("# Changelog\n\n## Unreleased\n\n## {TAG} - 2026-11-24\n\n- A thing.\n");
         fs::write(world.root.join("CHANGELOG.md"), changelog).unwrap();
@@ -285,6 +286,36 @@ fn a_pushed_tag_is_released_after_a_job_that_failed() {
         assert_eq!(forge.lab.counts().writes, writes, "a finished release writes nothing");
     }
     assert_eq!(forge.descriptions(), 1);
+}
+
+/// The first job compiles for all; a program that is not the one whose checksum it told is thrown away, and a forge without
+/// artifacts costs time only.
+#[test]
+fn one_job_compiles_for_the_others() {
+    for tampers in [false, true] {
+        let mut forge = Forge::new();
+        let artifacts = forge.dir.path().join("artifacts");
+        fs::create_dir(&artifacts).unwrap();
+        forge.env.push(("ACT_ARTIFACTS", artifacts.display().to_string()));
+        if tampers {
+            forge.env.push(("ACT_TAMPERS", "yes".to_owned()));
+        }
+        let run = forge.publish("push", PUSH, "none").succeeds();
+        assert_eq!(forge.tags().len(), 9);
+        let (first, others): (Vec<&String>, Vec<&String>) = run
+            .steps
+            .iter()
+            .filter(|step| !step.contains("setup-"))
+            .partition(|step| step.starts_with("base-decide: "));
+        assert!(!first.iter().any(|step| step.contains("+shared")), "{first:?}");
+        assert!(others.iter().all(|step| step.contains("+shared") != tampers), "{others:?}");
+        assert_eq!(
+            others.iter().filter(|step| step.contains(": --version")).count(),
+            if tampers { 8 } else { 16 }
+        );
+        assert_eq!(run.text.contains("is not the one that this run has compiled"), tampers, "{}", run.text);
+        assert!(!others.iter().any(|step| step.contains(" +file")), "{others:?}");
+    }
 }
 
 /// The image of job containers, from the Debian image in the local registry. BuildKit's cache has it after the first time.

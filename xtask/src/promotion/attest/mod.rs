@@ -19,6 +19,7 @@ use crate::image::verdict::{BASE, TestedVariant};
 use crate::model::dsse::{self, Attachment, Carried, SIGN};
 use crate::model::oci::{CompleteIndex, Digest, Subject};
 use crate::model::platform::Platform;
+use crate::model::reference::Repository;
 use crate::model::{sbom_cyclonedx, sbom_spdx};
 use crate::output;
 use crate::tools::cosign::{PublicKey, SigningKey};
@@ -115,56 +116,68 @@ pub fn ensure(
         return Ok(());
     }
     let signer = ctx.signer()?;
-    let trusted = signer.public();
     let families = families(base, tested, record)?;
-    let (registry, runner) = (&ctx.registry, &ctx.runner);
-    let all: Vec<(&Family<'_>, &Image)> =
-        families.iter().flat_map(|family| family.images.iter().map(move |image| (family, image))).collect();
-    let is_signed = |(family, image): &(&Family<'_>, &Image)| {
-        let attached = registry.attached(runner, repository, &image.subject.digest, Some(SIGN))?;
-        let wanted = wanted(family.tested.is_none(), image.platform.is_none());
-        Ok(is_complete(&attached, image, &wanted, &trusted))
-    };
-    // The first one alone: it finds out whether the registry has the referrers API.
-    let (first, others) = all.split_at(1);
-    let is_signed = [side_by_side(first, is_signed)?, side_by_side(others, is_signed)?].concat();
-    let mut open: BTreeMap<&str, Vec<(&Image, Vec<Attachment>)>> = BTreeMap::new();
-    let mut shared: BTreeMap<&str, Vec<(&str, Value)>> = BTreeMap::new();
-    let mut sources = None;
-    for ((family, image), _) in all.iter().zip(is_signed).filter(|(_, is_signed)| !is_signed) {
-        let name = family.tested.map_or(BASE, |it| it.variant.name.as_str());
-        if !shared.contains_key(name) {
-            shared.insert(name, statements(ctx, tree, base, family, record, signer)?);
-        }
-        let mut bundles = shared[name].clone();
-        if let Some(platform) = image.platform {
-            let sources = match &sources {
-                Some(read) => read,
-                None => sources.insert(Sources::read(ctx, tree, base)?),
-            };
-            for (kind, document) in sources.documents(family.tested.map(|it| &**it), platform)? {
-                let statement = dsse::statement([&image.subject.digest], &BTreeMap::new(), kind, &document);
-                bundles.push((kind, sealed(&statement, signer)?));
-            }
-        }
-        open.entry(name).or_default().push((image, attachments(image, &bundles, signer)?));
+    let open = unsigned(ctx, repository, &families, &signer.public())?;
+    if open.is_empty() {
+        return Ok(());
     }
-    let count = open.values().map(Vec::len).sum::<usize>();
-    let open: Vec<_> = open.into_values().collect();
+    let sources = Sources::read(ctx, tree, base)?;
+    let mut made = Vec::new();
+    for (family, images) in &open {
+        let shared = statements(ctx, tree, base, family, record, signer)?;
+        let of_image = |image: &&Image| -> Result<(Subject, Vec<Attachment>)> {
+            let mut bundles = shared.clone();
+            if let Some(platform) = image.platform {
+                for (kind, document) in sources.documents(family.tested.map(|it| &**it), platform)? {
+                    let statement =
+                        dsse::statement([&image.subject.digest], &BTreeMap::new(), kind, &document);
+                    bundles.push((kind, sealed(&statement, signer)?));
+                }
+            }
+            Ok((image.subject.clone(), attachments(image, &bundles, signer)?))
+        };
+        made.push(images.iter().map(of_image).collect::<Result<Vec<_>>>()?);
+    }
     // The first family alone: it stores what all artifacts share. The images of one share statements, and docker-registry
     // cannot read a blob that is stored twice at the same time.
-    let (first, others) = open.split_at(open.len().min(1));
+    let (registry, runner) = (&ctx.registry, &ctx.runner);
+    let (first, others) = made.split_at(1);
     for part in [first, others] {
         side_by_side(part, |family| {
-            family.iter().try_for_each(|(image, attachments)| {
-                registry.attach(runner, repository, &image.subject, attachments)
+            family.iter().try_for_each(|(subject, attachments)| {
+                registry.attach(runner, repository, subject, attachments)
             })
         })?;
     }
-    if count > 0 {
-        ctx.say(format!("signed {count} images of {release}"));
-    }
+    let count = made.iter().map(Vec::len).sum::<usize>();
+    ctx.say(format!("signed {count} images of {release}"));
     Ok(())
+}
+
+/// The images without a signature, or without something that it names, by their family.
+fn unsigned<'f>(
+    ctx: &Context,
+    repository: &Repository,
+    families: &'f [Family<'f>],
+    trusted: &PublicKey,
+) -> Result<Vec<(&'f Family<'f>, Vec<&'f Image>)>> {
+    let all: Vec<(&Family<'_>, &Image)> =
+        families.iter().flat_map(|family| family.images.iter().map(move |image| (family, image))).collect();
+    let (registry, runner) = (&ctx.registry, &ctx.runner);
+    let is_signed = |(family, image): &(&Family<'_>, &Image)| {
+        let attached = registry.attached(runner, repository, &image.subject.digest, Some(SIGN))?;
+        let wanted = wanted(family.tested.is_none(), image.platform.is_none());
+        Ok(is_complete(&attached, image, &wanted, trusted))
+    };
+    // The first one alone: it finds out whether the registry has the referrers API.
+    let (first, others) = all.split_at(1);
+    let mut is_signed =
+        [side_by_side(first, is_signed)?, side_by_side(others, is_signed)?].concat().into_iter();
+    let open = families.iter().map(|family| {
+        let images = family.images.iter().filter(|_| is_signed.next() == Some(false));
+        (family, images.collect::<Vec<_>>())
+    });
+    Ok(open.filter(|(_, images)| !images.is_empty()).collect())
 }
 
 /// True if the image has its signature, and everything that the signature names.
