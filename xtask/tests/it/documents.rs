@@ -114,7 +114,7 @@ fn anchors_and_targets(text: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn repeated_headings_have_numbered_anchors_and_code_has_no_links() {
+fn repeated_headings_are_numbered_and_code_has_no_links() {
     let (anchors, targets) = anchors_and_targets(
         "# A `b`: c_d!\n\n## X\n\n```sh\n# no\n```\n\n## X\n\n`[a](b)` [c](d#e) ![f](g.svg)\n",
     );
